@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
@@ -35,7 +36,14 @@ from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_beside, step_folders
-from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, route
+from kdharness.trainers.teachers.online import (
+    AdapterTeacher,
+    OnlineTeacher,
+    Segment,
+    Teacher,
+    last_states,
+    route,
+)
 
 
 @dataclass
@@ -53,11 +61,18 @@ class LossInputs:
 
 
 def attach_loss(model: Any) -> None:
-    """Make a causal LM's forward compute the loss of `LossInputs`; other calls are unchanged."""
+    """Make a causal LM's forward compute the loss of `LossInputs`, or return its last states.
+
+    Other calls are unchanged.
+    """
     causal = causal_model(model)
     plain = causal.forward
 
-    def forward(self: Any, *args: Any, step: LossInputs | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self: Any, *args: Any, step: LossInputs | None = None, states: bool = False, **kwargs: Any
+    ) -> Any:
+        if states:
+            return last_states(self, kwargs["input_ids"], kwargs["attention_mask"])
         if step is None:
             return plain(*args, **kwargs)
         return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
@@ -84,13 +99,18 @@ def step_loss(
     index_of = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
     for segment in step.segments:
         chosen = mask & segment.rows[:, None]
-        vocab = segment.target[0].vocab if isinstance(segment.target, tuple) else 0
+        vocab, teacher = 0, segment.target
+        if isinstance(teacher, tuple):
+            vocab = teacher[0].vocab
+            if teacher[0].weight is None:
+                # The student's own head, which a wrapper may have gathered for this forward only.
+                teacher = head_of(causal, vocab), teacher[1]
         targets = step.targets[index_of[chosen]] if step.targets is not None else None
         part, sums = fused_loss(
             hidden[chosen],
             head_of(causal, vocab),
             mix=step.mix,
-            teacher=segment.target,
+            teacher=teacher,
             targets=targets,
         )
         loss = loss + part / step.norm
@@ -211,11 +231,21 @@ class DistillTrainer(Trainer):
 
     def _prepare_for_training(self, *args: object, **kwargs: object) -> object:
         """Shard the teachers too under FSDP2: a large teacher is a reason to use several GPUs."""
+        plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
+        sharded = self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2
+        if sharded:
+            # Gradients are summed in fp32. Inputs are not cast: the loss's own stay as they are.
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16 if self.args.bf16 else None,
+                reduce_dtype=torch.float32,
+                cast_forward_inputs=False,
+            )
         prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
-        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
-        if self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2:
+        if sharded:
             for teacher in self.method.teachers.values():
-                if isinstance(teacher, OnlineTeacher) and not teacher.sharded:
+                if isinstance(teacher, AdapterTeacher):
+                    teacher.sharded = True
+                elif isinstance(teacher, OnlineTeacher) and not teacher.sharded:
                     teacher.shard(self.accelerator.torch_device_mesh)
         return prepared
 
@@ -318,11 +348,21 @@ class DistillTrainer(Trainer):
         for path in set(steps) - set(whole[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _over_processes(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the sums of named values over all processes, which have the same names."""
+        if self.args.world_size == 1:
+            return dict(values)
+        names = sorted(values)
+        mine = torch.tensor([values[name] for name in names], device=self.args.device)
+        total: Tensor = self.accelerator.reduce(mine, "sum")
+        return dict(zip(names, total.tolist(), strict=True))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss terms and the speed since the last log."""
+        """Add the loss terms and the speed since the last log, of all processes together."""
         if "loss" in logs:
             now = time.monotonic()
-            logs |= self.sums
-            logs["tokens_per_second"] = self.tokens_since / max(now - self.clock, 1e-9)
+            sums = self._over_processes({**self.sums, "tokens": float(self.tokens_since)})
+            logs["tokens_per_second"] = sums.pop("tokens") / max(now - self.clock, 1e-9)
+            logs |= sums
             self.sums, self.tokens_since, self.clock = {}, 0, now
         super().log(logs, start_time)

@@ -124,8 +124,9 @@ def test_two_processes_match_a_single_process(
     double_config = make_config(tmp_path, tiny_teacher, method, 2)
     assert cli.run([*home, "train", single_config, "--name", "one"]) == 0
     want = final_weights(paths.home, "one")
+    parts = ("loss", "kl")
     with Store(paths.store) as store:
-        losses = store.curve("one", "loss")
+        curves = {part: store.curve("one", part) for part in parts}
     # The final model is saved unsharded, however checkpoints are saved.
     sharded = {"shards": SHARDED} if method == "kd" else {}
     for name, engine in {**ENGINES, **sharded}.items():
@@ -143,8 +144,69 @@ def test_two_processes_match_a_single_process(
         for key, value in want.items():
             assert torch.allclose(got[key], value, rtol=1e-4, atol=2e-5), (name, key)
         with Store(paths.store) as store:
-            assert [loss for _, loss in store.curve(name, "loss")] == pytest.approx(
-                [loss for _, loss in losses], rel=1e-4
-            )
+            for part, curve in curves.items():
+                assert [value for _, value in store.curve(name, part)] == pytest.approx(
+                    [value for _, value in curve], rel=1e-4
+                ), (name, part)
             assert store.run(name) is not None
             assert len([run for run in store.runs() if run.id == name]) == 1
+
+
+def lora_config(
+    tmp_path: Path, teacher: Path, method: str, precision: str, accumulation: int
+) -> str:
+    path = Path(make_config(tmp_path, teacher, method, accumulation))
+    values = yaml.safe_load(path.read_text("utf-8"))
+    values["student"] = {"model": str(teacher), "lora": {"r": 4}}
+    values["trainer"] |= {"precision": precision, "learning_rate": 0.05}
+    if method == "sft":
+        del values["expert"]
+        values["data"]["train"] = values["data"]["train"][:1]
+    if method == "dae":
+        # An adapter of the student's own base, so that one copy serves all three models.
+        values["expert"] = str(tmp_path / "home" / "runs" / "expert" / "final")
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "engine", "precision"),
+    [
+        ("sft", "fsdp2", "fp32"),
+        ("kd", "fsdp2", "fp32"),
+        ("dae", "fsdp2", "fp32"),
+        ("dae", "ddp", "fp32"),
+        ("dae", "fsdp2", "mixed"),
+        ("kd", "fsdp2", "mixed"),
+    ],
+)
+def test_two_processes_train_the_same_adapter(
+    method: str, engine: str, precision: str, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    """With FSDP2 the shared base is sharded: its teachers gather it along with the student."""
+    paths = Paths(tmp_path / "home")
+    home = ["--home", str(paths.home)]
+    file = tmp_path / "engine.yaml"
+    file.write_text(yaml.safe_dump(ENGINES[engine]), "utf-8")
+    if method == "dae":
+        expert = lora_config(tmp_path, tiny_teacher, "sft", "fp32", 1)
+        assert cli.run([*home, "train", expert, "--name", "expert"]) == 0
+    single = lora_config(tmp_path, tiny_teacher, method, precision, 4)
+    assert cli.run([*home, "train", single, "--name", "single"]) == 0
+    double = lora_config(tmp_path, tiny_teacher, method, precision, 2)
+    code = cli.run([*home, "train", double, "--name", "double", "--accelerate", str(file)])
+    assert code == 0, launch.log_tail(paths, "double", 30)
+    want, got = (
+        load_file(paths.home / "runs" / name / "final" / "adapter_model.safetensors")
+        for name in ("single", "double")
+    )
+    assert set(got) == set(want) and any(float(value.abs().max()) > 1e-3 for value in want.values())
+    exact = precision == "fp32"
+    for key, value in want.items():
+        rtol, atol = (1e-3, 2e-5) if exact else (0.1, 2e-3)
+        assert torch.allclose(got[key], value, rtol=rtol, atol=atol), key
+    with Store(paths.store) as store:
+        for part in ("loss", "ce" if method == "sft" else "kl"):
+            assert [value for _, value in store.curve("double", part)] == pytest.approx(
+                [value for _, value in store.curve("single", part)], rel=1e-3 if exact else 0.02
+            )

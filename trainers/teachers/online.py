@@ -82,7 +82,7 @@ class OnlineTeacher:
         """Return hidden states at labelled positions; record queries and keys on the tape."""
         if tape is not None:
             set_keep(self.model, tape)
-        hidden = hidden_states(self.model, batch, rows, mask)
+        hidden = hidden_states(self.model, batch, rows, mask, own=self.sharded)
         if tape is not None:
             set_keep(self.model, None)
         return head_of(self.model, self.vocab), hidden
@@ -110,20 +110,25 @@ class AdapterTeacher:
         self.adapter = adapter
         self.vocab = vocab
         self.precision = precision
+        self.sharded = False
 
     def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
-        """Do the same as `OnlineTeacher`, then restore the student's adapter and mode."""
+        """Do the same as `OnlineTeacher`, then restore the student's adapter and mode.
+
+        The head has no weight: it is the student's own.
+        """
         peft = getattr(self.model, "module", self.model)
         products = autocast(self.precision, mask.device.type) if self.precision else nullcontext()
         with products, _switched(peft, self.adapter):
             if tape is not None:
                 set_keep(peft, tape)
-            hidden = hidden_states(peft, batch, rows, mask)
+            # Through the student's own forward, which gathers its weights where it is sharded.
+            hidden = hidden_states(self.model, batch, rows, mask, own=self.sharded)
             if tape is not None:
                 set_keep(peft, None)
-        return head_of(peft, self.vocab), hidden
+        return Head(None, vocab=self.vocab), hidden
 
 
 @contextmanager
@@ -149,12 +154,24 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 @torch.no_grad()
 def hidden_states(
-    model: PreTrainedModel, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor
+    model: PreTrainedModel,
+    batch: Mapping[str, Tensor],
+    rows: Tensor,
+    mask: Tensor,
+    *,
+    own: bool = False,
 ) -> Tensor:
     """Return the last hidden states [n, h] of some samples at their labelled positions.
 
     Padding that only the excluded samples needed is removed first. The padding that is left gets
     id 0, which every model embeds: the student's own may be beyond a teacher's vocabulary.
+
+    Args:
+        model: a causal LM.
+        batch: input_ids and attention_mask [B, T].
+        rows: [B] which samples.
+        mask: labelled positions [B, T].
+        own: whether to call the model's own forward, which then takes `states=True`.
     """
     all_rows = bool(rows.all())
     keys = batch["attention_mask"]
@@ -166,27 +183,27 @@ def hidden_states(
         ids, keys, mask = ids[:, first:last], keys[:, first:last], mask[:, first:last]
     device = next(model.parameters()).device
     inputs = {"input_ids": ids.to(device), "attention_mask": keys.to(device)}
-    if getattr(model, "kd_gives_states", False):
-        hidden: Tensor = model(**inputs, states=True)
-    else:
-        hidden = backbone(model)(**inputs, use_cache=False).last_hidden_state
+    # A sharded model gathers its embeddings and head when *it* is called, not its backbone.
+    hidden: Tensor = model(**inputs, states=True) if own else last_states(model, **inputs)
     return hidden[mask.to(hidden.device)].to(mask.device)
 
 
-def attach_states(model: Any) -> None:
-    """Let a causal LM's own forward return last hidden states.
+def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return a causal LM's last hidden states [B, T, h]."""
+    states: Tensor = backbone(model)(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+    ).last_hidden_state
+    return states
 
-    A sharded model gathers its embeddings and head when *it* is called, not its backbone.
-    """
+
+def attach_states(model: Any) -> None:
+    """Let a causal LM's own forward return last hidden states, with `states=True`."""
     plain = model.forward
 
     def forward(self: Any, *args: Any, states: bool = False, **kwargs: Any) -> Any:
-        if not states:
-            return plain(*args, **kwargs)
-        return self.base_model(**kwargs, use_cache=False).last_hidden_state
+        return last_states(self, **kwargs) if states else plain(*args, **kwargs)
 
     model.forward = MethodType(forward, model)
-    model.kd_gives_states = True
 
 
 def route(
