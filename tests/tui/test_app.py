@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kdharness.harness.paths import Paths
+from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, answered
+from support.app import LARGE, AppOn, Press, Shown, answered, painted
 
 
 async def test_key_starts_the_demo(
@@ -116,13 +117,19 @@ async def test_every_screen_opens_on_an_empty_store(
     assert app.return_code in (None, 0)
 
 
-async def test_tiny_terminal_does_not_crash(filled: Paths, app_on: AppOn, press: Press) -> None:
+async def test_tiny_terminal_does_not_crash(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(20, 6)) as pilot:
         for key in ("2", "3", "4", "5", "1", "enter"):
             await press(pilot, key)
         await pilot.resize_terminal(100, 30)
         await pilot.pause()
+        text = shown(app)
+        assert isinstance(app.screen, RunScreen)
+        assert "data.jsonl, line 3" in text and "no curves yet" in text and "q Quit" in text
+        assert [strip.cell_length for strip in painted(app)] == [100] * 30
 
 
 async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: Shown) -> None:

@@ -90,8 +90,7 @@ def test_judge_error_responses(
     assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
 
-def test_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
-    port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
+def test_judge_that_is_not_running() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
     (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)

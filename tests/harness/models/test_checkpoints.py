@@ -148,7 +148,7 @@ def test_rehash_reports_the_result_for_each_checkpoint(
         twin(base_model, tmp_path / "changed", 3.0),
     )
     evaluate_briefly(paths, store, base_model, deleted, changed, benches=["shop"])
-    base_id = age(store, "base")
+    age(store, "base")
     # These were stored when their sampled fingerprints differed: separate ids.
     for name in ("gone", "changed"):
         checkpoint = store.checkpoint(name)
@@ -160,7 +160,14 @@ def test_rehash_reports_the_result_for_each_checkpoint(
     results = {row["checkpoint"]: row["result"] for row in json.loads(out)}
     assert results["gone"].endswith("its folder is gone")
     assert "has changed since it was evaluated" in results["changed"]
-    assert store.checkpoint(base_id) is None or results["base"].startswith("keeps")
+    assert results["base"] == "identified by every byte of its weights"
+    assert set(results) == {"base", "gone", "changed"}
+    ids = {checkpoint.name: checkpoint.id for checkpoint in store.checkpoints()}
+    assert ids == {
+        "base": identify(base_model).id,
+        "gone": "sampled-gone",
+        "changed": "sampled-changed",
+    }
 
 
 def test_row_shared_by_two_models_is_not_adopted(

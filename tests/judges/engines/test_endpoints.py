@@ -9,7 +9,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,7 +289,7 @@ def test_invalid_key_is_rejected_by_a_served_teacher(monkeypatch: Env) -> None:
     assert teacher.client.default_query == {"api-version": "1"}
 
 
-def test_untrusted_certificate_ends_the_run_at_once(tmp_path: Path, monkeypatch: Env) -> None:
+def test_untrusted_certificate_ends_the_run_at_once(monkeypatch: Env) -> None:
     from kdharness.judges.engines import http_limits
 
     reason = why_unreached(
