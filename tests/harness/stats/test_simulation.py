@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
@@ -163,7 +163,6 @@ def test_holm_never_lowers_p_values_and_keeps_their_order(values: list[float]) -
     assert [adjusted[i] for i in ranks] == sorted(adjusted)
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.integers(1, 400))
 def test_student_quantile_matches_scipy(p: float, df: int) -> None:
     assert inference.student_quantile(p, df) == pytest.approx(
@@ -184,7 +183,6 @@ def test_spearman_and_kappa_match_scipy_and_sklearn() -> None:
     assert agreement.cohen_kappa(["a"], ["a"]) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.integers(1, 5)), min_size=1, max_size=30),
 )

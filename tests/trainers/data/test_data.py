@@ -198,7 +198,7 @@ def data_spec(domain: bool = False, **changes: Any) -> DataSpec:
     return DataSpec(train=train, **changes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 90),
     size=st.integers(1, 9),
