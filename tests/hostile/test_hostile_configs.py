@@ -123,6 +123,7 @@ def test_corrupted_config_files(data: st.DataObject, tmp_path: Path) -> None:
     error_of(lambda: load_config(path))
 
 
+@pytest.mark.slow
 @settings(FAST, max_examples=60)
 @given(values=mutated(*SWEEPS))
 def test_mutated_experiments(values: Any, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_model_configs_contradicting_the_weights_are_rejected(
     assert isinstance(error_of(lambda: load_model(str(model_folder), paths)), ModelError)
 
 
+@pytest.mark.slow
 @settings(FAST, max_examples=25)
 @given(data=st.data())
 def test_mutated_model_configs(

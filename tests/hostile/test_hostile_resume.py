@@ -84,6 +84,7 @@ TAMPERINGS: list[Callable[[Path, Path], None]] = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 @pytest.mark.parametrize(
     "name",
     [
@@ -116,6 +117,7 @@ def test_tampered_state_is_rejected_and_never_executed(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 def test_tampered_training_args_are_never_loaded(
     stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_tampered_training_args_are_never_loaded(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 def test_pickled_weights_in_a_checkpoint_are_rejected(
     stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ async def test_key_starts_the_demo(
         assert len(commands) == 1
 
 
+@pytest.mark.slow
 async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: Press) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
@@ -58,6 +59,7 @@ async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: P
         assert app.theme == "light"
 
 
+@pytest.mark.slow
 async def test_mouse_clicks_select_sort_and_navigate(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
@@ -97,6 +99,7 @@ print(sorted({"torch", "openai", "transformers", "matplotlib", "peft"} & set(sys
 """
 
 
+@pytest.mark.slow
 def test_screens_do_not_import_heavy_libraries(filled: Paths) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WALK, str(filled.home)], capture_output=True, text=True, check=True
@@ -104,6 +107,7 @@ def test_screens_do_not_import_heavy_libraries(filled: Paths) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 async def test_every_screen_opens_on_an_empty_store(
     home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +121,7 @@ async def test_every_screen_opens_on_an_empty_store(
     assert app.return_code in (None, 0)
 
 
+@pytest.mark.slow
 async def test_tiny_terminal_does_not_crash(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
@@ -132,6 +137,7 @@ async def test_tiny_terminal_does_not_crash(
         assert [strip.cell_length for strip in painted(app)] == [100] * 30
 
 
+@pytest.mark.slow
 async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -143,6 +149,7 @@ async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: 
     assert app.return_code == 0
 
 
+@pytest.mark.slow
 async def test_keys_and_theme_are_read_from_the_settings(filled: Paths, app_on: AppOn) -> None:
     filled.settings.write_text("judge: x\ntheme: light\nkeys:\n  app.quit: z\n", "utf-8")
     app = app_on(filled)
@@ -157,6 +164,7 @@ async def test_keys_and_theme_are_read_from_the_settings(filled: Paths, app_on: 
     assert app.return_code == 0
 
 
+@pytest.mark.slow
 def test_app_does_not_import_heavy_libraries() -> None:
     code = (
         # The list of runs, which is painted first, needs the summary.

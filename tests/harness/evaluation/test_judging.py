@@ -42,6 +42,7 @@ def judgments_of(
     return store.judgments("id-a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -103,6 +103,7 @@ def test_judgments_of_a_subset_are_reused_by_the_full_run(paths: Paths, store: S
     assert sorted((s.n, "subset:4" in s.flags) for s in rows) == [(8, True), (16, False)]
 
 
+@pytest.mark.slow
 def test_server_faults_do_not_change_scores(paths: Paths, store: Store, tmp_path: Path) -> None:
     imported(store, "a")
     with Loopback() as clean:
@@ -173,6 +174,7 @@ def test_stop_keeps_all_finished_judgments(paths: Paths, store: Store) -> None:
         assert server.calls == 16
 
 
+@pytest.mark.slow
 def test_judge_without_logprobs_is_rejected_before_generation(
     paths: Paths, store: Store, tiny_teacher: Path
 ) -> None:

@@ -98,6 +98,7 @@ ROW = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(ROW, max_size=6), min_size=3, max_size=3))
 def test_merge_is_order_independent(tmp_path: Path, homes: list[list[tuple[int, ...]]]) -> None:

@@ -56,6 +56,7 @@ def test_merging_look_alikes_makes_new_checkpoints(
 INTERFACE_FIELDS = ["interface"] * 2
 
 
+@pytest.mark.slow
 def test_changed_template_is_evaluated_again_under_the_same_name(
     base_model: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
@@ -85,6 +86,7 @@ def test_changed_template_is_evaluated_again_under_the_same_name(
     assert set(losses(store, paths)) == {"base", "base@old"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json"])
 def test_other_interface_changes_are_evaluated_again(
     file: str, base_model: Path, paths: Paths, store: Store
@@ -96,6 +98,7 @@ def test_other_interface_changes_are_evaluated_again(
     assert done["answers"] == 2
 
 
+@pytest.mark.slow
 def test_changed_weights_in_a_folder_take_over_its_name(
     base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
@@ -123,6 +126,7 @@ def test_moved_folder_keeps_its_scores(
 # ---------------------------------------------------------------- stores of older versions
 
 
+@pytest.mark.slow
 def test_older_store_keeps_all_rows_under_the_full_identity(
     base_model: Path, paths: Paths, store: Store
 ) -> None:
@@ -140,6 +144,7 @@ def test_older_store_keeps_all_rows_under_the_full_identity(
     assert {g["checkpoint"] for g in store.judgment_groups()} == {checkpoint.id}
 
 
+@pytest.mark.slow
 def test_rehash_reports_the_result_for_each_checkpoint(
     base_model: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
@@ -170,6 +175,7 @@ def test_rehash_reports_the_result_for_each_checkpoint(
     }
 
 
+@pytest.mark.slow
 def test_row_shared_by_two_models_is_not_adopted(
     base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:

@@ -21,6 +21,7 @@ from kdharness.harness.types import Run, RunStatus
 WORKER = [sys.executable, "-m", "kdharness.harness.worker", "--home"]
 
 
+@pytest.mark.slow
 def test_second_worker_of_a_run_exits(paths: Paths) -> None:
     """A second worker, however it was started, leaves the first one undisturbed."""
     with Store(paths.store) as store:

@@ -24,6 +24,7 @@ from support.scored_store import sums
 # ---------------------------------------------------------------- intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 5, 7])
 @pytest.mark.parametrize("score", sorted(FIGURES))
 def test_interval_coverage_on_normal_data(score: str, n: int) -> None:

@@ -40,12 +40,14 @@ def coverage(draw, truth: float, n: int) -> float:  # type: ignore[no-untyped-de
     return hits / TRIALS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 20, 80])
 def test_coverage_on_ratings(n: int) -> None:
     truth = true_mean_rating()
     assert 0.93 <= coverage(lambda rng, k: ratings(rng, k)[:2], truth, n) <= 0.975
 
 
+@pytest.mark.slow
 def test_coverage_on_preferences() -> None:
     """Weighted AlpacaEval preferences: mostly near 0, few near 1."""
 
@@ -77,6 +79,7 @@ def test_coverage_with_ten_items() -> None:
     assert 0.93 <= coverage(draw, 0.6, 10) <= 0.98
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null() -> None:
     rng = np.random.default_rng(3)
     values = []
@@ -92,6 +95,7 @@ def test_p_values_are_uniform_under_the_null() -> None:
         assert abs(share - level) < 3 * math.sqrt(level * (1 - level) / TRIALS) + 0.005
 
 
+@pytest.mark.slow
 def test_paired_difference_coverage_and_narrower_than_unpaired() -> None:
     rng = np.random.default_rng(11)
     hits, widths = 0, []

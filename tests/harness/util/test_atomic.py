@@ -103,6 +103,7 @@ def test_seal_is_written_after_the_files_it_covers(
     assert atomic.is_sealed(folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 300), min_size=1, max_size=4),

@@ -69,6 +69,7 @@ def recording_server() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str
 # ---------------------------------------------------------------- URLs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", "/", "/chat/completions", "/chat/completions/"])
 def test_query_string_stays_after_the_path(
     recording_server: tuple[str, list[Any]], suffix: str, kd: CommandLine, monkeypatch: Env
@@ -240,6 +241,7 @@ def test_unresolvable_host_is_reported(kd: CommandLine) -> None:
 # ---------------------------------------------------------------- keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whitespace", ["\n", "\r\n", " ", "\t", "\r"])
 def test_whitespace_around_a_key_is_stripped(
     monkeypatch: Env, whitespace: str, recording_server: tuple[str, list[Any]]

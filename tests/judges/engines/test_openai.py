@@ -49,6 +49,7 @@ def test_concurrency_limit_is_reached_and_respected() -> None:
     assert server.most_at_once == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_retried(fault: str) -> None:
     clean = Loopback()
@@ -64,6 +65,7 @@ def test_each_fault_is_retried(fault: str) -> None:
     assert not any(reply.error for reply in replies.values())
 
 
+@pytest.mark.slow
 def test_no_reply_is_lost_under_mixed_faults() -> None:
     with Loopback(fault_rate=0.3, seed=3) as server:
         replies = dict(busy_engine(server, timeout=0.4, concurrency=32).stream(requests(300)))

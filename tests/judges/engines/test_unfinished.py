@@ -295,6 +295,7 @@ def test_least_tokens_is_below_the_word_count(words: list[str]) -> None:
 # ---------------------------------------------------------------- progress and retries
 
 
+@pytest.mark.slow
 def test_other_replies_arrive_while_a_call_is_retried() -> None:
     failed = idled = 0
 

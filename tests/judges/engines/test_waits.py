@@ -31,6 +31,7 @@ GOOGLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

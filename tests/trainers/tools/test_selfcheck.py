@@ -20,6 +20,7 @@ from kdharness.trainers.tools.measure import LiveBytes, count_flops, peak_bytes
 from support.models import make_llama
 
 
+@pytest.mark.slow
 def test_tiny_models_pass_near_the_flops_floor() -> None:
     result = selfcheck.selfcheck(None, Paths(Path("/nowhere")))
     assert result["ok"], result
@@ -32,6 +33,7 @@ def test_tiny_models_pass_near_the_flops_floor() -> None:
         assert case["tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_wrong_gradient_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     original = fused._full_divergence
 
@@ -66,6 +68,7 @@ def test_package_reference_step_matches_the_test_reference() -> None:
     )
 
 
+@pytest.mark.slow
 def test_full_logits_are_never_materialized() -> None:
     """Nothing as large as [B, T, V] or [B, H, T, T] of all layers appears in a fused KD step."""
     method, models, _, _ = selfcheck.tiny_cases()[1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.screens.compare import CompareScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.screens.transcripts import TranscriptsScreen
 from support.app import LARGE, AppOn, Press, Shown
+
+pytestmark = pytest.mark.slow
 
 
 async def test_compare_marked_checkpoints_down_to_an_answer(

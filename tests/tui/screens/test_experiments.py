@@ -23,6 +23,8 @@ from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, SMALL, AppOn, Press, Shown
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "[bold]x[/] [@click=app.leave]y[/] \x1b]52;c;aGk=\x07 \u202e\u2066z"
 
 
