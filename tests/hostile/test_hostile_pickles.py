@@ -70,7 +70,12 @@ def test_model_code_runs_only_with_trust_remote_code(
 ) -> None:
     marker = model_folder.parent / "ran"
     asked: list[object] = []
-    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+
+    def agree(*prompt: object) -> str:
+        asked.append(prompt)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     code = f"open({str(marker)!r}, 'w').close()\n"
     for name in ("configuration_x.py", "modeling_x.py", "tokenization_x.py"):
         (model_folder / name).write_text(code + "class X: ...\n", "utf-8")
