@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -19,6 +20,10 @@ from support.files import WriteRows
 from support.models import make_llama
 
 isolate_environment()
+
+# On a busy machine any example may take longer than Hypothesis' limit of 200 ms.
+settings.register_profile("kdharness", deadline=None)
+settings.load_profile("kdharness")
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 def test_page_urls_are_unique() -> None:
     pages = list(nav_pages(load_yaml(ROOT / "mkdocs.yml")["nav"]))
-    addresses = [re.sub(r"(/?README|/?index)?\\.md$", "", page) for page in pages]
+    addresses = [re.sub(r"(/?README|/?index)?\.md$", "", page) for page in pages]
     assert len(set(addresses)) == len(pages)
 
 

@@ -73,6 +73,7 @@ column 2
     assert "-row" in TUTORIAL.differences(wrong, TUTORIAL.run_page(wrong, tmp_path))
 
 
+@pytest.mark.slow
 def test_failing_command_aborts_the_page(tmp_path: Path) -> None:
     page = "```console\n$ kdharness config check missing.yaml\n```\n"
     with pytest.raises(RuntimeError, match=r"missing\.yaml"):

@@ -66,6 +66,7 @@ def test_prompts_are_short_distinct_and_clean() -> None:
         assert similarity(left, right) < NEAR_DUPLICATE, (left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [7, 8, 2024])
 def test_split_is_deterministic_disjoint_and_balanced(seed: int) -> None:
     prompts = load_prompts()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -76,12 +75,11 @@ GGUFS = {
 def test_malformed_gguf_is_rejected(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(GGUFS[name])
-    began = time.monotonic()
     with pytest.raises(ModelError, match="damaged"):
         check_gguf(path)
     with pytest.raises(ModelError, match=r"model\.gguf"):
         convert_gguf(path, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and time.monotonic() - began < 3
+    assert not (tmp_path / "out").exists()
 
 
 def test_valid_gguf_with_missing_tensors_is_reported(tmp_path: Path) -> None:

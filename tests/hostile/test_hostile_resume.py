@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
+from kdharness.harness.errors import Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
@@ -84,6 +84,7 @@ TAMPERINGS: list[Callable[[Path, Path], None]] = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 @pytest.mark.parametrize(
     "name",
     [
@@ -116,6 +117,7 @@ def test_tampered_state_is_rejected_and_never_executed(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 def test_tampered_training_args_are_never_loaded(
     stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_tampered_training_args_are_never_loaded(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 def test_pickled_weights_in_a_checkpoint_are_rejected(
     stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -168,7 +171,6 @@ def test_malformed_seal_file_is_not_a_seal(tmp_path: Path) -> None:
     for raw in (b"", b"\xff", b"[" * 100_000, b"9" * 6000):
         (tmp_path / SEAL).write_bytes(raw)
         assert not is_sealed(tmp_path)
-    assert issubclass(RunError, KDHarnessError)
 
 
 @pytest.mark.parametrize(

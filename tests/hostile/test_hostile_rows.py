@@ -62,6 +62,7 @@ def reader(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
     return lambda: encode_sources([spec], tokenizer, 64)
 
 
+@pytest.mark.slow
 @FAST
 @given(rows=st.lists(mutated(*ROWS), min_size=1, max_size=3))
 @example(rows=[{"messages": [{"role": "assistant", "content": "\ud800 half"}]}])
@@ -78,6 +79,7 @@ def test_mutated_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
         assert str(path) in str(error)
 
 
+@pytest.mark.slow
 @FAST
 @given(raw=corrupted("\n".join(map(as_json, ROWS)).encode()))
 def test_corrupted_rows(raw: bytes, tmp_path: Path) -> None:
@@ -150,6 +152,7 @@ def test_pickled_rows_are_rejected(tmp_path: Path) -> None:
             reader(tmp_path / name)()
 
 
+@pytest.mark.slow
 @settings(FAST, max_examples=60)
 @given(rows=st.lists(mutated(*ROWS), min_size=1, max_size=3), data=st.data())
 def test_mutated_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) -> None:
@@ -167,6 +170,7 @@ def test_mutated_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) -
     assert error is None or str(path) in str(error)
 
 
+@pytest.mark.slow
 @FAST
 @given(rows=st.lists(mutated(*ITEMS), min_size=1, max_size=3), pairs=st.booleans())
 @example(rows=[{"prompt": "x", "metric": []}], pairs=False)

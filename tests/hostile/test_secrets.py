@@ -282,6 +282,7 @@ def run_reporting_commands(kd: CommandLine, paths: Paths, out: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unlimited_memory")
 def test_no_key_leaks_end_to_end(
     planted_keys: dict[str, str],
     kd: CommandLine,

@@ -25,7 +25,7 @@ from support.published import (
     published_leaderboard,
 )
 
-pytestmark = needs_data
+pytestmark = [needs_data, pytest.mark.slow]
 RAW = (
     "win_rate",
     "standard_error",

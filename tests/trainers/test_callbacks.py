@@ -83,8 +83,8 @@ def test_best_checkpoint_is_kept_with_a_model_card(
     note = json.loads((Path(best.path) / "best.json").read_text("utf-8"))
     lowest = min((value, step) for step, value in curve.items() if step)
     assert (note["value"], note["step"]) == pytest.approx(lowest)
-    if lowest[1] != 12:
-        assert best.id != last.id
+    assert lowest[1] < 12, "the learning rate is too low to diverge"
+    assert best.id != last.id
     card = (Path(last.path) / "README.md").read_text("utf-8")
     for part in ("wild", "sft", "tiny-teacher", last.config_hash):
         assert part in card

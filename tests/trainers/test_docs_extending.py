@@ -16,6 +16,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
 
+pytestmark = pytest.mark.slow
+
 DOC = Path(__file__).parent.parent.parent / "docs" / "extending.md"
 
 

@@ -19,6 +19,8 @@ from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
 from support.reporters import Listener
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {"prompt": f"Question {n}: what is {n} and {n}?", "completion": f"It is {2 * n}."}
     for n in range(24)

@@ -108,6 +108,7 @@ def test_unfixable_generation_config_keeps_its_token_ids(broken: dict[str, Any])
     assert any(line.startswith(next(iter(broken))) for line in dropped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
 def test_training_survives_an_invalid_generation_config(
     lora: Any, student: Path, paths: Paths
@@ -124,6 +125,7 @@ def test_training_survives_an_invalid_generation_config(
     assert load_tokenizer(str(paths.runs / "r" / "checkpoint-1"), paths).chat_template
 
 
+@pytest.mark.slow
 def test_cut_and_merged_models_with_invalid_generation_configs_are_saved(
     student: Path, paths: Paths
 ) -> None:
@@ -212,6 +214,7 @@ def test_adapter_checkpoint_needs_space_for_its_own_weights_only(
 # ---------------------------------------------------------------- at the end
 
 
+@pytest.mark.slow
 def test_weights_are_saved_when_saving_the_tokenizer_fails(
     student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

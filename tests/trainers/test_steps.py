@@ -25,9 +25,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("checkpointing", [False, True])
+def slow(value: Any) -> Any:
+    """Leave the combinations with this value to the slow tests."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("side", ["right", slow("left")])
+@pytest.mark.parametrize("temperature", [2.0, slow(1.0)])
+@pytest.mark.parametrize("checkpointing", [False, slow(True)])
 @pytest.mark.parametrize("case", list(CASES))
 def test_kd_step_matches_the_reference(
     case: str, checkpointing: bool, temperature: float, side: str
@@ -50,6 +55,7 @@ def test_kd_step_matches_the_reference(
     assert_same(gradients(student, got), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "cohere", "granite", "qwen3"])
 def test_kd_step_matches_the_reference_for_other_model_families(family: str) -> None:
     """Sliding windows, soft-caps on logits and scores, logit scales, q and k norms."""

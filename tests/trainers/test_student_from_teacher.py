@@ -37,6 +37,7 @@ def write_dae(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_name", [False, True], ids=["expert", "experts"])
 def test_all_commands_cut_the_student_from_the_expert(
     by_name: bool,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kdharness.harness.paths import Paths
+from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, answered
+from support.app import LARGE, AppOn, Press, Shown, answered, painted
 
 
 async def test_key_starts_the_demo(
@@ -41,6 +42,7 @@ async def test_key_starts_the_demo(
         assert len(commands) == 1
 
 
+@pytest.mark.slow
 async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: Press) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
@@ -57,6 +59,7 @@ async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: P
         assert app.theme == "light"
 
 
+@pytest.mark.slow
 async def test_mouse_clicks_select_sort_and_navigate(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
@@ -96,6 +99,7 @@ print(sorted({"torch", "openai", "transformers", "matplotlib", "peft"} & set(sys
 """
 
 
+@pytest.mark.slow
 def test_screens_do_not_import_heavy_libraries(filled: Paths) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WALK, str(filled.home)], capture_output=True, text=True, check=True
@@ -103,6 +107,7 @@ def test_screens_do_not_import_heavy_libraries(filled: Paths) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 async def test_every_screen_opens_on_an_empty_store(
     home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,15 +121,23 @@ async def test_every_screen_opens_on_an_empty_store(
     assert app.return_code in (None, 0)
 
 
-async def test_tiny_terminal_does_not_crash(filled: Paths, app_on: AppOn, press: Press) -> None:
+@pytest.mark.slow
+async def test_tiny_terminal_does_not_crash(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(20, 6)) as pilot:
         for key in ("2", "3", "4", "5", "1", "enter"):
             await press(pilot, key)
         await pilot.resize_terminal(100, 30)
         await pilot.pause()
+        text = shown(app)
+        assert isinstance(app.screen, RunScreen)
+        assert "data.jsonl, line 3" in text and "no curves yet" in text and "q Quit" in text
+        assert [strip.cell_length for strip in painted(app)] == [100] * 30
 
 
+@pytest.mark.slow
 async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -136,6 +149,7 @@ async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: 
     assert app.return_code == 0
 
 
+@pytest.mark.slow
 async def test_keys_and_theme_are_read_from_the_settings(filled: Paths, app_on: AppOn) -> None:
     filled.settings.write_text("judge: x\ntheme: light\nkeys:\n  app.quit: z\n", "utf-8")
     app = app_on(filled)
@@ -150,6 +164,7 @@ async def test_keys_and_theme_are_read_from_the_settings(filled: Paths, app_on: 
     assert app.return_code == 0
 
 
+@pytest.mark.slow
 def test_app_does_not_import_heavy_libraries() -> None:
     code = (
         # The list of runs, which is painted first, needs the summary.

@@ -10,6 +10,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from support.app import AppOn, Press, Shown
 
+pytestmark = pytest.mark.slow
+
 NAME = (
     "[bold]x[/] [@click=app.leave]y[/] \x1b]8;;http://e\x1b\\l \x1b]52;c;aGk=\x07 \u202e\u2066z\x00"
 )

@@ -14,6 +14,8 @@ from textual.pilot import Pilot
 from kdharness.harness.paths import Paths
 from support.app import LARGE, SMALL, AppOn
 
+pytestmark = pytest.mark.slow
+
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
 
 

@@ -126,8 +126,9 @@ def test_overlapping_intervals_share_a_rank_range() -> None:
     ]
     assert rank_ranges(losses) == ["3-4", "3-4", "1-2", "1-2"]
     assert rank_ranges([score("a", 1, 2, 3), score("b", 4, 5, 6)]) == ["2", "1"]
-    overlapping = unresolved(scores)
-    assert ("a", "mt-bench", "score", "j") in overlapping
+    apart = [score("e", 8.5, 9, 9.5), score("f", 0.1, 0.2, 0.3)]
+    assert unresolved([*scores, *apart]) == {(n, "mt-bench", "score", "j") for n in "abcd"}
+    assert unresolved(apart) == set()
 
 
 def test_paired_comparison_is_more_sensitive_than_overlapping_intervals(store: Store) -> None:

@@ -90,7 +90,8 @@ def test_prefix_with_only_a_system_turn_is_not_rendered(families: dict[str, Any]
     assert labelled_text == expected("qwen-opened", ["Hello!", "Seven."])
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=400)
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     answers=st.lists(ANSWERS, min_size=1, max_size=4),

@@ -91,6 +91,7 @@ def test_json_output_of_every_part_is_a_list(compare: Callable[..., Result]) -> 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["differences", "settings", "flips", "cost"])
 @pytest.mark.parametrize("form", ["table", "json", "csv", "md"])
 def test_hostile_names_are_escaped_in_every_part_and_format(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -25,11 +24,12 @@ from support.doctor import Env, one, says
 def endpoint() -> Iterator[SimpleNamespace]:
     """Run a server that lists models with a settable status and records the keys it receives."""
     state = SimpleNamespace(status=200, models=["judge-1"], keys=[], wait=0.0, url="")
+    ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.keys.append((self.path, self.headers.get("Authorization")))
-            time.sleep(state.wait)
+            ended.wait(state.wait)
             body = json.dumps({"data": [{"id": name} for name in state.models]}).encode()
             self.send_response(state.status)
             if 300 <= state.status < 400:
@@ -46,6 +46,7 @@ def endpoint() -> Iterator[SimpleNamespace]:
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     yield state
+    ended.set()
     server.shutdown()
     server.server_close()
 
@@ -90,8 +91,7 @@ def test_judge_error_responses(
     assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
 
-def test_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
-    port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
+def test_judge_that_is_not_running() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
     (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
@@ -100,26 +100,24 @@ def test_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
 
 def test_judge_that_times_out(endpoint: SimpleNamespace, paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(network, "SECONDS", 0.2)
-    endpoint.wait = 2.0
+    endpoint.wait = 120.0  # it would answer that it is well
     monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
-    began = time.monotonic()
     row = one(network.run_checks(paths, online=True), f"judge openai:x@{endpoint.url}")
-    assert time.monotonic() - began < 1.8
     says(row, "broken", "unreachable", "is the server running")
 
 
 def test_slow_name_resolution(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(network, "SECONDS", 0.1)
-    monkeypatch.setattr(assets, "hub_reachable", lambda seconds: time.sleep(5) or True)
+    resolved = threading.Event()
+    monkeypatch.setattr(assets, "hub_reachable", lambda seconds: resolved.wait(120) or True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    began = time.monotonic()
     says(
         one(network.run_checks(paths, online=True), "model hub"),
         "note",
         "no response in",
         "does the name resolve",
     )
-    assert time.monotonic() - began < 2
+    resolved.set()
 
 
 def test_api_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:

@@ -17,6 +17,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
 from kdharness.judges.audit.report_card import check
 from kdharness.judges.engines.local import LocalEngine
+from support.benchmark_files import write_assets
 from support.evaluations import imported, judged, scores
 from support.files import WriteRows
 from support.loopback import Loopback, Raw, completion
@@ -41,6 +42,7 @@ def judgments_of(
     return store.judgments("id-a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -101,23 +103,23 @@ def test_rejected_parameter_is_reported_once_and_flagged(paths: Paths, store: St
         return completion("[[7]]")
 
     listener = Listener()
-    judgments = judgments_of(reject_temperature, paths, store, listener)
-    assert all(j.info["without"] == ["temperature"] for j in judgments)
+    other = Paths(paths.home.parent / "other")
+    write_assets(other.home / "assets")
+    imported(store, "a")
+    with Loopback(answer=reject_temperature) as server, Store(other.store) as second:
+        config = judged(server, benches=["mt-bench"], limit=2)
+        pipeline.run(config, paths, store, listener)
+        server.answer = lambda body: completion("[[7]]")
+        imported(second, "a")
+        pipeline.run(config, other, second, Listener())
+        undisturbed = second.judgments("id-a")
+    judgments = store.judgments("id-a")
+    assert len(judgments) == 4 and all(j.info["without"] == ["temperature"] for j in judgments)
     assert sum("does not support temperature" in message for _, message in listener.said) == 1
     assert "sampled-verdicts" in scores(store, paths)["a", "mt-bench", "score"].flags
     # Parameters rejected by an endpoint are not part of a judgment's identity.
-    ids = {j.id for j in judgments}
-    other = Paths(paths.home.parent / "other")
-    from support.benchmark_files import write_assets
-
-    write_assets(other.home / "assets")
-    with Store(other.store) as second:
-        imported(second, "a")
-        with Loopback(answer=lambda body: completion("[[7]]")) as server:
-            name = server.spec
-            pipeline.run(judged(server, benches=["mt-bench"], limit=2), other, second, Listener())
-        assert len(second.judgments("id-a")) == len(ids)
-        assert all("without" not in j.info for j in second.judgments("id-a")) and name
+    assert {j.id for j in undisturbed} == {j.id for j in judgments}
+    assert all("without" not in j.info for j in undisturbed)
 
 
 def test_judge_without_logprobs_needs_discrete_fallback(paths: Paths, store: Store) -> None:

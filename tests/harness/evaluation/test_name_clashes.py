@@ -110,6 +110,7 @@ def test_held_out_sets_with_the_same_name_are_rejected(
     assert len(losses(write_rows(tmp_path / "fr/lignes.jsonl", second))) == 2
 
 
+@pytest.mark.slow
 def test_eval_command_reports_the_name_clash(
     kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from support.reporters import Listener
 
 pytestmark = pytest.mark.usefixtures("assets_home")
 
+PROBE = [{"role": "user", "content": "Reply with the single letter m."}]
+
 
 def test_pipeline_with_a_local_model_on_all_benchmarks(
     paths: Paths, store: Store, tiny_teacher: Path, write_jsonl: WriteRows
@@ -101,6 +103,7 @@ def test_judgments_of_a_subset_are_reused_by_the_full_run(paths: Paths, store: S
     assert sorted((s.n, "subset:4" in s.flags) for s in rows) == [(8, True), (16, False)]
 
 
+@pytest.mark.slow
 def test_server_faults_do_not_change_scores(paths: Paths, store: Store, tmp_path: Path) -> None:
     imported(store, "a")
     with Loopback() as clean:
@@ -171,6 +174,7 @@ def test_stop_keeps_all_finished_judgments(paths: Paths, store: Store) -> None:
         assert server.calls == 16
 
 
+@pytest.mark.slow
 def test_judge_without_logprobs_is_rejected_before_generation(
     paths: Paths, store: Store, tiny_teacher: Path
 ) -> None:
@@ -180,7 +184,9 @@ def test_judge_without_logprobs_is_rejected_before_generation(
         )
         with pytest.raises(JudgeError, match="log-probabilities"):
             pipeline.run(config, paths, store, NullReporter())
-        assert not store.answers("x") and not store.checkpoints()[0].run
+        sent = [body["messages"] for body in server.bodies]
+        assert {str(m) for m in sent} == {str(PROBE)}, "no answer was judged"
+        assert [len(store.answers(c.id)) for c in store.checkpoints()] == [0]
         imported(store, "a")
         discrete = judged(server, benches=["alpaca-eval"], discrete_fallback=True)
         pipeline.run(discrete, paths, store, NullReporter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def add_trained(store: Store, run: str, data: Path, **parents: str) -> None:
     imported(store, run)
     store.db.execute(
         "UPDATE checkpoints SET run = ?, parents = ? WHERE id = ?",
-        [run, __import__("json").dumps(parents), f"id-{run}"],
+        [run, json.dumps(parents), f"id-{run}"],
     )
     store.db.conn.commit()
 

@@ -65,6 +65,7 @@ def test_shards_on_three_machines_merge_into_the_full_result(tmp_path: Path) -> 
         assert server.calls == 2 * full_calls
 
 
+@pytest.mark.slow
 def test_shards_in_one_home_add_up_to_the_full_result(tmp_path: Path) -> None:
     full, shared = make_home(tmp_path / "whole"), make_home(tmp_path / "shared")
     with Loopback() as server:

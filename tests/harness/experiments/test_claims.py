@@ -67,6 +67,7 @@ def simulated_pairs(
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.0), (3, 0.5), (5, 0.2), (2, 1.0), (1, 0.0)])
 def test_intervals_cover_the_true_effect(seeds: int, seed_sd: float) -> None:
     rng = np.random.default_rng(seeds)
@@ -257,6 +258,7 @@ def fill_simulated_store(paths: Paths) -> None:
                 )
 
 
+@pytest.mark.slow
 def test_claims_get_the_verdicts_of_the_true_scores(paths: Paths, tmp_path: Path) -> None:
     fill_simulated_store(paths)
     sweep, planned = load_sweep(write_experiment(tmp_path))
@@ -277,6 +279,7 @@ def test_claims_get_the_verdicts_of_the_true_scores(paths: Paths, tmp_path: Path
     assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[2]
 
 
+@pytest.mark.slow
 def test_missing_seed_is_reported(paths: Paths, tmp_path: Path) -> None:
     fill_simulated_store(paths)
     sweep, planned = load_sweep(write_experiment(tmp_path, vary={"seed": [1, 2, 3]}))
@@ -287,6 +290,7 @@ def test_missing_seed_is_reported(paths: Paths, tmp_path: Path) -> None:
     assert "2 of 3 seeds" in "\n".join(finding_lines(results))
 
 
+@pytest.mark.slow
 def test_report_lists_claims_and_verdicts(paths: Paths, tmp_path: Path) -> None:
     fill_simulated_store(paths)
     (paths.home / "sweeps").mkdir()

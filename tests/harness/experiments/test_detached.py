@@ -29,6 +29,7 @@ from support.workers import Workers, in_thread, stored_run
 # ---------------------------------------------------------------- the worker
 
 
+@pytest.mark.slow
 def test_experiment_run_counts_its_runs_and_has_no_checkpoint(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_experiment_run_counts_its_runs_and_has_no_checkpoint(
     assert workers.spawned[5:] == ["sweep-x"]
 
 
+@pytest.mark.slow
 def test_failed_run_is_reported_at_the_end_and_retried_on_resume(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
@@ -87,6 +89,7 @@ def test_failure_summary_sentences() -> None:
     )
 
 
+@pytest.mark.slow
 def test_stop_is_forwarded_and_the_experiment_can_be_resumed(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
@@ -150,6 +153,7 @@ def test_pause_and_resume_are_forwarded(workers: Workers, paths: Paths, tmp_path
 # ---------------------------------------------------------------- concurrency
 
 
+@pytest.mark.slow
 def test_concurrent_experiments_start_no_run_twice(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
@@ -225,6 +229,7 @@ def test_recently_resumed_old_run_counts_as_alive() -> None:
     assert not is_alive(replace(run, heartbeat=time.time() - 90))
 
 
+@pytest.mark.slow
 def test_starting_a_live_experiment_joins_it_and_rejects_changes(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def add_demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4, 12])
 def test_demo_verdicts_follow_the_tests(n: int, store: Store) -> None:
     add_demo_rows(store, n)

@@ -98,7 +98,8 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(ROW, max_size=6), min_size=3, max_size=3))
 def test_merge_is_order_independent(tmp_path: Path, homes: list[list[tuple[int, ...]]]) -> None:
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -31,6 +31,7 @@ def test_check_reports_invalid_rows(kd: CommandLine, paths: Paths) -> None:
     assert code == 1 and "1 rows with invalid JSON in info" in out and "salvage" in err
 
 
+@pytest.mark.slow
 def test_vacuum_frees_space_and_refuses_while_runs_are_active(
     kd: CommandLine, paths: Paths
 ) -> None:
@@ -162,6 +163,7 @@ def big_store(paths: Paths) -> int:
     return paths.store.stat().st_size // 4096
 
 
+@pytest.mark.slow
 def test_salvage_recovers_all_rows_outside_damaged_pages(kd: CommandLine, paths: Paths) -> None:
     pages = big_store(paths)
     original = contents(paths.store)
@@ -192,6 +194,7 @@ def test_salvage_recovers_all_rows_outside_damaged_pages(kd: CommandLine, paths:
     assert backup.read_bytes() == damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_random_damage_never_causes_a_traceback(kd: CommandLine, paths: Paths, seed: int) -> None:
     pages = big_store(paths)

@@ -63,6 +63,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_loaded_and_merged_adapter_keep_the_training_logits(
@@ -79,6 +80,7 @@ def test_loaded_and_merged_adapter_keep_the_training_logits(
             assert torch.allclose(model(IDS).logits, logits, atol=1e-4), source.name
 
 
+@pytest.mark.slow
 def test_adapter_that_cannot_be_built_on_meta_tensors_is_accepted(
     lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_prompt_tuning_adapters_are_rejected_by_type(
             load(str(folder), paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -144,6 +147,7 @@ def test_adapter_check_finds_errors_without_loading_weights(
         load_model(str(lora_beside_base), paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../base", "../base/", "BASE/", "BASE"])
 def test_base_path_relative_to_the_adapter(
     name: str, lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch

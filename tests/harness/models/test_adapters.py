@@ -33,6 +33,7 @@ def adapter(tiny_teacher: Path, tmp_path: Path) -> Path:
     return make_adapter(tiny_teacher, tmp_path / "adapter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
@@ -153,6 +154,7 @@ def test_model_newer_than_the_libraries_names_the_upgrade(
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_adapter_on_an_adapter_applies_both(
     adapter: Path, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:

@@ -21,6 +21,8 @@ from kdharness.harness.types import Checkpoint, Run, RunStatus
 from support.commands import CommandLine
 from support.look_alikes import age, evaluate_briefly, losses, twin
 
+pytestmark = pytest.mark.slow
+
 
 def scores(store: Store, paths: Paths) -> dict[tuple[str, str, str], tuple[float | None, int]]:
     return {(s.checkpoint, s.bench, s.metric): (s.value, s.n) for s in leaderboard(store, paths)}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from kdharness.harness.models.identity import ModelIdentity, identify
 from kdharness.harness.models.resolve import identity_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from support.timing import without_hanging
 
 
 @pytest.fixture
@@ -76,9 +76,7 @@ def test_identity_depends_on_every_tensor(model_folder: Path) -> None:
     assert len(identities) == len(names) + 1
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offset=st.integers(0, 10**9), bit=st.integers(0, 7))
 def test_identity_depends_on_every_bit(model_folder: Path, offset: int, bit: int) -> None:
     path = model_folder / "model.safetensors"
@@ -293,10 +291,9 @@ def test_progress_reaches_the_total_with_many_threads(tmp_path: Path) -> None:
     tensors = {f"t{n}": torch.rand(64, 64) for n in range(200)}
     save_file(tensors, tmp_path / "model.safetensors")
     reported: list[int] = []
-    began = time.monotonic()
-    identity.hash_tensors(tmp_path / "model.safetensors", reported.append)
+    with without_hanging():
+        identity.hash_tensors(tmp_path / "model.safetensors", reported.append)
     assert max(reported) == 200 * 64 * 64 * 4
-    assert time.monotonic() - began < 30
     first_pass = hashlib.sha256()
     for row in identity.hash_tensors(tmp_path / "model.safetensors"):
         first_pass.update(repr(row).encode())

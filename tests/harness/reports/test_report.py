@@ -184,6 +184,7 @@ def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
     return out.read_text("utf-8"), out.with_suffix(".md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_report_has_all_sections(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     for text in report(paths, tmp_path, "--question", "Does it keep?"):
@@ -216,6 +217,7 @@ def test_report_has_all_sections(paths: Paths, tmp_path: Path) -> None:
         assert re.search(r"retains at least 0\.98 of the general score: dae", text)
 
 
+@pytest.mark.slow
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     _, twin = report(paths, tmp_path)
@@ -227,6 +229,7 @@ def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     assert rows["dae"][4:] == ["40", "0.40"] and rows["openai:judge"][0] == "160"
 
 
+@pytest.mark.slow
 def test_html_is_well_formed_and_self_contained(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     text, _ = report(paths, tmp_path)
@@ -245,6 +248,7 @@ def test_html_is_well_formed_and_self_contained(paths: Paths, tmp_path: Path) ->
         assert "nan" not in svg and "inf" not in svg
 
 
+@pytest.mark.slow
 def test_hostile_answers_names_and_errors_are_escaped(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths, HOSTILE)
     text, twin = report(paths, tmp_path, "--title", HOSTILE, "--question", HOSTILE)
@@ -284,6 +288,7 @@ def test_invalid_arguments_exit_with_2(
     assert "no checkpoint has no:thing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_non_significant_difference_is_reported_as_such(paths: Paths) -> None:
     fill_report_home(paths)
     with Store(paths.store) as store:

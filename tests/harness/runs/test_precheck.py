@@ -44,6 +44,7 @@ MISSING: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--prepare",)], ids=["train", "prepare"])
 @pytest.mark.parametrize("name", MISSING)
 def test_missing_inputs_create_no_run(

@@ -21,6 +21,7 @@ from kdharness.harness.types import Run, RunStatus
 WORKER = [sys.executable, "-m", "kdharness.harness.worker", "--home"]
 
 
+@pytest.mark.slow
 def test_second_worker_of_a_run_exits(paths: Paths) -> None:
     """A second worker, however it was started, leaves the first one undisturbed."""
     with Store(paths.store) as store:
@@ -36,12 +37,10 @@ def test_second_worker_of_a_run_exits(paths: Paths) -> None:
             )
         )
     with run_lock_held_by_another(paths, "r"):
-        began = time.monotonic()
         second = subprocess.run(
             [*WORKER, str(paths.home), "r"], capture_output=True, text=True, timeout=60
         )
         assert second.returncode == 1 and "another worker is already running r" in second.stdout
-        assert time.monotonic() - began < 30
         with Store(paths.store) as store:
             run = store.run("r")
             assert run is not None and run.status is RunStatus.STARTING and run.pid is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
@@ -24,6 +24,7 @@ from support.scored_store import sums
 # ---------------------------------------------------------------- intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 5, 7])
 @pytest.mark.parametrize("score", sorted(FIGURES))
 def test_interval_coverage_on_normal_data(score: str, n: int) -> None:
@@ -50,7 +51,6 @@ def test_no_interval_below_three_items(n: int) -> None:
         assert column.low is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=7))
 def test_few_items_get_a_student_t_interval(values: list[float]) -> None:
     estimate = ratio_interval(values, [1.0] * len(values))

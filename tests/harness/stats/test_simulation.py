@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
@@ -40,12 +40,14 @@ def coverage(draw, truth: float, n: int) -> float:  # type: ignore[no-untyped-de
     return hits / TRIALS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 20, 80])
 def test_coverage_on_ratings(n: int) -> None:
     truth = true_mean_rating()
     assert 0.93 <= coverage(lambda rng, k: ratings(rng, k)[:2], truth, n) <= 0.975
 
 
+@pytest.mark.slow
 def test_coverage_on_preferences() -> None:
     """Weighted AlpacaEval preferences: mostly near 0, few near 1."""
 
@@ -77,6 +79,7 @@ def test_coverage_with_ten_items() -> None:
     assert 0.93 <= coverage(draw, 0.6, 10) <= 0.98
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null() -> None:
     rng = np.random.default_rng(3)
     values = []
@@ -92,6 +95,7 @@ def test_p_values_are_uniform_under_the_null() -> None:
         assert abs(share - level) < 3 * math.sqrt(level * (1 - level) / TRIALS) + 0.005
 
 
+@pytest.mark.slow
 def test_paired_difference_coverage_and_narrower_than_unpaired() -> None:
     rng = np.random.default_rng(11)
     hits, widths = 0, []
@@ -163,7 +167,6 @@ def test_holm_never_lowers_p_values_and_keeps_their_order(values: list[float]) -
     assert [adjusted[i] for i in ranks] == sorted(adjusted)
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.integers(1, 400))
 def test_student_quantile_matches_scipy(p: float, df: int) -> None:
     assert inference.student_quantile(p, df) == pytest.approx(
@@ -184,7 +187,6 @@ def test_spearman_and_kappa_match_scipy_and_sklearn() -> None:
     assert agreement.cohen_kappa(["a"], ["a"]) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.integers(1, 5)), min_size=1, max_size=30),
 )

@@ -63,6 +63,7 @@ def stats_of(rng: np.random.Generator, plane: Plane = PLANE, **more: Any) -> Any
     return trade_off_stats(simulated_items(rng, **more), plane, resamples=400)
 
 
+@pytest.mark.slow
 def test_intervals_reach_nominal_coverage() -> None:
     rng = np.random.default_rng(3)
     # On the true curve at retention 0.98: from (0.99, 0.2) to (0.95, 0.5), a quarter of the way.
@@ -88,6 +89,7 @@ def test_intervals_reach_nominal_coverage() -> None:
     assert width / TRIALS < 0.06
 
 
+@pytest.mark.slow
 def test_false_positive_rate_for_a_point_on_the_curve() -> None:
     """Under the null: `twin` has the same true scores as the first merge."""
     rng = np.random.default_rng(4)
@@ -109,6 +111,7 @@ def test_points_that_define_the_curve_or_an_axis_have_no_uncertainty() -> None:
     assert points["merge-25"].above_curve is None
 
 
+@pytest.mark.slow
 def test_hypervolume_interval_covers_the_true_front() -> None:
     rng = np.random.default_rng(5)
     levels = {n: TRUE_SCORES[n] for n in ("ref", "expert", "dae")}
@@ -122,6 +125,7 @@ def test_hypervolume_interval_covers_the_true_front() -> None:
     assert hits >= 90
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_picked_and_rivals_are_listed() -> None:
     rng = np.random.default_rng(6)
     picks = [pick(stats_of(rng), 0.96) for _ in range(50)]
@@ -194,6 +198,7 @@ def test_above_curve_matches_hand_computed_values() -> None:
     assert above(1.1, 0.4, *bulge) == pytest.approx(0.0)
 
 
+@pytest.mark.slow
 def test_seed_and_item_uncertainty_are_separate() -> None:
     rng = np.random.default_rng(10)
     hits = 0
@@ -304,6 +309,7 @@ def simulated_store(paths: Paths) -> None:
             )
 
 
+@pytest.mark.slow
 def test_tradeoff_command_reports_intervals_seeds_and_the_pick(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def shared_home() -> Iterator[Paths]:
         paths.home.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_read_only_home_can_be_read(shared_home: Paths, tmp_path: Path) -> None:
     from kdharness.harness.analysis.leaderboard import leaderboard
 
@@ -145,6 +146,7 @@ def run_with_file_limit(size: int, *args: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_full_disk_during_merge_is_reported_and_nothing_is_lost(
     paths: Paths, tmp_path: Path
 ) -> None:

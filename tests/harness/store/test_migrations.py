@@ -36,6 +36,7 @@ def test_every_migration_has_a_fixture_store() -> None:
     assert sorted(path.stem for path in STORES.glob("*.sql")) == sorted(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_older_store_opens_with_all_its_rows(step: str, kd: CommandLine, paths: Paths) -> None:
     from_fixture(step, paths.store)
@@ -96,6 +97,7 @@ Store(sys.argv[1]).close()
 """
 
 
+@pytest.mark.slow
 def test_killed_migration_leaves_a_consistent_store(tmp_path: Path) -> None:
     """Each migration is one transaction: after a kill, the store is intact at some migration."""
     rng = random.Random(5)

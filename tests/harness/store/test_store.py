@@ -134,6 +134,7 @@ def test_answers_with_lone_surrogates_and_nul_are_stored(paths: Paths) -> None:
         assert text.startswith("bad ") and text.endswith("\x00 end")
 
 
+@pytest.mark.slow
 def test_concurrent_writers_and_a_reader(paths: Paths) -> None:
     Store(paths.store).close()
     errors: list[Exception] = []

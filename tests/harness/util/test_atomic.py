@@ -103,7 +103,8 @@ def test_seal_is_written_after_the_files_it_covers(
     assert atomic.is_sealed(folder)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 300), min_size=1, max_size=4),
     which=st.integers(0, 10),

@@ -9,7 +9,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +74,7 @@ def recording_server() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str
 # ---------------------------------------------------------------- URLs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", "/", "/chat/completions", "/chat/completions/"])
 def test_query_string_stays_after_the_path(
     recording_server: tuple[str, list[Any]], suffix: str, kd: CommandLine, monkeypatch: Env
@@ -246,6 +246,7 @@ def test_unresolvable_host_is_reported(kd: CommandLine) -> None:
 # ---------------------------------------------------------------- keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whitespace", ["\n", "\r\n", " ", "\t", "\r"])
 def test_whitespace_around_a_key_is_stripped(
     monkeypatch: Env, whitespace: str, recording_server: tuple[str, list[Any]]
@@ -295,7 +296,7 @@ def test_invalid_key_is_rejected_by_a_served_teacher(monkeypatch: Env) -> None:
     assert teacher.client.default_query == {"api-version": "1"}
 
 
-def test_untrusted_certificate_ends_the_run_at_once(tmp_path: Path, monkeypatch: Env) -> None:
+def test_untrusted_certificate_ends_the_run_at_once(monkeypatch: Env) -> None:
     from kdharness.judges.engines import http_limits
 
     reason = explain_connection_error(

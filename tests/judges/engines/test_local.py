@@ -58,6 +58,7 @@ def test_greedy_decoding_matches_transformers(
         assert replies[index].prompt_tokens == ids["input_ids"].shape[1]
 
 
+@pytest.mark.slow
 def test_replies_do_not_depend_on_the_batch_size(paths: Paths, tiny_teacher: Path) -> None:
     requests = [make_request(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
     texts = [

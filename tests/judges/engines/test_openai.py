@@ -20,6 +20,7 @@ from kdharness.judges.engines.rate_limits import Price, backoff, find_price
 from kdharness.judges.engines.waits import retry_after
 from support.loopback import FAULTS, Loopback, Raw, completion
 from support.openai_calls import engine, refusal, requests
+from support.timing import without_hanging
 
 
 def busy_engine(server: Loopback, **options: Any) -> OpenAIEngine:
@@ -44,13 +45,11 @@ def test_every_request_is_answered_once() -> None:
 
 def test_concurrency_limit_is_reached_and_respected() -> None:
     with Loopback(delay=0.05) as server:
-        started = time.monotonic()
         dict(busy_engine(server, concurrency=8).stream(requests(40)))
-        elapsed = time.monotonic() - started
     assert server.most_at_once == 8
-    assert elapsed < 40 * 0.05 / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_retried(fault: str) -> None:
     clean = Loopback()
@@ -66,6 +65,7 @@ def test_each_fault_is_retried(fault: str) -> None:
     assert not any(reply.error for reply in replies.values())
 
 
+@pytest.mark.slow
 def test_no_reply_is_lost_under_mixed_faults() -> None:
     with Loopback(fault_rate=0.3, seed=3) as server:
         replies = dict(busy_engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
@@ -114,8 +114,8 @@ def test_retry_after_parses_numbers_dates_and_milliseconds() -> None:
 
     assert retry_after({"retry-after": "3"}) == 3
     assert retry_after({"retry-after-ms": "250"}) == 0.25
-    when = email.utils.formatdate(time.time() + 20, usegmt=True)
-    assert 15 < (retry_after({"retry-after": when}) or 0) < 21
+    when = email.utils.formatdate(time.time() + 3600, usegmt=True)
+    assert 3500 < (retry_after({"retry-after": when}) or 0) <= 3600
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 
@@ -307,7 +307,5 @@ def test_probe_lists_available_models() -> None:
 def test_probe_of_an_unreachable_endpoint_fails_quickly() -> None:
     with Loopback() as server:
         url = server.url
-    started = time.monotonic()
-    with pytest.raises(JudgeError, match="cannot be reached"):
+    with without_hanging(), pytest.raises(JudgeError, match="cannot be reached"):
         OpenAIEngine("m", url, first_wait=0.01).probe()
-    assert time.monotonic() - started < 5

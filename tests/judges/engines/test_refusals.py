@@ -47,6 +47,7 @@ NO_LOGPROBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "text"), NO_LOGPROBS[:-1])
 def test_missing_logprobs_support_is_not_reported_as_a_wrong_key(status: int, text: str) -> None:
     error = status_error(status, text, None)
@@ -96,6 +97,7 @@ CONTENT_ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "text"), CONTENT_ERRORS)
 def test_call_rejected_for_its_content_is_a_single_failure(status: int, text: str) -> None:
     def reject_question_1(body: dict[str, Any]) -> Any:
@@ -153,6 +155,7 @@ FATAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "text", "word"), FATAL)
 def test_errors_that_affect_every_call_end_the_run(status: int, text: str, word: str) -> None:
     with (

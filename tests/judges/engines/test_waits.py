@@ -17,6 +17,7 @@ from kdharness.judges.engines.trouble import Trouble
 from kdharness.judges.engines.waits import asked_wait, span
 from support.loopback import Loopback, Raw, completion
 from support.openai_calls import engine, refusal, requests, responses_then_success
+from support.timing import without_hanging
 
 # ---------------------------------------------------------------- requested delays
 
@@ -30,6 +31,7 @@ GOOGLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -49,7 +51,7 @@ def test_per_minute_quota_is_waited_for(body: Any) -> None:
         replies = dict(engine(server).stream(requests(3)))
         elapsed = time.monotonic() - started
     assert not any(reply.error for reply in replies.values())
-    assert 1.0 <= elapsed < 5
+    assert elapsed >= 1.0
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_stop_soon_does_not_wait_for_a_requested_delay() -> None:
     with Loopback(answer=lambda body: limited) as server:
         judge = engine(server)
         threading.Timer(0.4, judge.stop_soon).start()
-        started = time.monotonic()
-        replies = dict(judge.stream(requests(2)))
-        assert time.monotonic() - started < 5 and server.calls <= 2
+        with without_hanging():
+            replies = dict(judge.stream(requests(2)))
+        assert server.calls <= 2
     assert all("429" in reply.error for reply in replies.values())

@@ -80,6 +80,7 @@ def test_accuracy_matches_a_choice_contained_in_another() -> None:
     assert exact_metrics.accuracy("x", ["x"]) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "value"),
     [
@@ -157,6 +158,7 @@ def test_metrics_are_between_0_and_1(answer: str, reference: str) -> None:
         assert 0.0 <= exact_metrics.score(name, answer, [reference], [reference, "other"]) <= 1.0
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -70,6 +70,7 @@ def test_winning_by_length_alone_is_controlled_to_50_percent() -> None:
     assert result.rate.value == pytest.approx(50, abs=6)
 
 
+@pytest.mark.slow
 def test_interval_coverage() -> None:
     hits = 0
     for seed in range(200):

@@ -165,7 +165,7 @@ def test_parquet_rows_match_jsonl_rows(tmp_path: Path, write_jsonl: WriteRows) -
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(flags=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=5))
 def test_training_flags_select_the_same_answers_in_every_format(flags: list[int | None]) -> None:
     """Every row format trains on the same answers."""

@@ -129,6 +129,7 @@ def job(paths: Paths, name: str) -> Job:
     return Job(paths=paths, run=name, folder=paths.run(name), reporter=Listener())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_merge_run_stores_one_checkpoint_per_alpha(
     paths: Paths, tmp_path: Path, tied: bool
@@ -156,6 +157,7 @@ def test_merge_run_stores_one_checkpoint_per_alpha(
         assert same is tied
 
 
+@pytest.mark.slow
 def test_interrupted_merge_creates_only_missing_checkpoints(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
     config = MergeConfig(reference=str(a), expert=str(b), alphas=[0.25, 0.5])
@@ -175,6 +177,7 @@ def test_merged_model_keeps_the_dtype_of_the_first_model(paths: Paths, tmp_path:
     assert {t.dtype for t in merged.values()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_adapter_is_merged_as_its_full_model(paths: Paths, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -200,6 +203,7 @@ def test_adapter_is_merged_as_its_full_model(paths: Paths, tmp_path: Path) -> No
     assert same_tensors(load_file(paths.run("half") / "final" / "model.safetensors"), expected)
 
 
+@pytest.mark.slow
 def test_incompatible_models_are_rejected_with_the_difference(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
 

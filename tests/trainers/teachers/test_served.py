@@ -109,6 +109,7 @@ def make_padded_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch
     return {"input_ids": ids, "attention_mask": real}, mask & ~(last & real.bool())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded_left", [False, True])
 def test_served_teacher_returns_the_model_distributions(
     vllm: tuple[FakeVllm, str], padded_left: bool
@@ -136,6 +137,7 @@ def test_too_few_ids_in_the_student_vocabulary_are_rejected(vllm: tuple[FakeVllm
         ServedTeacher("m", url, K, vocab=K // 2).distributions(batch, rows, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

@@ -21,6 +21,8 @@ from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.form_sheet import FormSheet
 from support.app import LARGE, AppOn, Press, Shown
 
+pytestmark = pytest.mark.slow
+
 
 def canned_plan(command: list[str], text: str = "") -> Any:
     """Return canned output of the planning process."""

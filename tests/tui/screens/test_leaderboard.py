@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kdharness.harness.paths import Paths
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown
+
+pytestmark = pytest.mark.slow
 
 
 async def test_published_scores_are_shown_on_request(

@@ -20,6 +20,8 @@ from kdharness.tui.widgets.form_sheet import FormSheet
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, answered, notifications
 
+pytestmark = pytest.mark.slow
+
 
 async def test_judge_is_checked_in_another_process(
     filled: Paths,

@@ -14,6 +14,8 @@ from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, painted
 
+pytestmark = pytest.mark.slow
+
 
 async def test_keys_change_curve_zoom_smoothing_and_scale(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press

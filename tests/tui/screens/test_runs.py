@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.widgets.table import Listing
@@ -32,6 +34,7 @@ async def test_hostile_run_fields_are_shown_as_text(
         assert "red]x[/] \\x1b[31m\\x1b]52;c;aGk=\\x07" in text
 
 
+@pytest.mark.slow
 async def test_runs_are_filtered_sorted_and_marked(filled: Paths, app_on: AppOn) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from textual.widgets import Input
 
 from kdharness.harness.paths import Paths
@@ -14,6 +15,8 @@ from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.screens.tradeoff import TradeOffScreen, merge_curves
 from kdharness.tui.widgets.chart import PlaneChart
 from support.app import LARGE, AppOn, Press, Shown
+
+pytestmark = pytest.mark.slow
 
 
 async def test_tradeoff_axes_whiskers_reference_and_opening_a_point(

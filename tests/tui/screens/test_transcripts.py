@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from textual.widgets import Input
 
 from kdharness.harness.paths import Paths
@@ -11,6 +12,8 @@ from kdharness.harness.store import Store
 from kdharness.tui.screens.transcripts import TranscriptsScreen
 from kdharness.tui.widgets.text_view import TextView
 from support.app import LARGE, AppOn, Press, Shown
+
+pytestmark = pytest.mark.slow
 
 # ---------------------------------------------------------------- transcripts
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import PlannedRun, find_experiment
 from kdharness.harness.paths import Paths
@@ -23,6 +25,7 @@ from kdharness.tui.viewmodels.experiments import (
 # ---------------------------------------------------------------- imports
 
 
+@pytest.mark.slow
 def test_experiment_plans_do_not_import_model_libraries() -> None:
     code = (
         "import sys, kdharness.tui.screens.experiments, kdharness.harness.experiments.detached;"
