@@ -134,6 +134,7 @@ def test_movable_share_of_7b_like_weights(rate: float, share: float) -> None:
 # ---------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "lora", "stored"),
     [
@@ -165,6 +166,7 @@ def test_every_method_trains(
     assert warned == (precision == "bf16")
 
 
+@pytest.mark.slow
 def test_only_plain_bf16_leaves_weights_behind(tiny_teacher: Path, paths: Paths) -> None:
     """Six steps at 1e-5 move all fp32 weights, few bf16 ones, and as many as due when rounded.
 
@@ -195,6 +197,7 @@ def test_only_plain_bf16_leaves_weights_behind(tiny_teacher: Path, paths: Paths)
     assert progress("bf16") < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 def test_stochastic_rounding_resumes_exactly(
     optimizer: str, tiny_teacher: Path, paths: Paths
