@@ -97,6 +97,7 @@ def test_paths_that_are_not_regular_files_are_rejected(tmp_path: Path) -> None:
     assert "too large" in str(error_of(lambda: load_config(large)))
 
 
+@pytest.mark.slow
 @FAST
 @given(values=mutated(*PRESETS))
 def test_mutated_configs(values: Any, tmp_path: Path) -> None:

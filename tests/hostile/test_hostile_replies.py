@@ -297,6 +297,7 @@ def web_page(connection: socket.socket) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

@@ -244,6 +244,7 @@ def test_rounding_is_right_on_average_and_the_same_on_every_process() -> None:
     assert float(1 - first.mean()) == pytest.approx(1e-5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_former_name_is_honored_with_a_warning(tiny_teacher: Path, paths: Paths) -> None:
     config = config_of(tiny_teacher, dtype="bfloat16", max_steps=1)
     folder, reporter = train(config, paths, "r")

@@ -174,6 +174,7 @@ def test_dry_run_prints_calls_and_cost(
     assert json.loads(out)[0]["usd"] > 0 and "about $" in err
 
 
+@pytest.mark.slow
 def test_judge_check_stores_a_card_that_flags_the_judges_scores(
     kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:

@@ -92,6 +92,7 @@ def _item_and_turn(body: dict) -> tuple[str, int]:  # type: ignore[type-arg]
     return item, int(turn)
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_only_complete_rows(tmp_path: Path) -> None:
     """After a kill during many writes, the store opens and contains only complete rows."""
     script = """

@@ -44,6 +44,7 @@ def score_rows(paths: Paths) -> list[tuple[object, ...]]:
         ]
 
 
+@pytest.mark.slow
 def test_shards_on_three_machines_merge_into_the_full_result(tmp_path: Path) -> None:
     full = make_home(tmp_path / "whole")
     with Loopback() as server:

@@ -130,6 +130,7 @@ def test_stopping_one_run_stops_the_experiment(
         assert "x-kd was stopped" in [event["message"] for event in store.events("sweep-x")]
 
 
+@pytest.mark.slow
 def test_pause_and_resume_are_forwarded(workers: Workers, paths: Paths, tmp_path: Path) -> None:
     workers.seconds = 0.6
     start_sweep(paths, sweep_file(tmp_path, steps={"kd": STEPS["kd"]}))

@@ -66,7 +66,7 @@ def recording_server() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", recorded
     server.shutdown()
 
@@ -323,7 +323,7 @@ def test_proxy_status_error_names_the_proxy(
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), ProxyAuthRequired)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
     reply = dict(OpenAIEngine("m", "http://judge.invalid/v1", retries=0).stream(requests(1)))[0]
     server.shutdown()

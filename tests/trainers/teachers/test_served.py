@@ -89,7 +89,7 @@ def vllm(tiny_teacher: Path) -> Iterator[tuple[FakeVllm, str]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server_model, f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()

@@ -88,6 +88,7 @@ def test_full_logits_are_never_materialized() -> None:
     assert largest < rows * width * 4096 * 4
 
 
+@pytest.mark.slow
 def test_flop_and_byte_counters() -> None:
     a, b = torch.randn(4, 8), torch.randn(8, 16)
     assert count_flops(lambda: a @ b) == 2 * 4 * 8 * 16
