@@ -81,6 +81,7 @@ def test_split_is_deterministic_disjoint_and_balanced(seed: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_split() -> None:
     prompts = load_prompts()
     assert split_prompts(prompts, 7) != split_prompts(prompts, 8)

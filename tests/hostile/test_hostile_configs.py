@@ -73,6 +73,7 @@ def test_yaml_bombs_are_rejected_quickly(name: str, tmp_path: Path) -> None:
     assert not Path("pwned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
 def test_malformed_config_files_are_rejected(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
@@ -190,6 +191,7 @@ def test_parse_spec_accepts_any_text(text: str) -> None:
     error_of(lambda: parse_spec(text))
 
 
+@pytest.mark.slow
 @FAST
 @given(
     values=mutated(

@@ -95,6 +95,7 @@ def test_mutated_fastchat_files(rows: Any, tmp_path: Path) -> None:
         assert_usable(store, Paths(home))
 
 
+@pytest.mark.slow
 @FAST
 @given(rows=mutated([ANNOTATION, ANNOTATION], [OUTPUT, OUTPUT], [OUTPUT, ANNOTATION]))
 @example(rows=[{**ANNOTATION, "preference": 10**400}])
@@ -319,6 +320,7 @@ def test_invalid_wheels_are_rejected(
     assert not list(paths.home.rglob("a.jsonl")) and not list(tmp_path.glob("**/pkg"))
 
 
+@pytest.mark.slow
 def test_wheel_member_with_a_false_size_is_not_fully_extracted(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

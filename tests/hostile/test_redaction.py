@@ -82,6 +82,7 @@ def test_text_around_a_key_is_kept(before: str, after: str) -> None:
     assert clean.startswith(before[:-1] if before else "") and clean.endswith(after[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "repeated"),
     [

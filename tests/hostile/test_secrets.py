@@ -98,6 +98,7 @@ def test_key_in_a_config_is_rejected_without_printing_it(
     assert code == 2 and not leaks((out + err).encode()) and "settings.yaml" in err
 
 
+@pytest.mark.slow
 def test_plain_http_to_a_remote_host_warns(kd: CommandLine) -> None:
     local_urls = (
         "http://localhost:8000/v1",

@@ -37,6 +37,7 @@ async def test_store_of_a_newer_version_exits_with_a_message(paths: Paths) -> No
     assert "m999_later" in str(app.trouble) and "upgrade" in str(app.trouble)
 
 
+@pytest.mark.slow
 async def test_store_corrupted_while_running_exits_with_a_message(paths: Paths) -> None:
     Store(paths.store).close()
     app = HarnessApp(paths)
@@ -49,6 +50,7 @@ async def test_store_corrupted_while_running_exits_with_a_message(paths: Paths) 
     assert isinstance(app.trouble, StoreError) and "salvage" in str(app.trouble)
 
 
+@pytest.mark.slow
 async def test_full_disk_error_names_the_home(paths: Paths) -> None:
     Store(paths.store).close()
     app = HarnessApp(paths)

@@ -51,6 +51,7 @@ def test_text_after_an_answer_is_not_an_end_token(
     assert labelled(split, TALK) == ["B<|stop|>", "C<|stop|>"]
 
 
+@pytest.mark.slow
 def test_local_engine_stops_at_the_end_of_turn_token(tmp_path: Path) -> None:
     """A model that always predicts the template's end token stops immediately."""
     import torch

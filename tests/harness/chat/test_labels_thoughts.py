@@ -84,6 +84,7 @@ def test_reasoning_only_answer_is_empty_if_the_template_drops_reasoning(
     assert (encoded.labelled, encoded.empty) == (0, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(family=st.sampled_from(sorted(FAMILIES)), echo=st.booleans(), data=st.data())
 def test_reasoning_never_adds_user_text_to_the_labels(

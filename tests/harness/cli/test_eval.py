@@ -206,6 +206,7 @@ def test_judge_check_stores_a_card_that_flags_the_judges_scores(
     assert "near-chance" in listed["card"]
 
 
+@pytest.mark.slow
 def test_judge_check_of_an_unreachable_judge_is_reported(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://127.0.0.1:9/v1")
     assert code == 1 and "cannot be reached" in err and "Traceback" not in err

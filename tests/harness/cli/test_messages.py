@@ -150,6 +150,7 @@ def test_invalid_evaluation_arguments_create_no_run(
         assert store.runs() == []
 
 
+@pytest.mark.slow
 def test_checkpoint_without_weights_can_be_evaluated_but_not_trained(
     kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_judge_that_times_out(endpoint: SimpleNamespace, paths: Paths, monkeypat
     says(row, "broken", "unreachable", "is the server running")
 
 
+@pytest.mark.slow
 def test_slow_name_resolution(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(network, "SECONDS", 0.1)
     resolved = threading.Event()

@@ -65,6 +65,7 @@ def test_truncated_reply_is_unreadable(text: str, paths: Paths, store: Store) ->
     assert any(kind == "warning" and "4 failed" in message for kind, message in listener.said)
 
 
+@pytest.mark.slow
 def test_max_tokens_is_raised_for_a_judge_that_reasons_in_its_text(
     paths: Paths, store: Store
 ) -> None:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("assets_home")
 PROBE = [{"role": "user", "content": "Reply with the single letter m."}]
 
 
+@pytest.mark.slow
 def test_pipeline_with_a_local_model_on_all_benchmarks(
     paths: Paths, store: Store, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
@@ -161,6 +162,7 @@ def test_missing_answers_are_failed_judgments(paths: Paths, store: Store) -> Non
     assert (score.n, score.n_failed) == (15, 1)
 
 
+@pytest.mark.slow
 def test_stop_keeps_all_finished_judgments(paths: Paths, store: Store) -> None:
     imported(store, "a")
     with Loopback(delay=0.05) as server:
@@ -194,6 +196,7 @@ def test_judge_without_logprobs_is_rejected_before_generation(
     assert "discrete" in score.flags and score.n == 12
 
 
+@pytest.mark.slow
 def test_pairwise_against_a_baseline_and_all_pairs(paths: Paths, store: Store) -> None:
     for name in "abc":
         imported(store, name, "{name} about {item}.{turn}")

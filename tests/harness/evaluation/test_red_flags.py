@@ -56,6 +56,7 @@ def one_turn_chat(text: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_benchmark_prompts_in_the_training_data_are_flagged(
     store: Store, paths: Paths, write_jsonl: WriteRows
 ) -> None:

@@ -22,6 +22,7 @@ from support.commands import CommandLine
 from support.look_alikes import UNSAMPLED, age, evaluate_briefly, losses, twin
 
 
+@pytest.mark.slow
 def test_look_alike_is_a_separate_checkpoint(
     base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:

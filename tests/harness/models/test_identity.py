@@ -76,6 +76,7 @@ def test_identity_depends_on_every_tensor(model_folder: Path) -> None:
     assert len(identities) == len(names) + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offset=st.integers(0, 10**9), bit=st.integers(0, 7))
 def test_identity_depends_on_every_bit(model_folder: Path, offset: int, bit: int) -> None:

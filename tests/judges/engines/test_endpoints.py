@@ -168,6 +168,7 @@ def test_loopback_urls_bypass_the_proxy(monkeypatch: Env, kd: CommandLine) -> No
             assert proxy_of(f"http://{name}:{server.port}/v1") is None
 
 
+@pytest.mark.slow
 def test_failing_proxy_is_named(monkeypatch: Env, kd: CommandLine) -> None:
     monkeypatch.setenv("http_proxy", "http://me:secret-word@127.0.0.1:9")
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")

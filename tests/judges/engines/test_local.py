@@ -32,6 +32,7 @@ def local_engine(paths: Paths, tiny_teacher: Path) -> LocalEngine:
     return LocalEngine(str(tiny_teacher), paths, batch_size=3)
 
 
+@pytest.mark.slow
 def test_greedy_decoding_matches_transformers(
     local_engine: LocalEngine, paths: Paths, tiny_teacher: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_calls_that_exhaust_retries_are_errors() -> None:
     assert server.calls == 9
 
 
+@pytest.mark.slow
 def test_retry_after_delays_all_calls() -> None:
     with Loopback(fault_rate=0.0, retry_after="1") as server:
         first: list[float] = []
@@ -148,6 +149,7 @@ def test_requests_per_minute_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     assert starts == pytest.approx([max(100.0, 99.0 + number / 10) for number in range(40)])
 
 
+@pytest.mark.slow
 def test_requests_per_minute_throttles_the_engine() -> None:
     with Loopback() as server:
         started = time.monotonic()
@@ -155,6 +157,7 @@ def test_requests_per_minute_throttles_the_engine() -> None:
         assert time.monotonic() - started >= 0.8
 
 
+@pytest.mark.slow
 def test_tokens_per_minute_throttles_the_engine() -> None:
     with Loopback() as server:
         started = time.monotonic()
@@ -207,6 +210,7 @@ def test_unknown_setting_is_rejected(tmp_path: Path) -> None:
         load_settings(paths)
 
 
+@pytest.mark.slow
 def test_total_timeout_keeps_finished_replies() -> None:
     with Loopback(delay=0.2) as server:
         judge = busy_engine(server, total_timeout=0.5, concurrency=2)

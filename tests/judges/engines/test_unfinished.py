@@ -320,6 +320,7 @@ def test_other_replies_arrive_while_a_call_is_retried() -> None:
     assert idled
 
 
+@pytest.mark.slow
 def test_stop_soon_does_not_wait_for_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "LONGEST_WAIT", 600)
     with Loopback(answer=lambda body: Raw(500, "oops")) as server:

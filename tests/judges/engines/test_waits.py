@@ -150,6 +150,7 @@ def test_rate_limit_delays_do_not_count_as_failures() -> None:
 # ---------------------------------------------------------------- stopping
 
 
+@pytest.mark.slow
 def test_stop_soon_does_not_wait_for_a_requested_delay() -> None:
     limited = Raw(429, refusal("try again in 10m0s"))
     with Loopback(answer=lambda body: limited) as server:

@@ -363,6 +363,7 @@ def test_normalise_is_nonempty_and_idempotent(text: str) -> None:
     assert normalise(once) == once
 
 
+@pytest.mark.slow
 def test_time_grows_no_faster_than_the_answer() -> None:
     assert_not_quadratic(lambda times: accuracy("A b " * times, ["A"], LETTERS), 8_000)
 
