@@ -21,7 +21,13 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import AnyConfig, trusted_code
+from kdharness.harness.config.training import (
+    AnyConfig,
+    DAEConfig,
+    KDConfig,
+    SFTConfig,
+    trusted_code,
+)
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.experiments.detached import run_experiment
@@ -36,7 +42,12 @@ from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
-from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
+from kdharness.harness.util.process import (
+    count_gpus,
+    quiet_torchao,
+    set_passive_omp_wait,
+    use_one_gpu,
+)
 from kdharness.harness.util.redact import redact, redact_output
 from kdharness.harness.util.tables import escape_unencodable
 
@@ -268,6 +279,14 @@ def do_work(
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:
+    if isinstance(config, SFTConfig | KDConfig | DAEConfig) and job.world == 1:
+        device, gpu, count = use_one_gpu(config.trainer.device, os.environ, count_gpus())
+        trainer = config.trainer.model_copy(update={"device": device})
+        config = config.model_copy(update={"trainer": trainer})
+        if count > 1 and gpu:
+            job.reporter.say(
+                f"{count} GPUs are visible, GPU {gpu} is used; to use several: --accelerate"
+            )
     outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
     return outcome
 

@@ -17,7 +17,7 @@ from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import TrainConfig, TrainerSpec
-from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, RunError
+from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import has_bf16, load_model, load_tokenizer, pick_device
@@ -167,6 +167,13 @@ def prepare_setting(
 def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext:
     spec = config.trainer
     job.reporter.stage("loading", 1)
+    if job.world > 1 and ":" in spec.device:
+        raise ConfigError(
+            f"device: {spec.device} is one GPU, but this run has {job.world} processes, each with "
+            "its own",
+            where="trainer.device",
+            hint="set device: cuda; CUDA_VISIBLE_DEVICES limits a run to some GPUs",
+        )
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
     if spec.dtype != "auto":
@@ -277,7 +284,7 @@ def training_arguments(
     """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
         per_device_train_batch_size=spec.batch_size,
@@ -307,6 +314,9 @@ def training_arguments(
         average_tokens_across_devices=True,
         label_names=["labels"],
     )
+    # More than one would make the Trainer wrap the model in nn.DataParallel.
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def _make_trainer(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import MutableMapping
+from pathlib import Path
 
 
 def set_passive_omp_wait() -> None:
@@ -23,3 +25,45 @@ def quiet_torchao() -> None:
     """
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def use_one_gpu(
+    device: str, environ: MutableMapping[str, str], installed: int
+) -> tuple[str, str, int]:
+    """Make one GPU the only one that this process sees; call before torch starts CUDA.
+
+    Trainers that see several would split batches over them with `nn.DataParallel`, and put the
+    model on the first whatever device was asked for.
+
+    Args:
+        device: auto, cuda or cuda:N; any other is left alone.
+        environ: the process's environment; `CUDA_VISIBLE_DEVICES` is read and set.
+        installed: number of GPUs of the machine; 0 if unknown.
+
+    Returns:
+        (device, GPU, number of GPUs): the device to use from now on; which GPU it is, as in
+        `CUDA_VISIBLE_DEVICES`; and how many there were. The GPU is empty if nothing was chosen.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cuda") or not (index or "0").isdecimal():
+        return device, "", 0
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(installed)] if visible is None else visible.split(",")
+    names = [name.strip() for name in names]
+    if "-1" in names:
+        # What CUDA does: it sees those before the first invalid one.
+        names = names[: names.index("-1")]
+    names = [name for name in names if name]
+    wanted = int(index or 0)
+    if visible is None and not installed and index:
+        # How many there are is unknown; one that does not exist is reported when it is used.
+        names = [str(n) for n in range(wanted + 1)]
+    if wanted >= len(names):
+        return device, "", len(names)
+    environ["CUDA_VISIBLE_DEVICES"] = names[wanted]
+    return kind, names[wanted], len(names)
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs of this machine, without a library; 0 if unknown."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -252,3 +252,12 @@ def test_former_name_is_honored_with_a_warning(tiny_teacher: Path, paths: Paths)
     assert any(
         "former name of trainer.precision: this is bf16" in text for _, text in reporter.said
     )
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_one_gpu_for_several_processes_is_refused(tiny_teacher: Path, paths: Paths) -> None:
+    config = config_of(tiny_teacher, device="cuda:1")
+    with pytest.raises(ConfigError, match="is one GPU, but this run has 2 processes"):
+        train(config, paths, "r", world=2)
