@@ -96,11 +96,13 @@ def install_attention_hook(model: PreTrainedModel) -> None:
 
 
 def attention_modules(model: PreTrainedModel) -> list[Any]:
-    """Return the modules that call the attention interface (those with a layer index)."""
+    """Return the modules that may call the attention interface: those with a layer index.
+
+    How they name their projections differs: Phi-3 and GPT-NeoX have one for queries, keys and
+    values, multi-head latent attention has others.
+    """
     return [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "q_proj")
+        module for module in model.modules() if isinstance(getattr(module, "layer_idx", None), int)
     ]
 
 

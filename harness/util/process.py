@@ -42,7 +42,8 @@ def use_one_gpu(
 
     Returns:
         (device, GPU, number of GPUs): the device to use from now on; which GPU it is, as in
-        `CUDA_VISIBLE_DEVICES`; and how many there were. The GPU is empty if nothing was chosen.
+        `CUDA_VISIBLE_DEVICES`; and how many there were, 0 if unknown. The GPU is empty if nothing
+        was chosen.
     """
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cuda") or not (index or "0").isdecimal():
@@ -57,7 +58,8 @@ def use_one_gpu(
     wanted = int(index or 0)
     if visible is None and not installed and index:
         # How many there are is unknown; one that does not exist is reported when it is used.
-        names = [str(n) for n in range(wanted + 1)]
+        environ["CUDA_VISIBLE_DEVICES"] = index
+        return kind, index, 0
     if wanted >= len(names):
         return device, "", len(names)
     environ["CUDA_VISIBLE_DEVICES"] = names[wanted]

@@ -39,6 +39,12 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
         "granite": ("GraniteConfig", "GraniteForCausalLM"),
         "mixtral": ("MixtralConfig", "MixtralForCausalLM"),
         "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+        "phi3": ("Phi3Config", "Phi3ForCausalLM"),
+        "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"),
+        "deepseek_v3": ("DeepseekV3Config", "DeepseekV3ForCausalLM"),
+        "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+        "starcoder2": ("Starcoder2Config", "Starcoder2ForCausalLM"),
+        "falcon": ("FalconConfig", "FalconForCausalLM"),
     }[family]
     extra: dict[str, Any] = {
         "mistral": {"sliding_window": 5},
@@ -59,6 +65,27 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
             "router_aux_loss_coef": 0.05,
         },
         "qwen3": {"head_dim": 8},
+        # One projection for queries, keys and values.
+        "phi3": {"bos_token_id": 1, "eos_token_id": 2},
+        "gpt_neox": {"rotary_pct": 0.5, "hidden_dropout": 0.0},
+        # Multi-head latent attention, and values of another size than keys.
+        "deepseek_v3": {
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 6,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+            "num_key_value_heads": 4,
+        },
+        "gemma3": {"head_dim": 8, "sliding_window": 5},
+        "starcoder2": {"sliding_window": None, "residual_dropout": 0, "embedding_dropout": 0},
+        "falcon": {"new_decoder_architecture": True},
     }.get(family, {})
     config = getattr(tf, names[0])(**{**settings, **extra, **changes})
     return getattr(tf, names[1])(config).eval()

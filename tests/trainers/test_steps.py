@@ -17,6 +17,18 @@ from kdharness.trainers.trainer import LossInputs, attach_loss
 from support import reference_step
 from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 
+FAMILIES = [
+    "mistral",
+    "gemma2",
+    "cohere",
+    "granite",
+    "qwen3",
+    "phi3",
+    "gpt_neox",
+    "deepseek_v3",
+    "gemma3",
+    "starcoder2",
+]
 CASES = {
     "plain": {},
     "tied": {"tie_word_embeddings": True},
@@ -56,7 +68,7 @@ def test_kd_step_matches_the_reference(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["mistral", "gemma2", "cohere", "granite", "qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_kd_step_matches_the_reference_for_other_model_families(family: str) -> None:
     """Sliding windows, soft-caps on logits and scores, logit scales, q and k norms."""
     student, teacher = make_model(1, family), make_model(2, family)
@@ -237,3 +249,12 @@ def test_attention_hook_does_not_change_logits() -> None:
     install_attention_hook(model)
     after = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert torch.equal(before, after)
+
+
+def test_attention_outside_the_interface_is_reported() -> None:
+    student, teacher, batch = make_model(1, "falcon"), make_model(2, "falcon"), make_batch()
+    install_attention_hook(student)
+    install_attention_hook(teacher)
+    attach_loss(student)
+    with pytest.raises(ModelError, match="does not use transformers' attention interface"):
+        fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers={0: 0}, gamma=1.0)

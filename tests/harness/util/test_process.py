@@ -24,7 +24,7 @@ from kdharness.harness.util.process import use_one_gpu
         ("auto", "", 4, ("auto", "", 0), ""),
         ("auto", "-1", 4, ("auto", "", 0), "-1"),
         ("cuda:7", None, 4, ("cuda:7", "", 4), None),
-        ("cuda:1", None, 0, ("cuda", "1", 2), "1"),
+        ("cuda:1", None, 0, ("cuda", "1", 0), "1"),
         ("cpu", None, 4, ("cpu", "", 0), None),
         ("mps", None, 0, ("mps", "", 0), None),
         ("cuda:x", None, 4, ("cuda:x", "", 0), None),
