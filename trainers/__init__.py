@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from kdharness.trainers.context import TrainContext
     from kdharness.trainers.loop import train
     from kdharness.trainers.losses.fused import Mix
+    from kdharness.trainers.step import Objective
     from kdharness.trainers.teachers.cached import CachedTeacher
     from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
-    from kdharness.trainers.trainer import Objective
 
 __all__ = [
     "AdapterTeacher",
@@ -38,6 +38,6 @@ __getattr__ = lazy_names(
         "kdharness.trainers.losses.fused": ("Mix",),
         "kdharness.trainers.teachers.cached": ("CachedTeacher",),
         "kdharness.trainers.teachers.online": ("AdapterTeacher", "OnlineTeacher", "Teacher"),
-        "kdharness.trainers.trainer": ("Objective",),
+        "kdharness.trainers.step": ("Objective",),
     },
 )

@@ -20,8 +20,8 @@ from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_whole
+from kdharness.trainers.step import LossInputs
 from kdharness.trainers.teachers.online import Segment
-from kdharness.trainers.trainer import LossInputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
-from kdharness.trainers.trainer import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -41,9 +41,10 @@ from kdharness.trainers.resuming import (
     refuse_changes,
 )
 from kdharness.trainers.saving import check_room, check_savable, save_whole
+from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.trainer import DistillTrainer, Objective
+from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

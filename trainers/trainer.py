@@ -1,20 +1,12 @@
-"""The Trainer subclass that SFT, KD and DAE share.
-
-The fused loss runs *inside* the student's forward (`attach_loss`), so that wrappers that gather
-weights for a forward pass (DDP, FSDP) see one whole step. The loss is normalised over the labelled
-positions of the whole optimiser step, across micro-batches and processes: how a step is split does
-not change its gradient.
-"""
+"""The Trainer subclass that SFT, KD and DAE share: planned batches, logs, checkpoints."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -22,177 +14,24 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.errors import RunError
-from kdharness.harness.models.lm_head import causal_model, head_of
+from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.util.atomic import is_sealed, seal
 from kdharness.harness.util.os_errors import remove_on_failure
-from kdharness.trainers.attention_hook import set_tape
 from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
-from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.losses.router import (
+    RouterCounts,
+    router_weight,
+)
 from kdharness.trainers.saving import save_beside, step_folders
+from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.online import (
     AdapterTeacher,
     OnlineTeacher,
-    Segment,
-    Teacher,
-    last_states,
-    route,
 )
-
-
-@dataclass
-class LossInputs:
-    """Additional inputs of the student's forward, and the loss terms it reports back."""
-
-    mask: Tensor
-    segments: list[Segment]
-    targets: Tensor | None
-    mix: Mix
-    norm: Tensor
-    attention_weight: float = 0.0
-    tape: AttentionTape | None = None
-    parts: dict[str, Tensor] = field(default_factory=dict)
-
-
-def attach_loss(model: Any) -> None:
-    """Make a causal LM's forward compute the loss of `LossInputs`, or return its last states.
-
-    Other calls are unchanged.
-    """
-    causal = causal_model(model)
-    plain = causal.forward
-
-    def forward(
-        self: Any, *args: Any, step: LossInputs | None = None, states: bool = False, **kwargs: Any
-    ) -> Any:
-        if states:
-            return last_states(self, kwargs["input_ids"], kwargs["attention_mask"])
-        if step is None:
-            return plain(*args, **kwargs)
-        return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
-
-    causal.forward = MethodType(forward, causal)
-
-
-def step_loss(
-    causal: Any, input_ids: Tensor, attention_mask: Tensor, step: LossInputs
-) -> ModelOutput:
-    """Return one micro-batch's share of the step's loss: the sum over its positions / `norm`."""
-    extra = {}
-    router_weight = float(getattr(causal.config, "router_aux_loss_coef", 0.0) or 0.0)
-    if router_weight and getattr(causal.config, "output_router_logits", False):
-        extra["output_router_logits"] = True
-    set_tape(causal, step.tape)
-    outputs = causal.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **extra
-    )
-    hidden, mask = outputs.last_hidden_state, step.mask
-    loss = hidden.new_zeros((), dtype=torch.float32)
-    kl, ce = loss.clone(), loss.clone()
-    order = torch.arange(mask.sum().item(), device=mask.device)
-    index_of = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
-    for segment in step.segments:
-        chosen = mask & segment.rows[:, None]
-        vocab, teacher = 0, segment.target
-        if isinstance(teacher, tuple):
-            vocab = teacher[0].vocab
-            if teacher[0].weight is None:
-                # The student's own head, which a wrapper may have gathered for this forward only.
-                teacher = head_of(causal, vocab), teacher[1]
-        targets = step.targets[index_of[chosen]] if step.targets is not None else None
-        part, sums = fused_loss(
-            hidden[chosen],
-            head_of(causal, vocab),
-            mix=step.mix,
-            teacher=teacher,
-            targets=targets,
-        )
-        loss = loss + part / step.norm
-        kl += sums.kl
-        ce += sums.ce
-    step.parts["kl"] = kl / step.norm
-    if step.targets is not None:
-        step.parts["ce"] = ce / step.norm
-    if step.tape is not None:
-        attention = step.tape.total() / step.norm
-        step.parts["attention"] = attention.detach()
-        loss = loss + step.attention_weight * attention
-    if extra:
-        loss = loss + _router_loss(causal, outputs, attention_mask, step, router_weight)
-    return ModelOutput(loss=loss)
-
-
-def _router_loss(
-    causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs, weight: float
-) -> Tensor:
-    """Return the student's load-balancing loss, weighted by the micro-batch's share of the step."""
-    config = causal.config
-    experts = getattr(config, "num_local_experts", None) or config.num_experts
-    balance = torch.as_tensor(
-        load_balancing_loss_func(
-            outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
-        )
-    )
-    step.parts["router"] = balance.detach() * (step.mask.sum() / step.norm)
-    return weight * balance * (step.mask.sum() / step.norm)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A method's part in the shared loop.
-
-    Attributes:
-        mix: weights, temperature and divergence.
-        teachers: kind number -> teacher; empty for SFT.
-        layers: student layer -> teacher layer for the attention loss; empty for none.
-        attention_weight: λ · γ.
-        attention_block: number of attention score rows in memory at once.
-    """
-
-    mix: Mix
-    teachers: Mapping[int, Teacher] = field(default_factory=dict)
-    layers: Mapping[int, int] = field(default_factory=dict)
-    attention_weight: float = 0.0
-    attention_block: int = 64
-
-
-def loss_inputs(
-    method: Objective, batch: Mapping[str, Tensor], items: Tensor | int | None = None
-) -> LossInputs:
-    """Run the teachers on a batch; return what the student's forward needs for its loss.
-
-    Args:
-        method: the objective.
-        batch: input_ids, attention_mask and labels [B, T], kind [B].
-        items: number of labelled positions in the whole step; by default those of the batch.
-    """
-    mask = labelled_positions(batch["labels"])
-    norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
-    tape = None
-    if method.layers and method.attention_weight:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
-        keys = batch["attention_mask"].bool()
-        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
-    all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
-    segments = (
-        route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]
-    )
-    wants_ce = method.mix.ce_weight > 0
-    return LossInputs(
-        mask=mask,
-        segments=segments,
-        targets=next_tokens(batch["labels"], mask) if wants_ce else None,
-        mix=method.mix,
-        norm=norm.to(mask.device),
-        attention_weight=method.attention_weight,
-        tape=tape,
-    )
 
 
 class DistillTrainer(Trainer):
@@ -221,10 +60,13 @@ class DistillTrainer(Trainer):
         self.max_loss = max_loss
         self.shard = (rank, world)
         self.begun = False
+        self.routing: RouterCounts | None = None
+        self.step_batches: list[Any] = []
         self.sums: dict[str, float] = {}
         self.tokens_since, self.clock = 0, time.monotonic()
         super().__init__(train_dataset=dataset, data_collator=collator, **kwargs)
         attach_loss(self.model)
+        self.routed = router_weight(causal_model(self.model)) > 0
         # The loss arrives normalised over the whole step (num_items_in_batch); Trainer must
         # neither divide it again nor count items itself in another way.
         self.model_accepts_loss_kwargs = True
@@ -268,6 +110,9 @@ class DistillTrainer(Trainer):
         """Run the teachers, then the student with the loss inside its forward."""
         self.begun = True
         step = loss_inputs(self.method, inputs, num_items_in_batch)
+        if self.routed and self.routing is None:
+            self.routing = self._count_routing(model)
+        step.routing = self.routing
         outputs = model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
         )
@@ -277,6 +122,36 @@ class DistillTrainer(Trainer):
             # DDP and FSDP average gradients over processes; the norm already counts them all.
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep a step's micro-batches, which the router loss of a mixture needs all at once."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        if self.routed:
+            self.step_batches, self.routing = batches, None
+        return batches, items
+
+    @torch.no_grad()
+    def _count_routing(self, model: Any) -> RouterCounts | None:
+        """Run the student on the whole step once, to count what its routers assign.
+
+        Returns None if the step is one micro-batch of one process, which counts its own.
+        """
+        if len(self.step_batches) == 1 and self.args.world_size == 1:
+            return None
+        total: Tensor | None = None
+        for batch in self.step_batches:
+            inputs = self._prepare_inputs(batch)
+            found = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                counts=True,
+            )
+            part = torch.cat([found["assignments"].float(), found["rows"].float().reshape(1)])
+            total = part if total is None else total + part
+        assert total is not None
+        if self.args.world_size > 1:
+            total = cast(Tensor, self.accelerator.reduce(total, "sum"))
+        return RouterCounts(total[:-1], total[-1])
 
     def _watch(self, step: LossInputs, loss: Tensor, inputs: Mapping[str, Any]) -> None:
         """Collect values for the log; raise RunError if the loss is NaN or has diverged."""

@@ -24,9 +24,9 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import reference_dae, reference_kd
+from kdharness.trainers.step import attach_loss
 from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
-from kdharness.trainers.trainer import attach_loss
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 ROWS: list[str] = []
@@ -217,7 +217,7 @@ def test_dae_step_with_a_warm_teacher_cache() -> None:
         cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
 
     def warm() -> None:
-        from kdharness.trainers.trainer import LossInputs
+        from kdharness.trainers.step import LossInputs
 
         case.student.zero_grad(set_to_none=True)
         step = LossInputs(mask, cached, None, Mix(), mask.sum().float())

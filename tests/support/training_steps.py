@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdharness.trainers.losses.fused import Mix
-from kdharness.trainers.trainer import Objective, loss_inputs
+from kdharness.trainers.step import Objective, loss_inputs
 
 VOCAB = 64
 

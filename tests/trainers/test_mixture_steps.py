@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from kdharness.harness import cli
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
+from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.store import Store
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.step import attach_loss
 from kdharness.trainers.teachers.online import OnlineTeacher
-from kdharness.trainers.trainer import attach_loss
 from support import reference_step
+from support.reporters import Listener
 from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 
 
@@ -73,3 +79,41 @@ def test_train_command_with_a_two_expert_student(
         assert store.curve("moe", "kl")[0][1] == pytest.approx(0, abs=1e-4)
         assert store.curve("moe", "router")[0][1] > 0
     assert start is not None and start.name == "tiny-teacher-2x"
+
+
+@pytest.mark.slow
+def test_router_loss_does_not_depend_on_how_a_step_is_split(
+    tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """Its two factors are of the whole step: their products per micro-batch do not add up to it."""
+    got = {}
+    for rows, micro_batches in ((4, 1), (2, 2), (1, 4)):
+        config = {
+            "method": "sft",
+            "student": {"experts_from": [str(tiny_teacher), str(tiny_teacher)]},
+            "data": {"train": {"path": "general:train", "limit": 4}, "max_length": 64},
+            "trainer": {
+                "learning_rate": 0.5,
+                "max_steps": 1,
+                "warmup_ratio": 0.0,
+                "max_grad_norm": 0.0,
+                "batch_size": rows,
+                "accumulation": micro_batches,
+                "optimizer": "sgd",
+                "device": "cpu",
+            },
+        }
+        parsed = parse_config(config)
+        folder = paths.runs / f"r{micro_batches}"
+        folder.mkdir(parents=True)
+        reporter = Listener()
+        job = Job(paths, folder.name, folder, reporter)
+        final = resolve(TRAINERS, "sft", "method")(parsed, job).folder
+        router = [point["router"] for _, point in reporter.points if "router" in point]
+        got[micro_batches] = router, load_file(final / "model.safetensors")
+    router, weights = got.pop(1)
+    assert router and router[0] > 0
+    for others, parts in got.values():
+        assert others == pytest.approx(router, rel=1e-5)
+        for name, value in weights.items():
+            assert torch.allclose(parts[name], value, rtol=1e-4, atol=1e-6), name

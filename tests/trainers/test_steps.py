@@ -12,8 +12,8 @@ from kdharness.harness.errors import ModelError
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions
+from kdharness.trainers.step import LossInputs, attach_loss
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, route
-from kdharness.trainers.trainer import LossInputs, attach_loss
 from support import reference_step
 from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 

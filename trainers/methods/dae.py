@@ -19,10 +19,10 @@ from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.store import Store
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
-from kdharness.trainers.trainer import Objective
 
 
 def train(config: DAEConfig, job: Job) -> Outcome:

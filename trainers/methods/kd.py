@@ -17,11 +17,11 @@ from kdharness.harness.types import Checkpoint
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.step import Objective
 from kdharness.trainers.students.cut import kept_of, map_layers
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import OnlineTeacher
-from kdharness.trainers.trainer import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,7 @@ from kdharness.harness.protocols import Job, Outcome
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses.fused import Mix
-from kdharness.trainers.trainer import Objective
+from kdharness.trainers.step import Objective
 
 
 def train(config: SFTConfig, job: Job) -> Outcome:

@@ -27,10 +27,10 @@ from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
 from kdharness.trainers.methods.kd import attention_layers
+from kdharness.trainers.step import Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
-from kdharness.trainers.trainer import Objective, attach_loss, loss_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,6 +22,7 @@ from kdharness.harness.runs.memory import lora_parameters, plan_memory
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.precision import autocast, stochastic_optimizer
+from kdharness.trainers.step import attach_loss
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import (
@@ -31,7 +32,6 @@ from kdharness.trainers.tools.selfcheck import (
     tiny_model,
 )
 from kdharness.trainers.tools.selfcheck import with_adapter as adapted_model
-from kdharness.trainers.trainer import attach_loss
 
 SHAPES: dict[str, dict[str, Any]] = {
     "narrow and deep": {"num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 176},

@@ -1,0 +1,198 @@
+"""One micro-batch: what a method contributes, the student's forward, and its loss.
+
+The fused loss runs *inside* the student's forward (`attach_loss`), so that wrappers that gather
+weights for a forward pass (DDP, FSDP) see one whole step. The loss is normalised over the labelled
+positions of the whole optimiser step, across micro-batches and processes: how a step is split does
+not change its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from kdharness.harness.models.lm_head import causal_model, head_of
+from kdharness.trainers.attention_hook import set_tape
+from kdharness.trainers.losses.attention import AttentionTape
+from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.losses.router import (
+    RouterCounts,
+    router_counts,
+    router_loss,
+    router_weight,
+)
+from kdharness.trainers.teachers.online import Segment, Teacher, last_states, route
+
+
+@dataclass
+class LossInputs:
+    """Additional inputs of the student's forward, and the loss terms it reports back."""
+
+    mask: Tensor
+    segments: list[Segment]
+    targets: Tensor | None
+    mix: Mix
+    norm: Tensor
+    attention_weight: float = 0.0
+    tape: AttentionTape | None = None
+    routing: RouterCounts | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def attach_loss(model: Any) -> None:
+    """Make a causal LM's forward compute the loss of `LossInputs`.
+
+    It also returns the last hidden states (`states=True`) or the assignments of its routers
+    (`counts=True`), for wrappers that gather weights for a forward pass alone. Other calls are
+    unchanged.
+    """
+    causal = causal_model(model)
+    plain = causal.forward
+
+    def forward(
+        self: Any,
+        *args: Any,
+        step: LossInputs | None = None,
+        states: bool = False,
+        counts: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if states:
+            return last_states(self, kwargs["input_ids"], kwargs["attention_mask"])
+        if counts:
+            mask = kwargs["attention_mask"]
+            logits = _routing(self, kwargs["input_ids"], mask).router_logits
+            found = router_counts(logits, mask, self.config.num_experts_per_tok)
+            return {"assignments": found.assignments, "rows": found.rows}
+        if step is None:
+            return plain(*args, **kwargs)
+        return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
+
+    causal.forward = MethodType(forward, causal)
+
+
+def step_loss(
+    causal: Any, input_ids: Tensor, attention_mask: Tensor, step: LossInputs
+) -> ModelOutput:
+    """Return one micro-batch's share of the step's loss: the sum over its positions / `norm`."""
+    routed = router_weight(causal) > 0
+    set_tape(causal, step.tape)
+    if routed:
+        outputs = _routing(causal, input_ids, attention_mask)
+    else:
+        outputs = causal.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        )
+    hidden, mask = outputs.last_hidden_state, step.mask
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    kl, ce = loss.clone(), loss.clone()
+    order = torch.arange(mask.sum().item(), device=mask.device)
+    index_of = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
+    for segment in step.segments:
+        chosen = mask & segment.rows[:, None]
+        vocab, teacher = 0, segment.target
+        if isinstance(teacher, tuple):
+            vocab = teacher[0].vocab
+            if teacher[0].weight is None:
+                # The student's own head, which a wrapper may have gathered for this forward only.
+                teacher = head_of(causal, vocab), teacher[1]
+        targets = step.targets[index_of[chosen]] if step.targets is not None else None
+        part, sums = fused_loss(
+            hidden[chosen],
+            head_of(causal, vocab),
+            mix=step.mix,
+            teacher=teacher,
+            targets=targets,
+        )
+        loss = loss + part / step.norm
+        kl += sums.kl
+        ce += sums.ce
+    step.parts["kl"] = kl / step.norm
+    if step.targets is not None:
+        step.parts["ce"] = ce / step.norm
+    if step.tape is not None:
+        attention = step.tape.total() / step.norm
+        step.parts["attention"] = attention.detach()
+        loss = loss + step.attention_weight * attention
+    if routed:
+        loss = loss + _router_loss(causal, outputs, attention_mask, step)
+    return ModelOutput(loss=loss)
+
+
+def _routing(causal: Any, input_ids: Tensor, attention_mask: Tensor) -> Any:
+    """Return a mixture's last hidden states and the logits of its routers."""
+    return causal.base_model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        use_cache=False,
+        output_router_logits=True,
+    )
+
+
+def _router_loss(causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs) -> Tensor:
+    """Return the student's load-balancing loss: this micro-batch's share of the step's."""
+    logits = outputs.router_logits
+    counts = step.routing or router_counts(
+        logits, attention_mask, causal.config.num_experts_per_tok
+    )
+    balance = router_loss(logits, attention_mask, counts)
+    step.parts["router"] = balance.detach()
+    return router_weight(causal) * balance
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A method's part in the shared loop.
+
+    Attributes:
+        mix: weights, temperature and divergence.
+        teachers: kind number -> teacher; empty for SFT.
+        layers: student layer -> teacher layer for the attention loss; empty for none.
+        attention_weight: λ · γ.
+        attention_block: number of attention score rows in memory at once.
+    """
+
+    mix: Mix
+    teachers: Mapping[int, Teacher] = field(default_factory=dict)
+    layers: Mapping[int, int] = field(default_factory=dict)
+    attention_weight: float = 0.0
+    attention_block: int = 64
+
+
+def loss_inputs(
+    method: Objective, batch: Mapping[str, Tensor], items: Tensor | int | None = None
+) -> LossInputs:
+    """Run the teachers on a batch; return what the student's forward needs for its loss.
+
+    Args:
+        method: the objective.
+        batch: input_ids, attention_mask and labels [B, T], kind [B].
+        items: number of labelled positions in the whole step; by default those of the batch.
+    """
+    mask = labelled_positions(batch["labels"])
+    norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
+    tape = None
+    if method.layers and method.attention_weight:
+        rows = [row.nonzero().squeeze(-1) for row in mask]
+        keys = batch["attention_mask"].bool()
+        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
+    all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
+    segments = (
+        route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]
+    )
+    wants_ce = method.mix.ce_weight > 0
+    return LossInputs(
+        mask=mask,
+        segments=segments,
+        targets=next_tokens(batch["labels"], mask) if wants_ce else None,
+        mix=method.mix,
+        norm=norm.to(mask.device),
+        attention_weight=method.attention_weight,
+        tape=tape,
+    )
