@@ -102,6 +102,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         total=sum(p.numel() for p in model.parameters()),
         body=body,
         linear=linear,
+        quantizable=_quantizable(model),
         layers=_shape(text, "num_hidden_layers"),
         hidden=hidden,
         # GPT-2-like configs may leave the inner size unset: four times the hidden size.
@@ -111,6 +112,13 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         head_size=_shape(text, "head_dim", default=hidden // heads),
         vocab=_shape(text, "vocab_size"),
     )
+
+
+def _quantizable(model: Any) -> int:
+    """Return the number of weights in linear layers other than the output head."""
+    head = model.get_output_embeddings()
+    linear = (m for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D"))
+    return sum(int(m.weight.numel()) for m in linear if m is not head)
 
 
 def _shape(config: object, *names: str, default: int | None = None) -> int:
@@ -231,7 +239,11 @@ def estimate(
     biggest = max(teachers.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
-        memory["teacher reference"] = student.total * 4.0 if on_cpu else student.total * 2.0
+        shard = processes if engine == "fsdp2" else 1
+        memory["teacher reference"] = student.total * (4.0 if on_cpu else 2.0) / shard
+    # Every process loads whole models, which are sharded afterwards.
+    whole = [size for name, size in memory.items() if name == "weights" or "teacher" in name]
+    loading = sum(whole) * processes if engine == "fsdp2" and processes > 1 else 0.0
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
         student,
@@ -255,6 +267,7 @@ def estimate(
         memory=memory,
         flops=flops,
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
+        loading=loading,
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)),
     )
 

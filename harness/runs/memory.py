@@ -28,11 +28,14 @@ class Size:
         total: number of parameters.
         body: those a token meets, without embeddings and head.
         linear: those of the body's matrices, which autocast copies.
+        quantizable: those in linear layers, which a quantiser replaces; experts kept as one
+            three-dimensional tensor are none.
     """
 
     total: int
     body: int
     linear: int
+    quantizable: int
     layers: int
     hidden: int
     intermediate: int
@@ -203,7 +206,7 @@ def plan_memory(
         # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += float(unit * student.vocab * student.hidden)
     for role, size in teachers.items():
-        parts[f"teacher {role}"] = size.total * _teacher_unit(config, role, on_cpu) / shard
+        parts[f"teacher {role}"] = _teacher_bytes(config, role, size, on_cpu) / shard
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
@@ -237,13 +240,17 @@ def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> Any:
     return getattr(config, role, None)
 
 
-def _teacher_unit(config: SFTConfig | KDConfig | DAEConfig, role: str, on_cpu: bool) -> float:
-    """Return the bytes per parameter of a teacher."""
+def _teacher_bytes(
+    config: SFTConfig | KDConfig | DAEConfig, role: str, size: Size, on_cpu: bool
+) -> float:
+    """Return the bytes of a teacher's weights."""
     spec = teacher_spec(config, role)
-    if spec is not None and spec.quantization:
-        return QUANTIZED[spec.quantization.method]
     dtype = spec.dtype if spec is not None else "auto"
-    return BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
+    unit = BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
+    if spec is not None and spec.quantization:
+        replaced = size.quantizable * QUANTIZED[spec.quantization.method]
+        return replaced + (size.total - size.quantizable) * unit
+    return float(size.total * unit)
 
 
 def _attention_bytes(

@@ -71,6 +71,10 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,
     )
+    if spec.quantization:
+        # What a quantiser does not know, such as experts in one tensor, keeps its size.
+        size = sum(value.nbytes for value in model.parameters()) / 1e9
+        setting.job.reporter.say(f"{spec.model} takes {size:.1f} GB quantised")
     limits = limits_of(model)
     hold(setting.train, limits, setting.tokenizer, spec.model, setting.config.data)
     return model

@@ -16,6 +16,7 @@ from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.estimate import estimate, model_size, step_flops
 from kdharness.harness.runs.memory import lora_parameters, plan_memory
@@ -245,3 +246,42 @@ def test_plan_command(
     bad = tmp_path / "eval.yaml"
     bad.write_text("method: eval\ncheckpoints: [x]\n", "utf-8")
     assert cli.run([*home, "plan", str(bad)]) == 2
+
+
+ROWS = {"width": 64, "steps": 1, "tokens": 100, "labelled": 50, "padding_share": 0.0}
+
+
+def test_sharded_training_loads_whole_models_first(tmp_path: Path) -> None:
+    folder = save_with_tokenizer(tiny_model(1), tmp_path / "m")
+    values = {"method": "kd", "student": folder, "teacher": folder, "data": {"train": "x"}}
+    config = parse_config(values)
+    single = estimate(config, Paths(tmp_path), ROWS)
+    sharded = estimate(config, Paths(tmp_path), ROWS, engine="fsdp2", processes=4)
+    whole = single.memory["weights"] + single.memory["teacher teacher"]
+    assert single.loading == 0 and sharded.loading == pytest.approx(whole)
+    assert sharded.peak == max(sum(sharded.memory.values()), whole)
+    figures = [row["figure"] for row in sharded.rows()]
+    assert figures.index("memory loading") == figures.index("memory peak") - 1
+
+
+def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> None:
+    base = save_with_tokenizer(tiny_model(1), tmp_path / "base")
+    other = save_with_tokenizer(tiny_model(2), tmp_path / "other")
+    adapter = with_adapter(load_model(base, Paths(tmp_path)), LoraSpec(r=6), base)
+    adapter.save_pretrained(tmp_path / "adapter")
+
+    def teacher_bytes(expert: str) -> float:
+        config = parse_config(
+            {
+                "method": "dae",
+                "student": {"model": base, "lora": {"r": 8}},
+                "expert": expert,
+                "data": {"train": [{"path": "x"}, {"path": "y", "kind": "domain"}]},
+            }
+        )
+        return estimate(config, Paths(tmp_path), ROWS).memory["teacher expert"]
+
+    size = model_size(base, Paths(tmp_path))
+    assert teacher_bytes(base) == 0
+    assert teacher_bytes(str(tmp_path / "adapter")) == 4 * lora_parameters(size, 6)
+    assert teacher_bytes(other) == 4 * size.total
