@@ -204,7 +204,7 @@ def test_kd_step_against_trl_gkd() -> None:
 
 def test_dae_step_with_a_warm_teacher_cache() -> None:
     from kdharness.harness.models.lm_head import head_of
-    from kdharness.trainers.losses.fused import top_k
+    from kdharness.trainers.losses.top_k import top_k
     from kdharness.trainers.teachers.online import Segment, hidden_states
 
     case = models(SMOL, 4, 128, 2, attention=False)
@@ -239,7 +239,8 @@ def test_top_64_cache_approximates_the_online_loss() -> None:
     from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
     from kdharness.trainers.data.sources import read_source
-    from kdharness.trainers.losses.fused import fused_loss, top_k
+    from kdharness.trainers.losses.fused import fused_loss
+    from kdharness.trainers.losses.top_k import top_k
     from kdharness.trainers.students.cut import cut_model
     from kdharness.trainers.teachers.online import hidden_states
 

@@ -12,7 +12,7 @@ All divergences are in nats, summed over positions; the caller divides by N.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,26 +21,7 @@ from torch import Tensor
 from kdharness.harness.models.lm_head import Head, apply_head
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.divergences import divergence_rows
-
-
-@dataclass(frozen=True)
-class TopK:
-    """A cached teacher distribution at temperature T, with k tokens per position.
-
-    Without `entropy` these are the top-k tokens, and the remaining mass is one bucket: the
-    divergence over k + 1 outcomes is a lower bound of the true one. With it, part of the tokens
-    are sampled from the tail and share its mass: an unbiased estimate of the whole distribution,
-    for forward KL.
-
-    Attributes:
-        ids: [n, k] token ids.
-        logp: [n, k] log-weights.
-        entropy: [n] of the whole distribution, in nats, or None.
-    """
-
-    ids: Tensor
-    logp: Tensor
-    entropy: Tensor | None = None
+from kdharness.trainers.losses.top_k import TopK, tail_weights
 
 
 @dataclass(frozen=True)
@@ -129,15 +110,19 @@ def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor
 
 
 def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor, Tensor]:
-    """Return forward KL as −H(p) − Σ w log q over the kept tokens, and its gradient.
+    """Return forward KL as −H(p) − Σ w log q over all tokens, and its gradient.
 
-    The weights w sum to 1 and their expectation is p, so loss and gradient are unbiased.
+    The weights w are unbiased estimates of p, so loss and gradient are unbiased.
     """
     assert target.entropy is not None
     lq = torch.log_softmax(scaled, -1)
-    weights = target.logp.float().exp()
-    total = -(weights * lq.gather(-1, target.ids)).sum() - target.entropy.float().sum()
-    grad = lq.exp_().scatter_add_(-1, target.ids, -weights)
+    if target.drawn:
+        weights, total = tail_weights(lq, target)
+        mass = weights.sum(-1, keepdim=True)
+        return total - target.entropy.float().sum(), lq.exp_().mul_(mass).sub_(weights).div_(t)
+    shares = target.logp.float().exp()
+    total = -(shares * lq.gather(-1, target.ids)).sum() - target.entropy.float().sum()
+    grad = lq.exp_().scatter_add_(-1, target.ids, -shares)
     return total, grad.div_(t)
 
 
@@ -278,7 +263,8 @@ def _teacher_divergence(
     shared = logits if not vocab else logits[:, :vocab].clone()
     if isinstance(teacher, TopK):
         entropy = None if teacher.entropy is None else teacher.entropy[rows]
-        return _topk_divergence(shared, TopK(teacher.ids[rows], teacher.logp[rows], entropy), mix)
+        part = replace(teacher, ids=teacher.ids[rows], logp=teacher.logp[rows], entropy=entropy)
+        return _topk_divergence(shared, part, mix)
     head, hidden = teacher
     logits_t = apply_head(head, hidden[rows])
     if vocab:
@@ -315,42 +301,3 @@ def fused_loss(
         bias = None if bias is None else bias.detach()
     loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)  # type: ignore[no-untyped-call]
     return loss, parts
-
-
-@torch.no_grad()
-def top_k(
-    head: Head,
-    hidden: Tensor,
-    k: int,
-    temperature: float,
-    chunk: int,
-    vocab: int,
-    sampled: int = 0,
-    generator: torch.Generator | None = None,
-) -> TopK:
-    """Return a teacher's distributions at `temperature`, with k tokens per position.
-
-    The top k − `sampled` tokens with their log-probabilities; `sampled` more drawn from the tail
-    (with replacement, by probability), each with an equal share of the tail's mass.
-    """
-    ids, logp, entropy = [], [], []
-    for start in range(0, hidden.shape[0], chunk):
-        logits = apply_head(head, hidden[start : start + chunk])
-        if vocab:
-            logits = logits[:, :vocab]
-        values = torch.log_softmax(logits / temperature, -1)
-        best = values.topk(min(k - sampled, values.shape[-1]), -1)
-        ids.append(best.indices)
-        logp.append(best.values)
-        if sampled:
-            p = values.exp()
-            entropy.append(-(p * values).sum(-1))
-            rest = p.scatter(-1, best.indices, 0.0)
-            mass = rest.sum(-1, keepdim=True)
-            # If the kept tokens hold all the mass, sampling still needs a valid distribution.
-            rest = torch.where(mass > 0, rest, torch.ones_like(rest))
-            drawn = torch.multinomial(rest, sampled, replacement=True, generator=generator)
-            share = (mass.clamp(min=torch.finfo(torch.float32).tiny) / sampled).log()
-            ids[-1] = torch.cat([ids[-1], drawn], -1)
-            logp[-1] = torch.cat([logp[-1], share.expand(-1, sampled)], -1)
-    return TopK(torch.cat(ids), torch.cat(logp), torch.cat(entropy) if sampled else None)

@@ -30,7 +30,7 @@ from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import TopK, top_k
+from kdharness.trainers.losses.top_k import TopK, share_tail, top_k
 from kdharness.trainers.teachers.build import load_frozen
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
@@ -66,6 +66,7 @@ class TeacherCache:
             DataError: the folder was built with other settings; the message says which differ.
         """
         self.folder, self.k, self.rank = folder, int(note["k"]), rank
+        self.has_draws = "draws" in note
         self.vocab = int(note.get("vocab") or 1 << 31)
         self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +204,7 @@ class CachedTeacher:
             ids.to(mask.device),
             logp.to(mask.device),
             entropy.to(mask.device) if self.sampled else None,
+            self.sampled if self.cache.has_draws else 0,
         )
 
     def key(self, index: int) -> str:
@@ -238,6 +240,8 @@ class CachedTeacher:
                 self.sampled,
                 generator,
             )
+            if self.sampled and not self.cache.has_draws:
+                target = share_tail(target)
             self.cache.add([key], [size], target)
 
 
@@ -261,6 +265,10 @@ def cached_teacher(
         "vocab": vocab,
     }
     folder = setting.job.paths.cache / digest(note)
+    if spec.cache.tail == "sampled" and not folder.exists():
+        # Caches of older versions have no probabilities of the sampled tokens; they are still read.
+        note["draws"] = "probability within the tail"
+        folder = setting.job.paths.cache / digest(note)
     cache = TeacherCache(folder, note, setting.job.rank)
     teacher = CachedTeacher(
         cache,

@@ -21,7 +21,7 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import Head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import TopK
+from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.precision import autocast
 
 if TYPE_CHECKING:

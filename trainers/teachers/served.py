@@ -23,7 +23,7 @@ from kdharness.harness.config.endpoints import (
 )
 from kdharness.harness.errors import ModelError
 from kdharness.harness.util.redact import find_key, redact
-from kdharness.trainers.losses.fused import TopK
+from kdharness.trainers.losses.top_k import TopK
 
 AT_ONCE = 16
 """Concurrent requests: a server batches what arrives at the same time."""

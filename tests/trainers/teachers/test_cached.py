@@ -14,7 +14,8 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
-from kdharness.trainers.losses.fused import labelled_positions, top_k
+from kdharness.trainers.losses.fused import labelled_positions
+from kdharness.trainers.losses.top_k import share_tail, top_k
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from support.training_steps import VOCAB, make_model
@@ -98,6 +99,25 @@ def test_sampled_tail_depends_only_on_the_row(tiny_teacher: Path, tmp_path: Path
     assert torch.equal(whole.ids[size : 2 * size], single.ids)
     assert whole.entropy is not None and single.entropy is not None
     assert torch.allclose(whole.entropy[size : 2 * size], single.entropy, atol=1e-5)
+
+
+def test_older_sampled_caches_are_read_and_extended_as_they_are(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    """In them drawn tokens have a share of the tail's mass instead of a probability."""
+    data, batch, model = cache_case(tiny_teacher)
+    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
+    targets = []
+    for folder, note in (("older", NOTE), ("now", {**NOTE, "draws": "x"})):
+        for _ in range(2):
+            cache = TeacherCache(tmp_path / folder, note)
+            teacher = CachedTeacher(cache, data, lambda: OnlineTeacher(model), 1.0, 0, sampled=2)
+            targets.append(teacher.targets_for(batch, rows, mask, None))
+    older, _, now, again = targets
+    assert (older.drawn, now.drawn) == (0, 2) and torch.equal(now.logp, again.logp)
+    assert torch.equal(older.ids, now.ids)
+    assert torch.allclose(older.logp.exp().sum(-1), torch.ones(len(older.ids)), atol=1e-5)
+    assert torch.allclose(share_tail(now).logp, older.logp, atol=1e-5)
 
 
 def test_cache_with_other_settings_is_rejected_with_the_difference(tmp_path: Path) -> None:
