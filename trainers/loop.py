@@ -44,6 +44,7 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
+from kdharness.trainers.teachers.build import fsdp2_processes
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -190,7 +191,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         start.path,
         job.paths,
         dtype=precision.weights,
-        device=device,
+        # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
+        device="cpu" if fsdp2_processes(job.world) > 1 else device,
         trust_remote_code=config.student.trust_remote_code,
     )
     tokenizer = load_tokenizer(start.path, job.paths)

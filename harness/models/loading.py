@@ -82,6 +82,8 @@ def load_model(
 ) -> Any:
     """Load a causal LM in eval mode on `device`. PEFT folders load as base plus adapter, merged.
 
+    `extra` goes to transformers; with a `distributed_config` every process loads its own shard.
+
     Raises:
         ModelError: not found, not safetensors, needs remote code or a missing package.
     """
@@ -105,7 +107,7 @@ def load_model(
         if type(error).__name__ == "OutOfMemoryError":
             raise
         raise explain(error, source) from error
-    if "device_map" not in options:
+    if not {"device_map", "distributed_config"} & options.keys():
         model = model.to(device)
     return model.eval()
 

@@ -22,10 +22,7 @@ from kdharness.harness.util.untrusted import read_json_object
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
-
-    `loading` is the memory of whole models before they are sharded.
-    """
+    """Resources of a run: memory in bytes per process, FLOPs and seconds in total."""
 
     parameters: dict[str, int]
     trained: int
@@ -37,12 +34,11 @@ class ResourceEstimate:
     flops: float
     seconds: float | None
     disk: float
-    loading: float = 0.0
 
     @property
     def peak(self) -> float:
-        """Total memory in bytes, of a step or while models are loaded."""
-        return max(sum(self.memory.values()), self.loading)
+        """Total memory in bytes."""
+        return sum(self.memory.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of `kdharness plan`."""
@@ -62,9 +58,6 @@ class ResourceEstimate:
             for name, size in self.memory.items()
         ]
         peak = round(self.peak / 2**30, 4)
-        if self.loading:
-            loading = round(self.loading / 2**30, 4)
-            rows.append({"figure": "memory loading", "value": loading, "unit": "GiB per process"})
         rows += [
             {"figure": "memory peak", "value": peak, "unit": "GiB per process"},
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},
@@ -241,9 +234,6 @@ def estimate(
         biggest = biggest or student
         shard = processes if engine == "fsdp2" else 1
         memory["teacher reference"] = student.total * (4.0 if on_cpu else 2.0) / shard
-    # Every process loads whole models, which are sharded afterwards.
-    whole = [size for name, size in memory.items() if name == "weights" or "teacher" in name]
-    loading = sum(whole) * processes if engine == "fsdp2" and processes > 1 else 0.0
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
         student,
@@ -267,7 +257,6 @@ def estimate(
         memory=memory,
         flops=flops,
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
-        loading=loading,
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)),
     )
 

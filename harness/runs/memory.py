@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from kdharness.harness.config.models import LoraSpec
+from kdharness.harness.config.models import LoraSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
 from kdharness.harness.config.training import DAEConfig, DistillSpec, KDConfig, SFTConfig
 
@@ -206,7 +205,10 @@ def plan_memory(
         # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += float(unit * student.vocab * student.hidden)
     for role, size in teachers.items():
-        parts[f"teacher {role}"] = _teacher_bytes(config, role, size, on_cpu) / shard
+        # Packed weights cannot be sharded.
+        teacher = teacher_spec(config, role)
+        split = 1 if teacher is not None and teacher.quantization else shard
+        parts[f"teacher {role}"] = _teacher_bytes(teacher, size, on_cpu) / split
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
@@ -233,18 +235,16 @@ def head_bytes(
     return total
 
 
-def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> Any:
+def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> TeacherSpec | None:
     """Return the config's teacher in a role; None for the student before training."""
     if isinstance(config, DAEConfig) and role in config.experts:
         return config.experts[role]
-    return getattr(config, role, None)
+    spec: TeacherSpec | None = getattr(config, role, None)
+    return spec
 
 
-def _teacher_bytes(
-    config: SFTConfig | KDConfig | DAEConfig, role: str, size: Size, on_cpu: bool
-) -> float:
+def _teacher_bytes(spec: TeacherSpec | None, size: Size, on_cpu: bool) -> float:
     """Return the bytes of a teacher's weights."""
-    spec = teacher_spec(config, role)
     dtype = spec.dtype if spec is not None else "auto"
     unit = BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
     if spec is not None and spec.quantization:

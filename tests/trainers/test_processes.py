@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from kdharness.harness import cli
+from kdharness.harness.config.models import LoraSpec
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
+from kdharness.trainers.students.adapter import with_adapter
+from support.training_steps import make_model
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -210,3 +217,85 @@ def test_two_processes_train_the_same_adapter(
             assert [value for _, value in store.curve("double", part)] == pytest.approx(
                 [value for _, value in store.curve("single", part)], rel=1e-3 if exact else 0.02
             )
+
+
+LOAD = """
+import json, sys
+import torch
+from accelerate import PartialState
+from torch.distributed.tensor import DTensor
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.paths import Paths
+from kdharness.trainers.teachers import build
+from kdharness.trainers.teachers.online import OnlineTeacher
+
+state = PartialState(cpu=True)
+folder, home = sys.argv[1:]
+
+class Setting:
+    device = "cpu"
+    class job:
+        world, paths = state.num_processes, Paths(__import__("pathlib").Path(home))
+
+build.hold = lambda *_, **__: None
+Setting.train = Setting.tokenizer = None
+Setting.config = type("Config", (), {"data": None})
+model = build.load_frozen(TeacherSpec(model=folder), Setting, shard=True)
+held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
+teacher = OnlineTeacher(model)
+teacher.shard()
+batch = {
+    "input_ids": torch.arange(3, 15)[None],
+    "attention_mask": torch.ones(1, 12, dtype=torch.long),
+}
+mask = torch.zeros(1, 12, dtype=torch.bool)
+mask[0, 5:9] = True
+head, hidden = teacher.targets_for(batch, torch.ones(1, dtype=torch.bool), mask, None)
+logits = (hidden @ head.weight.T).flatten().tolist()
+with open(f"{home}/{state.process_index}.json", "w") as stream:
+    json.dump({"held": held, "logits": logits[:200]}, stream)
+"""
+
+
+@pytest.mark.parametrize("family", ["llama", "tied", "mixtral", "adapter"])
+def test_each_process_loads_its_shard_of_a_teacher(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs are those of the whole model; an adapter is merged before it is sharded."""
+    whole = make_model(1, "mixtral" if family == "mixtral" else "llama")
+    if family == "tied":
+        whole = make_model(1, tie_word_embeddings=True)
+    folder = tmp_path / "model"
+    whole.save_pretrained(folder)
+    if family == "adapter":
+        adapted = with_adapter(load_model(str(folder), Paths(tmp_path)), LoraSpec(r=2), str(folder))
+        for value in adapted.parameters():
+            value.data += 0.05 * torch.randn_like(value) * value.requires_grad
+        folder = tmp_path / "adapter"
+        adapted.save_pretrained(folder)
+        whole = load_model(str(folder), Paths(tmp_path))
+    script = tmp_path / "load.py"
+    script.write_text(LOAD, "utf-8")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    subprocess.run(
+        [*command, str(script), str(folder), str(tmp_path)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    with torch.no_grad():
+        logits = whole(torch.arange(3, 15)[None]).logits[0, 5:9].flatten()[:200]
+    size = sum(value.numel() for value in whole.parameters())
+    for rank in (0, 1):
+        got = json.loads((tmp_path / f"{rank}.json").read_text("utf-8"))
+        assert torch.allclose(torch.tensor(got["logits"]), logits, atol=1e-4)
+        assert got["held"] == (size if family == "adapter" else pytest.approx(size / 2, rel=0.05))

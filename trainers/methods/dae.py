@@ -62,7 +62,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
             load_adapter(setting.student, folder, kind, spec.model)
             setting.student.set_adapter("default")
             return AdapterTeacher(setting.student, kind, vocab, setting.precision), parent.id
-    return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
+    return OnlineTeacher(load_frozen(spec, setting, shard=True), vocab), parent.id
 
 
 def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:

@@ -37,7 +37,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
         if config.teacher.cache:
             teacher: Any = cached_teacher(setting, config.teacher, parent.model, vocab)
             return Objective(make_mix(spec), {0: teacher}), {"teacher": parent.id}
-        model = load_frozen(config.teacher, setting)
+        model = load_frozen(config.teacher, setting, shard=True)
         layers: dict[int, int] = {}
         if spec.attention_weight and spec.distill_weight:
             layers = attention_layers(config, setting, model, parent)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from transformers.distributed.configuration_utils import DistributedConfig
+
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.limits import limits_of
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer, pick_dtype
+from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
@@ -57,19 +62,42 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
         )
 
 
-def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
+def fsdp2_processes(world: int) -> int:
+    """Return how many processes will shard the models with FSDP2; 1 under every other engine."""
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return world if fsdp and os.environ.get("FSDP_VERSION") == "2" else 1
+
+
+def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False) -> Any:
     """Load a teacher's frozen model on the student's device.
+
+    Args:
+        spec: the config's teacher.
+        setting: the training.
+        shard: whether every process loads it at the same point, so that under FSDP2 each needs to
+            load its own shard only. What transformers cannot load that way (an adapter, an
+            architecture without a plan) is loaded on the CPU and sharded later, layer by layer.
 
     Raises:
         DataError: the rows have a token or a length that it does not support.
     """
+    paths, device = setting.job.paths, setting.device
+    dtype = str(pick_dtype(spec.dtype, device)).removeprefix("torch.")
+    more: dict[str, Any] = {}
+    processes = fsdp2_processes(setting.job.world)
+    if shard and processes > 1 and not spec.quantization:
+        if _has_plan(spec.model, paths):
+            more["distributed_config"] = DistributedConfig(fsdp_size=processes)
+        else:
+            device = "cpu"
     model = load_model(
         spec.model,
-        setting.job.paths,
-        dtype=spec.dtype,
-        device=setting.device,
+        paths,
+        dtype=dtype,
+        device=device,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,
+        **more,
     )
     if spec.quantization:
         # What a quantiser does not know, such as experts in one tensor, keeps its size.
@@ -78,6 +106,14 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
     limits = limits_of(model)
     hold(setting.train, limits, setting.tokenizer, spec.model, setting.config.data)
     return model
+
+
+def _has_plan(source: str, paths: Paths) -> bool:
+    """Return whether transformers can load a model in shards, and says where to cut it."""
+    if is_adapter(local_folder(source, paths, weights=True)):
+        return False
+    config = load_config_of(source, paths).get_text_config()
+    return bool(getattr(config, "base_model_fsdp_plan", None))
 
 
 def shared_vocab(setting: TrainContext, teacher: str) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import ModelError
@@ -67,14 +68,18 @@ class OnlineTeacher:
         From then on every process must run the teacher on every micro-batch: gathering weights is
         a collective operation (see `route`).
         """
+        if getattr(self.model, "is_quantized", False):
+            return  # FSDP2 cannot shard packed weights: every process keeps the whole model
         options = {} if mesh is None else {"mesh": mesh}
         attach_states(self.model)
+        self.sharded = True
+        if isinstance(self.model, FSDPModule):
+            return  # it was loaded sharded
         layers = getattr(backbone(self.model), "layers", None)
         for layer in layers if layers is not None else ():
             fully_shard(layer, **options)
         # The root keeps embeddings and head gathered after forward: the loss needs the head.
         fully_shard(self.model, reshard_after_forward=False, **options)
-        self.sharded = True
 
     def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
@@ -85,7 +90,11 @@ class OnlineTeacher:
         hidden = hidden_states(self.model, batch, rows, mask, own=self.sharded)
         if tape is not None:
             set_keep(self.model, None)
-        return head_of(self.model, self.vocab), hidden
+        head = head_of(self.model, self.vocab)
+        if isinstance(head.weight, DTensor):
+            # Tied to embeddings that are sharded again by now.
+            head = replace(head, weight=head.weight.full_tensor())
+        return head, hidden
 
 
 class AdapterTeacher:

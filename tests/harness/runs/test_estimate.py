@@ -251,19 +251,6 @@ def test_plan_command(
 ROWS = {"width": 64, "steps": 1, "tokens": 100, "labelled": 50, "padding_share": 0.0}
 
 
-def test_sharded_training_loads_whole_models_first(tmp_path: Path) -> None:
-    folder = save_with_tokenizer(tiny_model(1), tmp_path / "m")
-    values = {"method": "kd", "student": folder, "teacher": folder, "data": {"train": "x"}}
-    config = parse_config(values)
-    single = estimate(config, Paths(tmp_path), ROWS)
-    sharded = estimate(config, Paths(tmp_path), ROWS, engine="fsdp2", processes=4)
-    whole = single.memory["weights"] + single.memory["teacher teacher"]
-    assert single.loading == 0 and sharded.loading == pytest.approx(whole)
-    assert sharded.peak == max(sum(sharded.memory.values()), whole)
-    figures = [row["figure"] for row in sharded.rows()]
-    assert figures.index("memory loading") == figures.index("memory peak") - 1
-
-
 def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> None:
     base = save_with_tokenizer(tiny_model(1), tmp_path / "base")
     other = save_with_tokenizer(tiny_model(2), tmp_path / "other")
