@@ -16,7 +16,13 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.memory import Size, lora_parameters, optimizer_bytes, plan_memory
+from kdharness.harness.runs.memory import (
+    Size,
+    lora_parameters,
+    optimizer_bytes,
+    plan_memory,
+    teacher_spec,
+)
 from kdharness.harness.util.untrusted import read_json_object
 
 
@@ -233,7 +239,7 @@ def estimate(
         on_cpu=on_cpu,
     )
     for role, source in teacher_sources(config).items():
-        shared = _shared_bytes(source, config, student, paths)
+        shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
         if shared is not None:
             memory[f"teacher {role}"] = shared
     biggest = max(teachers.values(), key=lambda size: size.total, default=None)
@@ -272,12 +278,17 @@ def estimate(
     )
 
 
-def _shared_bytes(source: str, config: AnyConfig, student: Size, paths: Paths) -> float | None:
+def _shared_bytes(
+    role: str, source: str, config: AnyConfig, student: Size, paths: Paths, *, has_bf16: bool
+) -> float | None:
     """Return the bytes of a DAE teacher on a LoRA student's own base; None if it has another.
 
     The base without an adapter costs nothing, an adapter of it costs its fp32 weights.
     """
     if not isinstance(config, DAEConfig) or not config.student.lora or not config.student.model:
+        return None
+    base = config.trainer.precision_on(lora=True, has_bf16=has_bf16).weights
+    if teacher_spec(config, role).dtype not in ("auto", base):
         return None
     ours, theirs = resolve_model(config.student.model, paths), resolve_model(source, paths)
     if theirs == ours:
@@ -285,8 +296,8 @@ def _shared_bytes(source: str, config: AnyConfig, student: Size, paths: Paths) -
     folder = Path(theirs)
     if not is_adapter(folder):
         return None
-    with naming_base(folder) as base:
-        if resolve_model(base, paths) != ours:
+    with naming_base(folder) as name:
+        if resolve_model(name, paths) != ours:
             return None
     rank = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError).get(
         "r"

@@ -270,12 +270,12 @@ def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> No
     adapter = with_adapter(load_model(base, Paths(tmp_path)), LoraSpec(r=6), base)
     adapter.save_pretrained(tmp_path / "adapter")
 
-    def teacher_bytes(expert: str) -> float:
+    def teacher_bytes(expert: str, **options: str) -> float:
         config = parse_config(
             {
                 "method": "dae",
                 "student": {"model": base, "lora": {"r": 8}},
-                "expert": expert,
+                "expert": {"model": expert, **options},
                 "data": {"train": [{"path": "x"}, {"path": "y", "kind": "domain"}]},
             }
         )
@@ -285,3 +285,6 @@ def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> No
     assert teacher_bytes(base) == 0
     assert teacher_bytes(str(tmp_path / "adapter")) == 4 * lora_parameters(size, 6)
     assert teacher_bytes(other) == 4 * size.total
+    # A precision of its own needs weights of its own.
+    assert teacher_bytes(base, dtype="float32") == 0
+    assert teacher_bytes(base, dtype="bfloat16") == 2 * size.total
