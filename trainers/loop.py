@@ -150,8 +150,8 @@ def _check_begun(
             keep_note(job.folder, now)
     elif not refuse_changes(job.folder, now, checkpoint.name):
         job.reporter.say(
-            "this run was started by an older version: cannot check that its data, student and "
-            "teachers are unchanged",
+            "this run was started by an older version: cannot check that its data, precision, "
+            "student and teachers are unchanged",
             kind="warning",
         )
     return now
