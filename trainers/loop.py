@@ -183,9 +183,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
             kind="warning",
         )
     with _main_first(job, device):
-        start = make_student(
-            config.student, teacher, job.paths, dtype=spec.dtype, reporter=job.reporter
-        )
+        start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
     student = load_model(
         start.path,
         job.paths,
