@@ -30,7 +30,7 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
-from kdharness.trainers.precision import precision_note, stochastic_optimizer
+from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (
     begun_with,
@@ -177,6 +177,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
+    if job.run:  # to train, and not for a cache or a self-check
+        check_setup(precision, spec, os.environ)
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
