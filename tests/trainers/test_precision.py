@@ -96,7 +96,7 @@ def test_precision_by_device_and_adapter(
     ("trainer", "lora", "message"),
     [
         ({"dtype": "float16"}, False, "float16 is not supported"),
-        ({"dtype": "bfloat16", "precision": "mixed"}, False, "remove dtype"),
+        ({"dtype": "bfloat16", "precision": "mixed"}, False, "which is mixed here: remove dtype"),
         ({"precision": "bf16-sr", "optimizer": "sgd"}, False, "not those of sgd"),
         ({"precision": "bf16-sr", "optimizer": "adafactor"}, False, "not those of adafactor"),
         ({"precision": "bf16-sr"}, True, "set precision: mixed"),
