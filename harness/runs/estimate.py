@@ -228,7 +228,7 @@ def estimate(
     spec = config.trainer
     student = model_size(*_with_paths(student_source(config), paths))
     teachers = {role: model_size(s, paths) for role, s in teacher_sources(config).items()}
-    on_cpu = spec.device == "cpu" or (spec.device == "auto" and not _has_accelerator())
+    on_cpu = not _on_bf16_gpu(spec.device)
     memory, trained = plan_memory(
         config,
         student,
@@ -309,7 +309,8 @@ def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Path
     return source[0], paths, source[1]
 
 
-def _has_accelerator() -> bool:
-    import torch
+def _on_bf16_gpu(device: str) -> bool:
+    """Return whether a training computes in bf16 by default; a GPU asked for may be elsewhere."""
+    from kdharness.harness.models import loading
 
-    return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+    return loading.has_bf16(loading.pick_device()) if device == "auto" else device[:4] == "cuda"

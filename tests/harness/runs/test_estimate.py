@@ -15,6 +15,7 @@ from kdharness.harness import cli
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.models import loading
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
@@ -262,6 +263,22 @@ def test_sharded_training_loads_whole_models_first(tmp_path: Path) -> None:
     assert sharded.peak == max(sum(sharded.memory.values()), whole)
     figures = [row["figure"] for row in sharded.rows()]
     assert figures.index("memory loading") == figures.index("memory peak") - 1
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "unit"), [("auto", "mps", 4), ("mps", "mps", 4), ("cuda", "cpu", 2)]
+)
+def test_planned_precision_is_that_of_the_training(
+    device: str, found: str, unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Apple GPU, or an older one, trains in fp32: not every accelerator has bf16."""
+    monkeypatch.setattr(loading, "pick_device", lambda: found)
+    folder = save_with_tokenizer(tiny_model(1), tmp_path / "m")
+    lora, trainer = {"r": 8}, {"device": device}
+    values = {"method": "sft", "student": {"model": folder, "lora": lora}, "data": {"train": "x"}}
+    plan = estimate(parse_config({**values, "trainer": trainer}), Paths(tmp_path), ROWS)
+    size = model_size(folder, Paths(tmp_path))
+    assert plan.memory["weights"] == unit * size.total + 4 * lora_parameters(size, 8)
 
 
 def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> None:
