@@ -23,9 +23,7 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import (
     AnyConfig,
-    DAEConfig,
-    KDConfig,
-    SFTConfig,
+    TrainerSpec,
     trusted_code,
 )
 from kdharness.harness.errors import Interrupted, KDHarnessError
@@ -279,9 +277,10 @@ def do_work(
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:
-    if isinstance(config, SFTConfig | KDConfig | DAEConfig) and job.world == 1:
-        device, gpu, count = use_one_gpu(config.trainer.device, os.environ, count_gpus())
-        trainer = config.trainer.model_copy(update={"device": device})
+    spec = getattr(config, "trainer", None)
+    if isinstance(spec, TrainerSpec) and job.world == 1:
+        device, gpu, count = use_one_gpu(spec.device, os.environ, count_gpus())
+        trainer = spec.model_copy(update={"device": device})
         config = config.model_copy(update={"trainer": trainer})
         if count > 1 and gpu:
             job.reporter.say(

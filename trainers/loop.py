@@ -30,7 +30,7 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
-from kdharness.trainers.precision import precision_note, stochastic_optimizer
+from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (
     begun_with,
@@ -151,8 +151,8 @@ def _check_begun(
             keep_note(job.folder, now)
     elif not refuse_changes(job.folder, now, checkpoint.name):
         job.reporter.say(
-            "this run was started by an older version: cannot check that its data, student and "
-            "teachers are unchanged",
+            "this run was started by an older version: cannot check that its data, precision, "
+            "student and teachers are unchanged",
             kind="warning",
         )
     return now
@@ -178,15 +178,15 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
+    if job.run:  # to train, and not for a cache or a self-check
+        check_setup(precision, spec, os.environ)
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
             kind="warning",
         )
     with _main_first(job, device):
-        start = make_student(
-            config.student, teacher, job.paths, dtype=spec.dtype, reporter=job.reporter
-        )
+        start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
     student = load_model(
         start.path,
         job.paths,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,38 @@ def autocast(precision: Precision, device: str) -> AbstractContextManager[object
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 
+def check_setup(precision: Precision, spec: TrainerSpec, environ: Mapping[str, str]) -> None:
+    """Refuse what would end a training, or change its precision, only after models are loaded.
+
+    Raises:
+        ConfigError: the optimizer's package is missing, or accelerate's own precision is another.
+    """
+    # transformers prefers what `accelerate launch` read from its file over `bf16=False`.
+    launched = environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16" if precision.autocast else "no"):
+        raise ConfigError(
+            f"accelerate's config has mixed_precision: {launched}, which is not precision: "
+            f"{precision.name}",
+            where="trainer.precision",
+            hint='set mixed_precision: "no" in it, so that trainer.precision decides',
+        )
+    if precision.stochastic:
+        stochastic_optimizer(spec, 0)
+        sharded = environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if sharded and spec.optimizer == "adamw_8bit":
+            raise ConfigError(
+                "precision: bf16-sr with adamw_8bit cannot be sharded: torchao's 8-bit state fails",
+                where="trainer.optimizer",
+                hint="set trainer.optimizer: adamw, or use DDP",
+            )
+    elif spec.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "optimizer: adamw_8bit needs the package bitsandbytes",
+            where="trainer.optimizer",
+            hint="pip install bitsandbytes, or set trainer.optimizer: adamw",
+        )
+
+
 @torch.no_grad()
 def movable_share(weights: Iterable[Tensor], rate: float) -> float:
     """Return the share of bf16 weights that a step of size `rate` can move.
@@ -34,7 +67,8 @@ def movable_share(weights: Iterable[Tensor], rate: float) -> float:
     moved = total = 0
     for weight in weights:
         exponent = torch.frexp(weight.detach().float()).exponent - 1
-        moved += int((torch.exp2((exponent - 8).float()) < rate).sum())
+        # The neighbours of 0 are closer than any step.
+        moved += int(((torch.exp2((exponent - 8).float()) < rate) | (weight == 0)).sum())
         total += weight.numel()
     return moved / max(total, 1)
 
@@ -45,9 +79,10 @@ def precision_note(precision: Precision, spec: TrainerSpec, model: Any) -> str:
         return ""
     trained = [value for value in model.parameters() if value.requires_grad]
     share = movable_share(trained, spec.learning_rate)
+    others = "mixed" if hasattr(model, "peft_config") else "mixed or bf16-sr"
     return (
         f"precision: bf16 loses small updates: a step of {spec.learning_rate:g} moves at most "
-        f"{share:.0%} of these weights; mixed or bf16-sr moves all of them on average"
+        f"{share:.0%} of these weights; {others} moves all of them on average"
     )
 
 
@@ -73,8 +108,9 @@ def stochastic_optimizer(spec: TrainerSpec, seed: int) -> tuple[type[Optimizer],
         """AdamW on bf16 weights whose updates are rounded stochastically."""
 
         def _new_buffer(self, p: Tensor, signed: bool) -> Any:
-            if eight_bit:
-                return super()._new_buffer(p, signed)
+            # torchao would keep what it does not quantise, such as small norms, in bf16.
+            if eight_bit and type(made := super()._new_buffer(p, signed)) is not Tensor:
+                return made
             return torch.zeros_like(p, dtype=torch.float32)
 
         def step(self, closure: Any = None) -> Any:
@@ -93,11 +129,12 @@ def stochastic_optimizer(spec: TrainerSpec, seed: int) -> tuple[type[Optimizer],
             """Restore the state without casting it to the weights' dtype."""
             super().load_state_dict(dict(state_dict))
             weights = [p for group in self.param_groups for p in group["params"]]
-            for index, saved in state_dict["state"].items():
-                known = self.state[weights[index]]
-                for name, value in saved.items():
+            # Numbers, or names where a sharded state is restored.
+            keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+            for key, weight in zip(keys, weights, strict=True):
+                for name, value in state_dict["state"].get(key, {}).items():
                     if isinstance(value, Tensor) and name != "step":
-                        known[name] = value.to(weights[index].device)
+                        self.state[weight][name] = value.to(weight.device)
 
     rate: dict[str, Any] = {"lr": spec.learning_rate, "bf16_stochastic_round": True}
     return StochasticAdamW, rate

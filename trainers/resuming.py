@@ -26,6 +26,7 @@ _WHAT = {
     "heldout": "the held-out rows",
     "student": "the student's weights",
     "steps": "the number of steps",
+    "precision": "the precision",
 }
 
 
@@ -43,6 +44,8 @@ def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, o
         "student": setting.start.model,
         "teachers": _weights_of(parents, setting),
         "steps": setting.plan.steps,
+        # `auto` depends on the device.
+        "precision": setting.precision.name,
     }
 
 
@@ -62,7 +65,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
     """Refuse to resume if an input differs from what the run was started with.
 
     Returns:
-        Whether this could be checked: a run of an older version has no record.
+        Whether all of it could be checked: a run of an older version has no record of it.
 
     Raises:
         RunError: every part that changed.
@@ -85,12 +88,12 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
             hint="restore it and resume again, or start a new run with kdharness train: this "
             "run's steps belong to its original inputs",
         )
-    return True
+    return "precision" in then
 
 
 def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
     rows = f"{name}_rows"
-    if name == "steps":
+    if name in ("steps", "precision"):
         return f"{_WHAT[name]} ({then[name]} then, {now[name]} now)"
     if rows not in now:
         return _WHAT[name]

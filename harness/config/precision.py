@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from kdharness.harness.errors import ConfigError
+
 PrecisionName = Literal["auto", "fp32", "mixed", "bf16-sr", "bf16"]
 OldPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Dtype = Literal["float32", "bfloat16"]
@@ -65,10 +67,19 @@ def precision_of(name: str, old: str, *, lora: bool, has_bf16: bool) -> Precisio
         old: `trainer.dtype`, its former name, which counts if `name` is `auto`.
         lora: whether an adapter is trained instead of all weights.
         has_bf16: whether the device computes in bf16 in hardware.
+
+    Raises:
+        ConfigError: stochastic rounding of adapters.
     """
     if name == "auto" and old != "auto":
         # With LoRA, bf16 weights have always had fp32 adapters.
         name = {"float32": "fp32", "bfloat16": "mixed" if lora else "bf16"}[old]
     if name == "auto":
         name = "mixed" if has_bf16 else "fp32"
+    if lora and name == "bf16-sr":
+        raise ConfigError(
+            "precision: bf16-sr is for training all weights; with LoRA the adapter is fp32 and "
+            "takes little memory: set precision: mixed",
+            where="trainer.precision",
+        )
     return (_LORA if lora else _FULL)[name]

@@ -153,7 +153,10 @@ class TrainerSpec(Settings):
                 "remove it, or set precision: mixed (bf16) or fp32"
             )
         if self.dtype != "auto" and self.precision != "auto":
-            raise ValueError("dtype is the former name of precision: remove dtype")
+            raise ValueError(
+                f"dtype is the former name of precision, which is {self.precision} here: remove "
+                "dtype, or set precision to what it says (float32 is fp32, bfloat16 is bf16)"
+            )
         if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
             raise ValueError(
                 f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "

@@ -16,7 +16,13 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.memory import Size, lora_parameters, optimizer_bytes, plan_memory
+from kdharness.harness.runs.memory import (
+    Size,
+    lora_parameters,
+    optimizer_bytes,
+    plan_memory,
+    teacher_spec,
+)
 from kdharness.harness.util.untrusted import read_json_object
 
 
@@ -215,7 +221,7 @@ def estimate(
     spec = config.trainer
     student = model_size(*_with_paths(student_source(config), paths))
     teachers = {role: model_size(s, paths) for role, s in teacher_sources(config).items()}
-    on_cpu = spec.device == "cpu" or (spec.device == "auto" and not _has_accelerator())
+    on_cpu = not _on_bf16_gpu(spec.device)
     memory, trained = plan_memory(
         config,
         student,
@@ -226,7 +232,7 @@ def estimate(
         on_cpu=on_cpu,
     )
     for role, source in teacher_sources(config).items():
-        shared = _shared_bytes(source, config, student, paths)
+        shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
         if shared is not None:
             memory[f"teacher {role}"] = shared
     biggest = max(teachers.values(), key=lambda size: size.total, default=None)
@@ -261,12 +267,17 @@ def estimate(
     )
 
 
-def _shared_bytes(source: str, config: AnyConfig, student: Size, paths: Paths) -> float | None:
+def _shared_bytes(
+    role: str, source: str, config: AnyConfig, student: Size, paths: Paths, *, has_bf16: bool
+) -> float | None:
     """Return the bytes of a DAE teacher on a LoRA student's own base; None if it has another.
 
     The base without an adapter costs nothing, an adapter of it costs its fp32 weights.
     """
     if not isinstance(config, DAEConfig) or not config.student.lora or not config.student.model:
+        return None
+    base = config.trainer.precision_on(lora=True, has_bf16=has_bf16).weights
+    if teacher_spec(config, role).dtype not in ("auto", base):
         return None
     ours, theirs = resolve_model(config.student.model, paths), resolve_model(source, paths)
     if theirs == ours:
@@ -274,8 +285,8 @@ def _shared_bytes(source: str, config: AnyConfig, student: Size, paths: Paths) -
     folder = Path(theirs)
     if not is_adapter(folder):
         return None
-    with naming_base(folder) as base:
-        if resolve_model(base, paths) != ours:
+    with naming_base(folder) as name:
+        if resolve_model(name, paths) != ours:
             return None
     rank = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError).get(
         "r"
@@ -287,7 +298,8 @@ def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Path
     return source[0], paths, source[1]
 
 
-def _has_accelerator() -> bool:
-    import torch
+def _on_bf16_gpu(device: str) -> bool:
+    """Return whether a training computes in bf16 by default; a GPU asked for may be elsewhere."""
+    from kdharness.harness.models import loading
 
-    return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+    return loading.has_bf16(loading.pick_device()) if device == "auto" else device[:4] == "cuda"

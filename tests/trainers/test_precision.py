@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
-from kdharness.trainers.precision import movable_share, stochastic_optimizer
+from kdharness.trainers import loop
+from kdharness.trainers.precision import check_setup, movable_share, stochastic_optimizer
 from support.reporters import Listener
 
 ROWS = "general:train"
@@ -94,7 +96,7 @@ def test_precision_by_device_and_adapter(
     ("trainer", "lora", "message"),
     [
         ({"dtype": "float16"}, False, "float16 is not supported"),
-        ({"dtype": "bfloat16", "precision": "mixed"}, False, "remove dtype"),
+        ({"dtype": "bfloat16", "precision": "mixed"}, False, "which is mixed here: remove dtype"),
         ({"precision": "bf16-sr", "optimizer": "sgd"}, False, "not those of sgd"),
         ({"precision": "bf16-sr", "optimizer": "adafactor"}, False, "not those of adafactor"),
         ({"precision": "bf16-sr"}, True, "set precision: mixed"),
@@ -107,6 +109,65 @@ def test_invalid_combination_is_refused(
 ) -> None:
     with pytest.raises((ConfigError, ValidationError), match=message):
         config_of(tmp_path, method, lora=lora, **trainer)
+
+
+def test_stochastic_rounding_of_adapters_is_refused_in_a_plugin_too() -> None:
+    """Its config has checks of its own; a missing entry of a table was a KeyError."""
+    with pytest.raises(ConfigError, match="set precision: mixed"):
+        precision_of("bf16-sr", "auto", lora=True, has_bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "launched", "fits"),
+    [
+        ("fp32", "no", True),
+        ("fp32", "bf16", False),
+        ("bf16-sr", "bf16", False),
+        ("mixed", "bf16", True),
+        ("mixed", "no", True),
+        ("mixed", "fp16", False),
+    ],
+)
+def test_accelerate_cannot_change_the_precision(precision: str, launched: str, fits: bool) -> None:
+    """The file of `--accelerate` used to win: with precision: fp32, products were bf16."""
+    chosen = precision_of(precision, "auto", lora=False, has_bf16=True)
+    spec = TrainerSpec.model_validate({"precision": precision})
+    environ = {"ACCELERATE_MIXED_PRECISION": launched}
+    if fits:
+        check_setup(chosen, spec, environ)
+    else:
+        with pytest.raises(ConfigError, match=f"mixed_precision: {launched}, which is not"):
+            check_setup(chosen, spec, environ)
+
+
+def test_sharded_8bit_state_is_refused_before_models_are_loaded() -> None:
+    spec = TrainerSpec(precision="bf16-sr", optimizer="adamw_8bit")
+    chosen = spec.precision_on(lora=False, has_bf16=True)
+    check_setup(chosen, spec, {})
+    with pytest.raises(ConfigError, match="cannot be sharded"):
+        check_setup(chosen, spec, {"ACCELERATE_USE_FSDP": "true"})
+
+
+@pytest.mark.parametrize(
+    ("package", "trainer"),
+    [
+        ("torchao", {"precision": "bf16-sr"}),
+        ("bitsandbytes", {"precision": "mixed", "optimizer": "adamw_8bit"}),
+        ("bitsandbytes", {"precision": "fp32", "optimizer": "adamw_8bit"}),
+    ],
+)
+def test_missing_package_is_reported_before_models_are_loaded(
+    package: str,
+    trainer: dict[str, Any],
+    tiny_teacher: Path,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (package, f"{package}.optim"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(loop, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(ConfigError, match=f"needs the package {package}"):
+        train(config_of(tiny_teacher, **trainer), paths, "r")
 
 
 def test_default_precision_keeps_the_hash(tmp_path: Path) -> None:
@@ -129,6 +190,12 @@ def test_movable_share_of_7b_like_weights(rate: float, share: float) -> None:
     added = (drawn.float() + rate).bfloat16() != drawn
     taken = (drawn.float() - rate).bfloat16() != drawn
     assert float((added | taken).float().mean()) == pytest.approx(share, abs=0.02)
+
+
+def test_any_step_moves_a_weight_from_zero() -> None:
+    """Half of a new adapter is zero."""
+    weights = torch.tensor([0.0, 0.0, 1.0, -1.0]).bfloat16()
+    assert movable_share([weights], 1e-6) == 0.5
 
 
 # ---------------------------------------------------------------- training
@@ -226,6 +293,19 @@ def test_optimizer_state_of_stochastic_rounding_is_fp32() -> None:
     assert optimizer.state[weight]["exp_avg_sq"].dtype == torch.float32
 
 
+def test_unquantised_8bit_state_is_fp32() -> None:
+    """torchao quantises 4,096 values or more, and kept the state of smaller norms in bf16."""
+    spec = TrainerSpec(precision="bf16-sr", optimizer="adamw_8bit")
+    kind, options = stochastic_optimizer(spec, seed=1)
+    norm, matrix = (torch.nn.Parameter(torch.ones(n).bfloat16()) for n in (64, 4096))
+    optimizer = kind([norm, matrix], **options)
+    for weight in (norm, matrix):
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert optimizer.state[norm]["exp_avg_sq"].dtype == torch.float32
+    assert type(optimizer.state[matrix]["exp_avg_sq"]).__name__ == "OptimState8bit"
+
+
 def test_rounding_is_right_on_average_and_the_same_on_every_process() -> None:
     def stepped(seed: int) -> torch.Tensor:
         kind, options = stochastic_optimizer(
@@ -252,6 +332,51 @@ def test_former_name_is_honored_with_a_warning(tiny_teacher: Path, paths: Paths)
     assert any(
         "former name of trainer.precision: this is bf16" in text for _, text in reporter.said
     )
+
+
+@pytest.mark.slow
+def test_teacher_caches_of_two_precisions_are_two(tiny_teacher: Path, paths: Paths) -> None:
+    """A cache was found by the teacher's weights alone, whatever they were rounded to."""
+    config = config_of(tiny_teacher, "kd", max_steps=1, attention_weight=0)
+    for dtype in ("auto", "bfloat16"):
+        teacher = config.teacher.model_validate(
+            {"model": str(tiny_teacher), "dtype": dtype, "cache": {"k": 4}}
+        )
+        train(config.model_copy(update={"teacher": teacher}), paths, dtype)
+    assert len(list(paths.cache.glob("*/note.json"))) == 2
+
+
+@pytest.mark.slow
+def test_teacher_on_the_students_base_keeps_its_own_precision(
+    tiny_teacher: Path, paths: Paths
+) -> None:
+    """A teacher that shares the student's base had the base's precision, whatever it asked for."""
+    config = config_of(tiny_teacher, "dae", lora=True, max_steps=1, precision="fp32")
+    first = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        expert = config.expert.model_copy(update={"dtype": dtype})
+        _, reporter = train(config.model_copy(update={"expert": expert}), paths, dtype)
+        first[dtype] = next(point["kl"] for _, point in reporter.points if "kl" in point)
+    assert first["auto"] == first["float32"] == pytest.approx(0, abs=1e-6)
+    assert first["bfloat16"] > 1e-6
+
+
+@pytest.mark.slow
+def test_precision_of_an_earlier_run_does_not_change_a_cut_student(
+    tiny_teacher: Path, paths: Paths
+) -> None:
+    """The cut was stored in the first run's dtype, and later runs started from its rounding."""
+    first, then = (
+        config_of(tiny_teacher, max_steps=1, **trainer)
+        for trainer in ({"dtype": "bfloat16"}, {"precision": "fp32"})
+    )
+    for name, config in (("first", first), ("then", then)):
+        cut = config.student.model_copy(
+            update={"model": None, "source": str(tiny_teacher), "keep_layers": 2}
+        )
+        train(config.model_copy(update={"student": cut}), paths, name)
+    (made,) = paths.models.glob("cut-*")
+    assert {value.dtype for value in weights(made).values()} == {torch.float32}
 
 
 # ---------------------------------------------------------------- devices

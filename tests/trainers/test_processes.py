@@ -93,16 +93,19 @@ def final_weights(home: Path, name: str) -> dict[str, torch.Tensor]:
     return dict(load_file(home / "runs" / name / "final" / "model.safetensors"))
 
 
-@pytest.mark.parametrize(("engine", "optimizer"), [("fsdp2", "adamw"), ("fsdp2", "sgd")])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("adamw", "fp32"), ("sgd", "fp32"), ("adamw", "bf16-sr")]
+)
 def test_killed_sharded_run_resumes(
-    engine: str, optimizer: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+    optimizer: str, precision: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     """Like a single process, two that shard a model resume where they were killed."""
     home = ["--home", str(paths.home)]
     file = tmp_path / "engine.yaml"
-    file.write_text(yaml.safe_dump(ENGINES[engine]), "utf-8")
+    file.write_text(yaml.safe_dump(ENGINES["fsdp2"]), "utf-8")
     config = make_config(tmp_path, tiny_teacher, "kd", 1)
-    changes = [f"trainer.optimizer={optimizer}", "trainer.save_every=2", "trainer.max_steps=40"]
+    changes = [f"trainer.optimizer={optimizer}", f"trainer.precision={precision}"]
+    changes += ["trainer.save_every=2", "trainer.max_steps=40"]
     options = [part for change in changes for part in ("--set", change)]
     for name in ("calm", "hit"):
         args = [*home, "train", config, *options, "--name", name, "--accelerate", str(file)]

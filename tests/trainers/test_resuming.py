@@ -142,6 +142,21 @@ def test_run_of_an_older_version_resumes_with_a_note(stopped_run: StoppedRun) ->
     assert any("started by an older version" in line for _, line in reporter.said)
 
 
+def test_run_of_another_precision_is_not_continued(stopped_run: StoppedRun) -> None:
+    """`auto` is mixed on a GPU with bf16, else fp32: a run may be resumed on another machine."""
+    note = stopped_run.paths.runs / "r" / "begun-with.json"
+    begun = json.loads(note.read_text("utf-8"))
+    assert begun["precision"] == "fp32"
+    note.write_text(json.dumps({**begun, "precision": "mixed"}), "utf-8")
+    with pytest.raises(RunError, match=r"the precision \(mixed then, fp32 now\)"):
+        stopped_run.train()
+    # A run of an older version has no record of it.
+    del begun["precision"]
+    note.write_text(json.dumps(begun), "utf-8")
+    reporter = stopped_run.train()
+    assert any("cannot check that its data, precision" in line for _, line in reporter.said)
+
+
 def test_run_without_a_checkpoint_restarts(stopped_run: StoppedRun) -> None:
     shutil.rmtree(stopped_run.paths.runs / "r" / "checkpoint-3")
     stopped_run.write_rows(stopped_run.data, ROWS[:20])

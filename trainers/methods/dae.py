@@ -54,7 +54,9 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
-    if setting.config.student.lora:
+    # A precision of its own needs weights of its own.
+    shareable = spec.dtype in ("auto", setting.precision.weights)
+    if setting.config.student.lora and shareable:
         if parent.model == setting.start.model:
             return AdapterTeacher(setting.student, None, vocab, setting.precision), parent.id
         folder = local_folder(spec.model, paths, weights=True)

@@ -104,7 +104,7 @@ def _check(config: Any, first: Any) -> None:
             )
 
 
-def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
+def make_mixture(spec: StudentSpec, paths: Paths) -> Checkpoint:
     """Return the mixture-of-experts checkpoint of a config, made and stored once."""
     sources = spec.experts_from or []
     if not sources:
@@ -113,9 +113,7 @@ def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Che
     target = paths.models / f"experts-{digest([parent.id for parent in parents])[:8]}"
     if not (target / "config.json").exists():
         models = [
-            load_model(
-                source, paths, dtype=dtype, device="cpu", trust_remote_code=spec.trust_remote_code
-            )
+            load_model(source, paths, device="cpu", trust_remote_code=spec.trust_remote_code)
             for source in sources
         ]
         save_folder(

@@ -23,7 +23,6 @@ def make_student(
     teacher: str | None,
     paths: Paths,
     *,
-    dtype: str = "auto",
     reporter: Reporter | None = None,
 ) -> Checkpoint:
     """Return the checkpoint the student starts from; make and store it if it does not exist.
@@ -32,7 +31,6 @@ def make_student(
         spec: the config's student.
         teacher: the model that `from: teacher` refers to.
         paths: the home; students are stored in its `models/`.
-        dtype: the precision of the student.
         reporter: reports progress while large weights are read.
 
     Raises:
@@ -44,7 +42,7 @@ def make_student(
             return merged_start(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
         return start
     if spec.experts_from:
-        return make_mixture(spec, paths, dtype=dtype)
+        return make_mixture(spec, paths)
     source = str(spec.source)
     if source == "teacher":
         if teacher is None:
@@ -57,9 +55,8 @@ def make_student(
     # Named after the teacher's content, not its path: changed weights are cut again.
     target = paths.models / f"cut-{folder_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
     if not (target / "config.json").exists():
-        model = load_model(
-            source, paths, dtype=dtype, device="cpu", trust_remote_code=spec.trust_remote_code
-        )
+        # In fp32 whatever the run's precision: later runs of other precisions start from it too.
+        model = load_model(source, paths, device="cpu", trust_remote_code=spec.trust_remote_code)
         student, kept = cut_model(model, spec.keep_layers)
         save_folder(
             student, load_tokenizer(source, paths), target, {"kept_layers": kept, "from": source}

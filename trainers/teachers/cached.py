@@ -1,8 +1,9 @@
 """A teacher's distributions on disk: top-k tokens with log-probabilities and a tail bucket.
 
-Content-addressed: the folder's name is the hash of what the values depend on (teacher, tokenizer,
-temperature, k, shared vocabulary), and a row is keyed by its tokens and labelled positions. Later
-epochs, seeds and sweeps then run no teacher. A folder whose note does not match is refused.
+Content-addressed: the folder's name is the hash of what the values depend on (teacher and its
+precision, tokenizer, temperature, k, shared vocabulary), and a row is keyed by its tokens and
+labelled positions. Later epochs, seeds and sweeps then run no teacher. A folder whose note does not
+match is refused.
 
 Each process appends to its own data file; an index entry is written after its data, so that a
 process killed at any point leaves only complete entries.
@@ -264,6 +265,11 @@ def cached_teacher(
         "tail": spec.cache.tail,
         "vocab": vocab,
     }
+    # Not at their defaults, so that caches of older versions are still found.
+    if spec.dtype != "auto":
+        note["dtype"] = spec.dtype
+    if spec.quantization:
+        note["quantization"] = spec.quantization.method
     folder = setting.job.paths.cache / digest(note)
     if spec.cache.tail == "sampled" and not folder.exists():
         # Caches of older versions have no probabilities of the sampled tokens; they are still read.

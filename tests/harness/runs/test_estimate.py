@@ -15,6 +15,7 @@ from kdharness.harness import cli
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.models import loading
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
@@ -251,18 +252,34 @@ def test_plan_command(
 ROWS = {"width": 64, "steps": 1, "tokens": 100, "labelled": 50, "padding_share": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("device", "found", "unit"), [("auto", "mps", 4), ("mps", "mps", 4), ("cuda", "cpu", 2)]
+)
+def test_planned_precision_is_that_of_the_training(
+    device: str, found: str, unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Apple GPU, or an older one, trains in fp32: not every accelerator has bf16."""
+    monkeypatch.setattr(loading, "pick_device", lambda: found)
+    folder = save_with_tokenizer(tiny_model(1), tmp_path / "m")
+    lora, trainer = {"r": 8}, {"device": device}
+    values = {"method": "sft", "student": {"model": folder, "lora": lora}, "data": {"train": "x"}}
+    plan = estimate(parse_config({**values, "trainer": trainer}), Paths(tmp_path), ROWS)
+    size = model_size(folder, Paths(tmp_path))
+    assert plan.memory["weights"] == unit * size.total + 4 * lora_parameters(size, 8)
+
+
 def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> None:
     base = save_with_tokenizer(tiny_model(1), tmp_path / "base")
     other = save_with_tokenizer(tiny_model(2), tmp_path / "other")
     adapter = with_adapter(load_model(base, Paths(tmp_path)), LoraSpec(r=6), base)
     adapter.save_pretrained(tmp_path / "adapter")
 
-    def teacher_bytes(expert: str) -> float:
+    def teacher_bytes(expert: str, **options: str) -> float:
         config = parse_config(
             {
                 "method": "dae",
                 "student": {"model": base, "lora": {"r": 8}},
-                "expert": expert,
+                "expert": {"model": expert, **options},
                 "data": {"train": [{"path": "x"}, {"path": "y", "kind": "domain"}]},
             }
         )
@@ -272,3 +289,6 @@ def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> No
     assert teacher_bytes(base) == 0
     assert teacher_bytes(str(tmp_path / "adapter")) == 4 * lora_parameters(size, 6)
     assert teacher_bytes(other) == 4 * size.total
+    # A precision of its own needs weights of its own.
+    assert teacher_bytes(base, dtype="float32") == 0
+    assert teacher_bytes(base, dtype="bfloat16") == 2 * size.total
