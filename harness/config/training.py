@@ -7,7 +7,7 @@ are generated. `config.files` reads and writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -23,7 +23,7 @@ from kdharness.harness.config.models import (
     expand_model_spec,
 )
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
-from kdharness.harness.registry import method_config
+from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
@@ -348,7 +348,12 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 
 def config_class(method: str) -> type[AnyConfig] | None:
     """Return the config class of a method, built-in or from a plugin; None if unknown."""
-    return CONFIGS.get(method) or method_config(method)
+    if method in CONFIGS:
+        return CONFIGS[method]
+    found: Any = method_config(method)
+    if found is not None and not (isinstance(found, type) and issubclass(found, RunConfig)):
+        raise unusable(TRAINERS, method, "method", "its config does not derive from RunConfig")
+    return found
 
 
 def trusted_code(config: AnyConfig) -> list[str]:
