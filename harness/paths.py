@@ -36,7 +36,7 @@ class Paths:
     def assets(self) -> Path:
         """Pulled models and benchmark files."""
         shared = os.environ.get("KDHARNESS_ASSETS")
-        return Path(shared).expanduser() if shared else self.home / "assets"
+        return _expanded(shared, "KDHARNESS_ASSETS") if shared else self.home / "assets"
 
     @property
     def models(self) -> Path:
@@ -64,7 +64,25 @@ class Paths:
         return self.runs / run_id
 
 
+def _expanded(text: str | os.PathLike[str], where: str) -> Path:
+    """Expand `~`; a folder named `~nobody` is never created."""
+    if "\0" in os.fspath(text):
+        raise ConfigError(f"not the path of a folder: {os.fspath(text)!r}", where=where)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"not the path of a folder: {os.fspath(text)!r}: {error}",
+            where=where,
+            hint="write the folder without ~",
+        ) from error
+
+
 def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:
-    """Return the home given by option, environment or platform default."""
+    """Return the home given by option, environment or platform default.
+
+    Raises:
+        ConfigError: it cannot be the path of a folder.
+    """
     chosen = home or os.environ.get("KDHARNESS_HOME") or platformdirs.user_data_dir("kdharness")
-    return Paths(Path(chosen).expanduser().resolve())
+    return Paths(_expanded(chosen, "the home").resolve())

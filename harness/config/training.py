@@ -7,7 +7,7 @@ are generated. `config.files` reads and writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -350,8 +350,8 @@ def config_class(method: str) -> type[AnyConfig] | None:
     """Return the config class of a method, built-in or from a plugin; None if unknown."""
     if method in CONFIGS:
         return CONFIGS[method]
-    found: Any = method_config(method)
-    if found is not None and not (isinstance(found, type) and issubclass(found, RunConfig)):
+    found: type[AnyConfig] | None = method_config(method)
+    if found is not None and RunConfig not in getattr(found, "__mro__", ()):
         raise unusable(TRAINERS, method, "method", "its config does not derive from RunConfig")
     return found
 
