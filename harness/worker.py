@@ -21,13 +21,7 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import (
-    AnyConfig,
-    DAEConfig,
-    KDConfig,
-    SFTConfig,
-    trusted_code,
-)
+from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.experiments.detached import run_experiment
@@ -279,7 +273,7 @@ def do_work(
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:
-    if isinstance(config, SFTConfig | KDConfig | DAEConfig) and job.world == 1:
+    if trains_on_data(config) and job.world == 1:
         device, gpu, count = use_one_gpu(config.trainer.device, os.environ, count_gpus())
         trainer = config.trainer.model_copy(update={"device": device})
         config = config.model_copy(update={"trainer": trainer})

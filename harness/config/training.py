@@ -7,7 +7,7 @@ are generated. `config.files` reads and writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -354,6 +354,15 @@ def config_class(method: str) -> type[AnyConfig] | None:
     if found is not None and RunConfig not in getattr(found, "__mro__", ()):
         raise unusable(TRAINERS, method, "method", "its config does not derive from RunConfig")
     return found
+
+
+def trains_on_data(config: AnyConfig) -> TypeGuard[TrainConfig]:
+    """Whether a config trains a student on data; a plugin's own config may."""
+    return (
+        isinstance(getattr(config, "student", None), StudentSpec)
+        and isinstance(getattr(config, "data", None), DataSpec)
+        and isinstance(getattr(config, "trainer", None), TrainerSpec)
+    )
 
 
 def trusted_code(config: AnyConfig) -> list[str]:

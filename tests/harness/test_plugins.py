@@ -10,12 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdharness.harness import registry
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.config.training import trains_on_data
+from kdharness.harness.errors import ConfigError, KDHarnessError
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
+from kdharness.harness.runs.precheck import check_request
+from kdharness.harness.store import Store
 
 PYPROJECT = """
 [build-system]
@@ -346,3 +352,77 @@ def test_names_with_a_meaning_of_their_own_cannot_be_registered(
     problems = registry.plugin_problems()
     assert len(problems) == 3 and all("which is built in" in problem for problem in problems)
     assert not {"eval", "sweep"} & set(registry.TRAINERS)
+
+
+TRAINING = """
+from typing import Literal
+
+from pydantic import Field
+
+from kdharness.harness.config import DataSpec, RunConfig, Student, Teacher, TrainerSpec
+
+
+class OddConfig(RunConfig):
+    method: Literal["odd"] = "odd"
+    student: Student = Field(...)
+    teacher: Teacher = Field(...)
+    data: DataSpec = Field(...)
+    trainer: TrainerSpec = Field(default_factory=lambda: TrainerSpec())
+
+
+class BareConfig(RunConfig):
+    method: Literal["bare"] = "bare"
+
+
+class ODD:
+    config, train = OddConfig, print
+
+
+class BARE:
+    config, train = BareConfig, print
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"student": "no-such-student"}, r"student\.model: no model named 'no-such-student'"),
+        ({"teacher": "no-such-teacher"}, r"teacher\.model: no model named 'no-such-teacher'"),
+        ({"data": {"train": "gone.jsonl"}}, r"data\.train\.0\.path: gone\.jsonl: no such data"),
+    ],
+)
+def test_what_a_plugins_config_refers_to_is_checked_before_the_run_is_stored(
+    installed: Callable[..., None],
+    paths: Paths,
+    tiny_teacher: Path,
+    changed: dict[str, Any],
+    message: str,
+) -> None:
+    installed("plug-train", "plug_train", TRAINING, methods={"odd": "plug_train:ODD"})
+    values = {"student": str(tiny_teacher), "teacher": str(tiny_teacher)}
+    config = parse_config({"method": "odd", "data": {"train": "shop:train"}, **values, **changed})
+    with pytest.raises(KDHarnessError, match=message):
+        launch.start(paths, config, name="odd")
+    with Store(paths.store) as store:
+        assert store.runs() == []
+
+
+def test_a_plugins_training_is_planned_and_uses_one_gpu_like_ours(
+    installed: Callable[..., None], paths: Paths, tiny_teacher: Path
+) -> None:
+    installed(
+        "plug-train",
+        "plug_train",
+        TRAINING,
+        methods={"odd": "plug_train:ODD", "bare": "plug_train:BARE"},
+    )
+    values = {"student": str(tiny_teacher), "teacher": str(tiny_teacher)}
+    data = {"train": {"path": "shop:train", "limit": 4}, "max_length": 96}
+    odd = parse_config({"method": "odd", "data": data, **values})
+    assert trains_on_data(odd)
+    assert registry.resolve(registry.TOOLS, "planned_rows", "tool")(odd, paths)["steps"] > 0
+    bare = parse_config({"method": "bare"})
+    assert not trains_on_data(bare)
+    check_request(bare, paths)
+    with pytest.raises(ConfigError, match="a bare config has no training data"):
+        registry.resolve(registry.TOOLS, "planned_rows", "tool")(bare, paths)
