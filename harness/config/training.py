@@ -23,6 +23,7 @@ from kdharness.harness.config.models import (
     expand_model_spec,
 )
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
 
@@ -353,6 +354,18 @@ def config_class(method: str) -> type[AnyConfig] | None:
     found: type[AnyConfig] | None = method_config(method)
     if found is not None and RunConfig not in getattr(found, "__mro__", ()):
         raise unusable(TRAINERS, method, "method", "its config does not derive from RunConfig")
+    return found
+
+
+def known_config(method: object) -> type[AnyConfig]:
+    """Return the config class of a method, built-in or from a plugin.
+
+    Raises:
+        ConfigError: an unknown method, such as that of a package which is gone, or a broken plugin.
+    """
+    found = config_class(method) if isinstance(method, str) else None
+    if found is None:
+        raise ConfigError(f"unknown method {method!r}", hint="install the package that provides it")
     return found
 
 
