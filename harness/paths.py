@@ -15,6 +15,9 @@ import platformdirs
 
 from kdharness.harness.errors import ConfigError
 
+NAME_BYTES = 200
+"""Longest name of a run: file systems take 255 bytes, and files beside a folder add endings."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -57,8 +60,10 @@ class Paths:
         """Return the folder of one run.
 
         Raises:
-            ConfigError: a name that would escape the runs' folder.
+            ConfigError: a name that would escape the runs' folder, or that no folder can have.
         """
+        if len(run_id.encode("utf-8", "replace")) > NAME_BYTES:
+            raise ConfigError(f"the run name {run_id[:20]}… is too long", hint="use a shorter one")
         if run_id in ("", ".", "..") or any(char in run_id for char in "/\\\0"):
             raise ConfigError(f"invalid run name {run_id!r}", hint="use letters, digits, . - and _")
         return self.runs / run_id

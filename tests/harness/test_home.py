@@ -122,6 +122,18 @@ def test_a_missing_accelerate_config_leaves_no_run(
     assert home.runs() == []
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "ä" * 150, "a/b", ".."])
+def test_a_name_that_no_folder_can_have_leaves_no_run(
+    name: str, paths: Paths, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "sft.yaml"
+    config.write_text(f'{{method: sft, student: "{tiny_teacher}", data: {{train: "shop:train"}}}}')
+    home = Home(paths.home)
+    with pytest.raises(ConfigError, match="run name"):
+        home.train(load_config(config), name=name)
+    assert home.runs() == []
+
+
 def test_home_folders_are_expanded_in_configs_and_names(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
