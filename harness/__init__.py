@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from kdharness.harness.analysis.compare import PairedComparison
     from kdharness.harness.analysis.tradeoff_groups import TradeOff
     from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import KDHarnessError
+    from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
     from kdharness.harness.home import Home
     from kdharness.harness.types import Checkpoint, Run, Score
 
 __all__ = [
     "Checkpoint",
+    "ConfigError",
     "Home",
+    "Interrupted",
     "KDHarnessError",
     "PairedComparison",
     "Run",
+    "RunError",
     "Score",
     "TradeOff",
     "load_config",
@@ -34,17 +37,23 @@ __all__ = [
 logging.getLogger("kdharness").addHandler(logging.NullHandler())
 
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "kdharness.harness.analysis.compare": ("PairedComparison",),
-        "kdharness.harness.analysis.tradeoff_groups": ("TradeOff",),
-        "kdharness.harness.config.files": ("load_config",),
-        "kdharness.harness.errors": ("KDHarnessError",),
-        "kdharness.harness.home": ("Home",),
-        "kdharness.harness.types": ("Checkpoint", "Run", "Score"),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "kdharness.harness.analysis.compare": ("PairedComparison",),
+            "kdharness.harness.analysis.tradeoff_groups": ("TradeOff",),
+            "kdharness.harness.config.files": ("load_config",),
+            "kdharness.harness.errors": (
+                "ConfigError",
+                "Interrupted",
+                "KDHarnessError",
+                "RunError",
+            ),
+            "kdharness.harness.home": ("Home",),
+            "kdharness.harness.types": ("Checkpoint", "Run", "Score"),
+        },
+    )
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ from urllib.parse import urlparse
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.process import child_environment
 
 Say = Callable[[str], None]
 
@@ -250,7 +251,13 @@ def _downloaded_wheel(requirement: str) -> Iterator[Path]:
             scratch,
             requirement,
         ]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=child_environment(),
+        )
         wheels = sorted(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

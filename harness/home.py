@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar, cast, overload
 
 from kdharness.harness.analysis.compare import compare_all
 from kdharness.harness.analysis.metrics import ranked
@@ -38,11 +38,56 @@ Row = TypeVar("Row", bound=_HasRow)
 
 
 class Table(list[Row], Generic[Row]):
-    """A list of results that converts to plain rows, for pandas and notebooks."""
+    """A list of results that converts to plain rows, for pandas and notebooks; so do its slices."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> Table[Row]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Row | Table[Row]:
+        return (
+            Table(super().__getitem__(index))
+            if isinstance(index, slice)
+            else super().__getitem__(index)
+        )
+
+    def copy(self) -> Table[Row]:
+        """Return a shallow copy."""
+        return Table(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the rows that the command prints with `--format json`."""
         return [row.as_dict() for row in self]
+
+
+Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""Names or paths; a single one needs no list."""
+
+
+def _listed(field: str, names: Names) -> list[str]:
+    """Return names and paths as a list of text.
+
+    Raises:
+        ConfigError: something else is among them.
+    """
+    single = isinstance(names, (str, os.PathLike)) or not isinstance(names, Iterable)
+    given: Sequence[object] = [names] if single else list(cast(Iterable[object], names))
+    listed: list[str] = []
+    for name in given:
+        if not isinstance(name, (str, os.PathLike)):
+            raise ConfigError(
+                f"must be a name or a path, but is of type {type(name).__name__}",
+                where=field,
+                hint="a run's checkpoint is its .checkpoint, a checkpoint's name its .id",
+            )
+        listed.append(str(os.fspath(name)))
+    return listed
+
+
+def _id_of(run: str | Run) -> str:
+    return run.id if isinstance(run, Run) else run
 
 
 class Home:
@@ -65,7 +110,7 @@ class Home:
         config: AnyConfig,
         *,
         name: str | None = None,
-        accelerate: str | None = None,
+        accelerate: str | os.PathLike[str] | None = None,
         wait: bool = True,
     ) -> Run:
         """Train a student (or merge models) from a config, in a worker process.
@@ -84,15 +129,20 @@ class Home:
             RunError: the run failed.
             Interrupted: it was stopped; Ctrl-C stops it with a checkpoint.
         """
+        if not hasattr(config, "model_dump"):
+            raise ConfigError(
+                f"train needs a config, not a {type(config).__name__}",
+                hint='read it with load_config("FILE.yaml")',
+            )
         run = launch.start(self.paths, config, name=name, accelerate=accelerate)
         return self.wait(run.id) if wait else run
 
     def evaluate(
         self,
-        checkpoints: Sequence[str] = (),
+        checkpoints: Names = (),
         *,
-        benches: Sequence[str] = ("shop", "heldout"),
-        judges: Sequence[str] = (),
+        benches: Names = ("shop", "heldout"),
+        judges: Names = (),
         name: str | None = None,
         wait: bool = True,
         **settings: object,
@@ -116,10 +166,11 @@ class Home:
         from kdharness.harness.config.files import make_eval_config
         from kdharness.harness.config.settings import default_judges
 
+        specs = _listed("judges", judges) or default_judges(self.paths)
         config = make_eval_config(
-            checkpoints=[absolute_source(source) for source in checkpoints],
-            benches=list(benches),
-            judge=[absolute_source(spec) for spec in judges or default_judges(self.paths)],
+            checkpoints=[absolute_source(name) for name in _listed("checkpoints", checkpoints)],
+            benches=_listed("benches", benches),
+            judge=[absolute_source(spec) for spec in specs],
             **settings,
         )
         if not config.checkpoints and not config.imported:
@@ -127,14 +178,17 @@ class Home:
         run = launch.start(self.paths, config, name=name)
         return self.wait(run.id) if wait else run
 
-    def wait(self, run: str) -> Run:
+    def wait(self, run: str | Run) -> Run:
         """Wait until a run has finished, logging its messages.
 
         Raises:
             RunError: it failed, or there is no run of that name.
             Interrupted: it was stopped.
         """
-        seen = 0
+        return self._wait(_id_of(run), 0)
+
+    def _wait(self, run_id: str, seen: int) -> Run:
+        """Wait, logging the messages after the event `seen`."""
 
         def show(run: Run, store: Store) -> None:
             nonlocal seen
@@ -144,16 +198,18 @@ class Home:
                 if event["message"]:
                     log.log(level, "%s: %s", run.id, event["message"])
 
-        return watch(self.paths, run, show, log.warning)
+        return watch(self.paths, run_id, show, log.warning)
 
-    def stop(self, run: str) -> None:
+    def stop(self, run: str | Run) -> None:
         """Ask a live run to stop with a checkpoint. Raises RunError if it is not live."""
-        launch.ask(self.paths, run, Request.STOP)
+        launch.ask(self.paths, _id_of(run), Request.STOP)
 
-    def resume(self, run: str, *, wait: bool = True) -> Run:
+    def resume(self, run: str | Run, *, wait: bool = True) -> Run:
         """Resume a run that was stopped or interrupted, or that failed."""
-        resumed = launch.resume(self.paths, run)
-        return self.wait(run) if wait else resumed
+        with Store(self.paths.store) as store:
+            events = store.events(_id_of(run))
+        resumed = launch.resume(self.paths, _id_of(run))
+        return self._wait(resumed.id, events[-1]["id"] if events else 0) if wait else resumed
 
     def runs(self) -> list[Run]:
         """Return every run, newest first."""
@@ -170,8 +226,8 @@ class Home:
     def leaderboard(
         self,
         *,
-        checkpoints: Sequence[str] | None = None,
-        benches: Sequence[str] | None = None,
+        checkpoints: Names | None = None,
+        benches: Names | None = None,
         as_published: bool = False,
     ) -> Table[Score]:
         """Return every score with its interval, failures and flags, best first within each metric.
@@ -183,12 +239,13 @@ class Home:
         from kdharness.harness.analysis.leaderboard import leaderboard
         from kdharness.harness.config.evaluation import bench_name
 
-        names = None if benches is None else [bench_name(bench) for bench in benches]
+        wanted = None if checkpoints is None else _listed("checkpoints", checkpoints)
+        names = None if benches is None else [bench_name(b) for b in _listed("benches", benches)]
         with Store(self.paths.store) as store:
             scores = leaderboard(
                 store,
                 self.paths,
-                checkpoints=checkpoints,
+                checkpoints=wanted,
                 benches=names,
                 as_published=as_published,
             )
@@ -201,7 +258,8 @@ class Home:
             ConfigError: no other checkpoint, or one that is not stored.
         """
         with Store(self.paths.store) as store:
-            return Table(compare_all(store, self.paths, [base, *others]))
+            names = _listed("compare", [base, *others])
+            return Table(compare_all(store, self.paths, names))
 
     def trade_off(
         self,

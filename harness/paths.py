@@ -15,6 +15,9 @@ import platformdirs
 
 from kdharness.harness.errors import ConfigError
 
+NAME_BYTES = 200
+"""Longest name of a run: file systems take 255 bytes, and files beside a folder add endings."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -36,7 +39,7 @@ class Paths:
     def assets(self) -> Path:
         """Pulled models and benchmark files."""
         shared = os.environ.get("KDHARNESS_ASSETS")
-        return Path(shared).expanduser() if shared else self.home / "assets"
+        return _expanded(shared, "KDHARNESS_ASSETS") if shared else self.home / "assets"
 
     @property
     def models(self) -> Path:
@@ -57,14 +60,34 @@ class Paths:
         """Return the folder of one run.
 
         Raises:
-            ConfigError: a name that would escape the runs' folder.
+            ConfigError: a name that would escape the runs' folder, or that no folder can have.
         """
+        if len(run_id.encode("utf-8", "replace")) > NAME_BYTES:
+            raise ConfigError(f"the run name {run_id[:20]}… is too long", hint="use a shorter one")
         if run_id in ("", ".", "..") or any(char in run_id for char in "/\\\0"):
             raise ConfigError(f"invalid run name {run_id!r}", hint="use letters, digits, . - and _")
         return self.runs / run_id
 
 
+def _expanded(text: str | os.PathLike[str], where: str) -> Path:
+    """Expand `~`; a folder named `~nobody` is never created."""
+    if "\0" in os.fspath(text):
+        raise ConfigError(f"not the path of a folder: {os.fspath(text)!r}", where=where)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"not the path of a folder: {os.fspath(text)!r}: {error}",
+            where=where,
+            hint="write the folder without ~",
+        ) from error
+
+
 def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:
-    """Return the home given by option, environment or platform default."""
+    """Return the home given by option, environment or platform default.
+
+    Raises:
+        ConfigError: it cannot be the path of a folder.
+    """
     chosen = home or os.environ.get("KDHARNESS_HOME") or platformdirs.user_data_dir("kdharness")
-    return Paths(Path(chosen).expanduser().resolve())
+    return Paths(_expanded(chosen, "the home").resolve())

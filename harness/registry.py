@@ -7,26 +7,36 @@ must not load torch. Other packages add names through entry points:
     [project.entry-points."kdharness.benchmarks"]  name = "package.module:Class"   (with `score`)
     [project.entry-points."kdharness.engines"]     name = "package.module:Class"   (with `open`)
 
-The built-in names cannot be replaced: `plugin_problems` lists entry points that try.
+The built-in names cannot be replaced, and a name that two packages add is not used:
+`plugin_problems` lists these, and plugins that cannot be used.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from kdharness.harness.errors import ConfigError, did_you_mean
+from kdharness.harness.types import Method
 
 
 @cache
+def all_entry_points(group: str) -> dict[str, dict[str, str]]:
+    """Map each name of an entry point group to {distribution: "module:attribute"}."""
+    found: dict[str, dict[str, str]] = {}
+    for point in entry_points(group=group):
+        found.setdefault(point.name, {})[point.dist.name if point.dist else "?"] = point.value
+    return found
+
+
 def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
-    """Map each name of an entry point group to ("module:attribute", distribution)."""
+    """Map each name of an entry point group to ("module:attribute", distributions)."""
     return {
-        point.name: (point.value, point.dist.name if point.dist else "?")
-        for point in entry_points(group=group)
+        name: (next(iter(values.values())), ", ".join(sorted(values)))
+        for name, values in all_entry_points(group).items()
     }
 
 
@@ -34,20 +44,38 @@ class Table(MutableMapping[str, str]):
     """Mapping of names to "module:attribute": built-in ones and those of installed packages.
 
     Installed packages are searched only for names that are not built in, or to list all names.
+
+    Args:
+        group: the entry points' group; empty for names that packages cannot add.
+        own: the built-in names.
+        needs: what an object of a package must have, each with what it is for.
+        taken: names that are not entries, and that packages cannot add either.
     """
 
-    def __init__(self, group: str, own: dict[str, str]) -> None:
+    def __init__(
+        self,
+        group: str,
+        own: dict[str, str],
+        needs: Mapping[str, str] | None = None,
+        taken: frozenset[str] = frozenset(),
+    ) -> None:
         self.group = group
+        self.needs = needs or {}
         self._own = own
+        self._taken = taken
 
     def plugins(self) -> dict[str, str]:
         """Return the names that other packages add."""
         points = entry_points_of(self.group) if self.group else {}
-        return {name: value for name, (value, _) in points.items() if name not in self._own}
+        return {name: value for name, (value, _) in points.items() if not self.is_ours(name)}
+
+    def is_ours(self, name: str) -> bool:
+        """Whether packages cannot add the name."""
+        return name in self._own or name in self._taken
 
     def is_plugin(self, name: str) -> bool:
         """Whether another package adds the name; installed packages are not read for our own."""
-        return name not in self._own and name in self.plugins()
+        return not self.is_ours(name) and name in self.plugins()
 
     def __getitem__(self, name: str) -> str:
         return self._own[name] if name in self._own else self.plugins()[name]
@@ -74,6 +102,8 @@ TRAINERS = Table(
         "dae": "kdharness.trainers.methods.dae:train",
         "merge": "kdharness.trainers.methods.merge:train",
     },
+    needs={"config": "the class of its config", "train": "the function that trains"},
+    taken=frozenset(Method),
 )
 
 BENCHMARKS = Table(
@@ -87,6 +117,8 @@ BENCHMARKS = Table(
         "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
         "file": "kdharness.judges.benchmarks.domain:UserBench",
     },
+    needs={"load": "the class method that reads its items", "score": "its scorer"},
+    taken=frozenset({"alpaca-eval", "alpacaeval"}),
 )
 
 SCORERS = Table(
@@ -109,6 +141,7 @@ ENGINES = Table(
         "openai": "kdharness.judges.engines.openai:OpenAIEngine",
         "local": "kdharness.judges.engines.local:LocalEngine",
     },
+    needs={"open": "the class method that opens it"},
 )
 
 TOOLS = Table(
@@ -150,18 +183,46 @@ def resolve(table: Table, name: str, kind: str) -> Any:
 
 
 def _load(table: Table, name: str, kind: str) -> Any:
+    if table.is_plugin(name):
+        return _load_plugin(table, name, kind)
     module, attribute = table[name].split(":")
-    if not table.is_plugin(name):
-        return getattr(importlib.import_module(module), attribute)
-    package = entry_points_of(table.group)[name][1]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _load_plugin(table: Table, name: str, kind: str) -> Any:
+    value, package = entry_points_of(table.group)[name]
+    if problem := _ambiguous(table, name):
+        raise ConfigError(f"{problem}: which one is meant?", hint="uninstall one, or rename it")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing third-party code may raise anything
+        found = EntryPoint(name, value, table.group).load()
+    # Importing third-party code may raise anything, and may try to end the process.
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"the {kind} {name!r} of the package {package} cannot be imported: "
             f"{type(error).__name__}: {error}",
             hint=f"update or remove it: pip uninstall {package}",
         ) from error
+    for need, what in table.needs.items():
+        if not hasattr(found, need):
+            raise unusable(table, name, kind, f"{value} has no {need!r}, {what}")
+    return found
+
+
+def _ambiguous(table: Table, name: str) -> str:
+    """Return what is wrong with a name that packages use for different objects, else nothing."""
+    values = all_entry_points(table.group).get(name, {})
+    if len(set(values.values())) < 2:
+        return ""
+    return f"{' and '.join(sorted(values))} both register {name!r} under {table.group}"
+
+
+def unusable(table: Table, name: str, kind: str, reason: str) -> ConfigError:
+    """Return the error for a plugin that is not what its entry point promises."""
+    package = entry_points_of(table.group)[name][1]
+    return ConfigError(
+        f"the {kind} {name!r} of the package {package} cannot be used: {reason}",
+        hint=f"update or remove it: pip uninstall {package}",
+    )
 
 
 def method_config(name: str) -> Any:
@@ -179,10 +240,20 @@ def scorer_of(name: str) -> Any:
 
 
 def plugin_problems() -> list[str]:
-    """Describe each entry point that uses a built-in name."""
-    return [
-        f"{package} registers {name!r} under {table.group}, which is built in"
-        for table in (TRAINERS, BENCHMARKS, ENGINES)
-        for name, (_, package) in entry_points_of(table.group).items()
-        if not table.is_plugin(name)
-    ]
+    """Describe each entry point that uses a taken name, and each that cannot be used.
+
+    It imports the plugins.
+    """
+    problems = []
+    for table, kind in ((TRAINERS, "method"), (BENCHMARKS, "benchmark"), (ENGINES, "engine")):
+        for name, (_, package) in entry_points_of(table.group).items():
+            if not table.is_plugin(name):
+                problems.append(
+                    f"{package} registers {name!r} under {table.group}, which is built in"
+                )
+                continue
+            try:
+                _load_plugin(table, name, kind)
+            except ConfigError as error:
+                problems.append(error.message)
+    return problems

@@ -21,11 +21,7 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import (
-    AnyConfig,
-    TrainerSpec,
-    trusted_code,
-)
+from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.experiments.detached import run_experiment
@@ -277,10 +273,9 @@ def do_work(
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:
-    spec = getattr(config, "trainer", None)
-    if isinstance(spec, TrainerSpec) and job.world == 1:
-        device, gpu, count = use_one_gpu(spec.device, os.environ, count_gpus())
-        trainer = spec.model_copy(update={"device": device})
+    if trains_on_data(config) and job.world == 1:
+        device, gpu, count = use_one_gpu(config.trainer.device, os.environ, count_gpus())
+        trainer = config.trainer.model_copy(update={"device": device})
         config = config.model_copy(update={"trainer": trainer})
         if count > 1 and gpu:
             job.reporter.say(

@@ -58,26 +58,27 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "kdharness.harness.protocols": ("Engine", "Probe"),
-        "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
-        "kdharness.harness.types": (
-            "Answer",
-            "GenerationRequest",
-            "Item",
-            "JudgeCall",
-            "Judgment",
-            "JudgmentStatus",
-            "MetricValue",
-            "Reply",
-            "Verdict",
-        ),
-        "kdharness.judges.benchmarks.base": ("Benchmark", "fill", "read_jsonl", "subset"),
-        "kdharness.judges.benchmarks.domain": ("exact_judgment",),
-        "kdharness.judges.scoring.metric_values": ("by_category", "measure"),
-        "kdharness.judges.scoring.scorers": ("score_exact", "score_ratings"),
-        "kdharness.judges.scoring.verdicts": ("read_rating", "read_winner"),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "kdharness.harness.protocols": ("Engine", "Probe"),
+            "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
+            "kdharness.harness.types": (
+                "Answer",
+                "GenerationRequest",
+                "Item",
+                "JudgeCall",
+                "Judgment",
+                "JudgmentStatus",
+                "MetricValue",
+                "Reply",
+                "Verdict",
+            ),
+            "kdharness.judges.benchmarks.base": ("Benchmark", "fill", "read_jsonl", "subset"),
+            "kdharness.judges.benchmarks.domain": ("exact_judgment",),
+            "kdharness.judges.scoring.metric_values": ("by_category", "measure"),
+            "kdharness.judges.scoring.scorers": ("score_exact", "score_ratings"),
+            "kdharness.judges.scoring.verdicts": ("read_rating", "read_winner"),
+        },
+    )

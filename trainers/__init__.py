@@ -30,14 +30,15 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "kdharness.trainers.context": ("TrainContext",),
-        "kdharness.trainers.loop": ("train",),
-        "kdharness.trainers.losses.fused": ("Mix",),
-        "kdharness.trainers.teachers.cached": ("CachedTeacher",),
-        "kdharness.trainers.teachers.online": ("AdapterTeacher", "OnlineTeacher", "Teacher"),
-        "kdharness.trainers.step": ("Objective",),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "kdharness.trainers.context": ("TrainContext",),
+            "kdharness.trainers.loop": ("train",),
+            "kdharness.trainers.losses.fused": ("Mix",),
+            "kdharness.trainers.teachers.cached": ("CachedTeacher",),
+            "kdharness.trainers.teachers.online": ("AdapterTeacher", "OnlineTeacher", "Teacher"),
+            "kdharness.trainers.step": ("Objective",),
+        },
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig, TrainConfig
+from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
@@ -56,7 +56,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
             if "could not load the adapter" in error.message:
                 raise
             notes.append(f"not checked: {error.message}")
-    if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
+    if trains_on_data(config):
         notes += _data(config, paths, here)
     return notes
 
@@ -152,7 +152,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
         ConfigError: a config without training data.
         DataError: a token or a length that a model does not support.
     """
-    if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
+    if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data")
     data = config.data
     tokenizer = config_tokenizer(config, data, paths)

@@ -12,6 +12,7 @@ from textual.screen import Screen
 
 from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
@@ -72,7 +73,10 @@ class Actions(Background):
 
     def open_new(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
         """Open the form of a new run, from an existing config or from a preset."""
-        self.push_screen(screens.NewRunScreen(config, base))
+        try:
+            self.push_screen(screens.NewRunScreen(config, base))
+        except ConfigError as error:  # the run of a package that is gone or broken
+            self.complain(f"{base}: {error}")
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
         """Open the form of an evaluation, which keeps its state."""

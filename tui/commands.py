@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import RunError
+from kdharness.harness.util.process import child_environment
 from kdharness.harness.util.text import safe_text
 
 
@@ -25,7 +25,7 @@ def run_python(words: list[str], text: str = "") -> subprocess.CompletedProcess[
         input=text,
         capture_output=True,
         text=True,
-        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
+        env=child_environment(TRANSFORMERS_VERBOSITY="error"),
     )
 
 

@@ -42,21 +42,22 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "kdharness.harness.config.base": ("RunConfig", "Settings"),
-        "kdharness.harness.config.data": ("DataSpec",),
-        "kdharness.harness.config.evaluation": ("EvalConfig",),
-        "kdharness.harness.config.files": ("load_config", "parse_config"),
-        "kdharness.harness.config.merging": ("MergeConfig",),
-        "kdharness.harness.config.models": ("Student", "Teacher"),
-        "kdharness.harness.config.training": (
-            "DAEConfig",
-            "DistillSpec",
-            "KDConfig",
-            "SFTConfig",
-            "TrainerSpec",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "kdharness.harness.config.base": ("RunConfig", "Settings"),
+            "kdharness.harness.config.data": ("DataSpec",),
+            "kdharness.harness.config.evaluation": ("EvalConfig",),
+            "kdharness.harness.config.files": ("load_config", "parse_config"),
+            "kdharness.harness.config.merging": ("MergeConfig",),
+            "kdharness.harness.config.models": ("Student", "Teacher"),
+            "kdharness.harness.config.training": (
+                "DAEConfig",
+                "DistillSpec",
+                "KDConfig",
+                "SFTConfig",
+                "TrainerSpec",
+            ),
+        },
+    )

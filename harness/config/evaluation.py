@@ -21,6 +21,7 @@ from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.redact import holds_secret, redact
 
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
@@ -342,5 +343,5 @@ def absolute_source(name: str) -> str:
     kind, sign, rest = name.partition(":")
     if sign and kind == "local":
         return f"local:{absolute_source(rest)}" if rest else name
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
+    path = local_path(name)
+    return str(path.resolve()) if exists(path) else name

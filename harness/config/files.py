@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -184,17 +185,17 @@ def _model_of(annotation: object) -> object:
     return None
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> AnyConfig:
     """Read a YAML config, apply `a.b=value` overrides, and make its local paths absolute.
 
     Raises:
         ConfigError: no such file, invalid YAML (with the line), or an invalid field.
     """
-    file = Path(path)
+    file = local_path(os.fspath(path))
     text = read_text(file, "the config", limit=CONFIG_BYTES)
     values = parse_yaml(text, str(path))
     written = written_yaml(text)
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, str) else overrides:
         set_field(values, override)
         if isinstance(written, dict):
             set_field(written, override, as_written=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.merging import MergeConfig
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
+from kdharness.harness.config.models import ModelSpec, StudentSpec
+from kdharness.harness.config.training import AnyConfig, DAEConfig
 
 
 def model_references(config: AnyConfig) -> Iterator[tuple[str, str]]:
@@ -19,19 +20,21 @@ def model_references(config: AnyConfig) -> Iterator[tuple[str, str]]:
     if isinstance(config, MergeConfig):
         yield from config.sources.items()
         return
-    student = config.student
-    if student.model:
-        yield "student.model", student.model
-    if student.source and student.source != "teacher":
-        yield "student.from", student.source
-    for source in student.experts_from or ():
-        yield "student.experts_from", source
-    # A served teacher too: its tokenizer and config are read locally.
-    if isinstance(config, KDConfig):
-        yield "teacher.model", config.teacher.model
+    if isinstance(student := getattr(config, "student", None), StudentSpec):
+        if student.model:
+            yield "student.model", student.model
+        if student.source and student.source != "teacher":
+            yield "student.from", student.source
+        for source in student.experts_from or ():
+            yield "student.experts_from", source
+    # Served teachers too: their tokenizers and configs are read locally.
     if isinstance(config, DAEConfig):
         specs = {"reference": config.reference, "expert": config.expert}
         named = {**specs, **{f"experts.{name}": spec for name, spec in config.experts.items()}}
         for role, spec in named.items():
             if spec is not None:
                 yield f"{role}.model", spec.model
+        return
+    for field, value in config:
+        if isinstance(value, ModelSpec):
+            yield f"{field}.model", value.model

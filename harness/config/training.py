@@ -7,7 +7,7 @@ are generated. `config.files` reads and writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -23,7 +23,8 @@ from kdharness.harness.config.models import (
     expand_model_spec,
 )
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
-from kdharness.harness.registry import method_config
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
@@ -351,7 +352,33 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 
 def config_class(method: str) -> type[AnyConfig] | None:
     """Return the config class of a method, built-in or from a plugin; None if unknown."""
-    return CONFIGS.get(method) or method_config(method)
+    if method in CONFIGS:
+        return CONFIGS[method]
+    found: type[AnyConfig] | None = method_config(method)
+    if found is not None and RunConfig not in getattr(found, "__mro__", ()):
+        raise unusable(TRAINERS, method, "method", "its config does not derive from RunConfig")
+    return found
+
+
+def known_config(method: object) -> type[AnyConfig]:
+    """Return the config class of a method, built-in or from a plugin.
+
+    Raises:
+        ConfigError: an unknown method, such as that of a package which is gone, or a broken plugin.
+    """
+    found = config_class(method) if isinstance(method, str) else None
+    if found is None:
+        raise ConfigError(f"unknown method {method!r}", hint="install the package that provides it")
+    return found
+
+
+def trains_on_data(config: AnyConfig) -> TypeGuard[TrainConfig]:
+    """Whether a config trains a student on data; a plugin's own config may."""
+    return (
+        isinstance(getattr(config, "student", None), StudentSpec)
+        and isinstance(getattr(config, "data", None), DataSpec)
+        and isinstance(getattr(config, "trainer", None), TrainerSpec)
+    )
 
 
 def trusted_code(config: AnyConfig) -> list[str]:

@@ -157,11 +157,13 @@ def together() -> CheckResult:
 
 
 def plugins() -> CheckResult:
-    """List what plugins add, and plugin names that are already taken."""
+    """List what plugins add, and plugins that cannot be used."""
     names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
     if problems := plugin_problems():
         return warn(
-            "plugins", "; ".join(problems), "the built-in one is used: the plugin must be renamed"
+            "plugins",
+            "; ".join(problems),
+            "update, rename or uninstall these packages; the rest works without them",
         )
     return ok("plugins", ", ".join(names) or "none installed")
 

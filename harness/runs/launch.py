@@ -7,6 +7,7 @@ whose process is gone (pid and its start time, or the heartbeat on another host)
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import sqlite3
@@ -23,6 +24,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
+from kdharness.harness.util.filesystem import exists, local_path
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
@@ -42,7 +44,7 @@ def start(
     config: AnyConfig,
     *,
     name: str | None = None,
-    accelerate: str | None = None,
+    accelerate: str | os.PathLike[str] | None = None,
     timeout: float = 120.0,
 ) -> Run:
     """Store a run and start its worker; return once the worker reports that it has started.
@@ -55,17 +57,32 @@ def start(
         timeout: seconds to wait for the worker.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or there is no such accelerate config file.
         RunError: the worker exited before it started; the hint is the tail of its log.
     """
     with Store(paths.store) as store:
         run_id = name or getattr(config, "name", None)
         if run_id and store.run(run_id) is not None:
             raise _taken(run_id)
+    processes = _accelerate_file(accelerate)
     _check_request(config, paths)
     with Store(paths.store) as store:
-        run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
-        return spawn_worker(paths, store, run.id, accelerate, resume=False, timeout=timeout)
+        run = _add(paths, store, config, name, processes, RunStatus.STARTING)
+        return spawn_worker(paths, store, run.id, processes, resume=False, timeout=timeout)
+
+
+def _accelerate_file(given: str | os.PathLike[str] | None) -> str | None:
+    """Return the absolute path of an accelerate config file: a run may be resumed anywhere."""
+    if given is None:
+        return None
+    path = local_path(os.fspath(given))
+    if not exists(path, folder=False):
+        raise ConfigError(
+            "no such accelerate config file",
+            where=str(given),
+            hint="make one with: accelerate config --config_file FILE",
+        )
+    return str(path.resolve())
 
 
 def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
@@ -132,7 +149,7 @@ def _add(
         folder=str(folder),
         created=time.time(),
         host=socket.gethostname(),
-        info={"accelerate": str(Path(accelerate).resolve())} if accelerate else {},
+        info={"accelerate": accelerate} if accelerate else {},
     )
     try:
         store.add_run(run)
@@ -249,6 +266,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             raise RunError(f"{run_id} is already running")
         if status is RunStatus.FINISHED and run.method not in (Method.EVAL, Method.SWEEP):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
+        accelerate = _accelerate_file(run.info.get("accelerate"))
         # Two processes may try to resume it at once: only one may claim it.
         claimed = store.claim_run(
             run,
@@ -261,5 +279,4 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
         store.take_requests(run_id)
-        accelerate = run.info.get("accelerate")
         return spawn_worker(paths, store, run_id, accelerate, resume=True, timeout=timeout)

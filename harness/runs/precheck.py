@@ -12,7 +12,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig, TrainConfig
+from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
@@ -49,7 +49,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
             continue
         _check_model(field, source, paths)
-    if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
+    if trains_on_data(config):
         _check_data(config)
 
 

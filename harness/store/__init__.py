@@ -15,4 +15,5 @@ if TYPE_CHECKING:
 __all__ = ["BenchNotes", "Store"]
 
 
-__getattr__ = lazy_names(__name__, {"kdharness.harness.store.store": ("BenchNotes", "Store")})
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(__name__, {"kdharness.harness.store.store": ("BenchNotes", "Store")})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from typing import IO
+
+from kdharness.harness.util.process import child_environment
 
 
 def start_detached(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -16,5 +17,5 @@ def start_detached(command: Sequence[str], output: IO[bytes]) -> subprocess.Pope
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=child_environment(PYTHONUNBUFFERED="1"),
     )

@@ -18,6 +18,15 @@ def set_passive_omp_wait() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+def child_environment(**values: str) -> dict[str, str]:
+    """Return the environment of a Python process of ours, with further variables.
+
+    `python -m` puts the working directory first among the places of modules, for its children
+    too: a user's `random.py` or `datasets.py` there would be imported in place of the library.
+    """
+    return {**os.environ, "PYTHONSAFEPATH": "1", **values}
+
+
 def quiet_torchao() -> None:
     """Hide what torchao, which transformers imports where it is installed, logs at its import.
 

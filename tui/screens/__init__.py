@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateScreen", "ExperimentsScreen", "NewRunScreen", "RunScreen"]
 
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "kdharness.tui.screens.evaluate": ("EvaluateScreen",),
-        "kdharness.tui.screens.experiments": ("ExperimentsScreen",),
-        "kdharness.tui.screens.new_run": ("NewRunScreen",),
-        "kdharness.tui.screens.run": ("RunScreen",),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "kdharness.tui.screens.evaluate": ("EvaluateScreen",),
+            "kdharness.tui.screens.experiments": ("ExperimentsScreen",),
+            "kdharness.tui.screens.new_run": ("NewRunScreen",),
+            "kdharness.tui.screens.run": ("RunScreen",),
+        },
+    )

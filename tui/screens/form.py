@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from kdharness.harness.config.summary import config_diff
-from kdharness.harness.config.training import CONFIGS
+from kdharness.harness.config.training import known_config
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import PlaceScreen as Screen
 from kdharness.tui.screens.dialogs import Ask, Choose
@@ -81,7 +81,7 @@ class FormScreen(Screen):
         self, values: Mapping[str, object], base: Mapping[str, object], origin: str
     ) -> None:
         super().__init__()
-        model = CONFIGS[str(values["method"])]
+        model = known_config(values["method"])
         self.values: dict[str, Any] = expand_short_forms(model, dict(values))
         self.base: dict[str, Any] = expand_short_forms(model, dict(base))
         self.origin = origin
@@ -116,7 +116,7 @@ class FormScreen(Screen):
     @property
     def model(self) -> Any:
         """The pydantic model of the chosen method."""
-        return CONFIGS[str(self.values["method"])]
+        return known_config(self.values["method"])
 
     # ------------------------------------------------------------ showing
 

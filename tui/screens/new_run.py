@@ -10,7 +10,9 @@ from textual.binding import Binding, BindingType
 
 from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
 from kdharness.harness.config.summary import models_of
-from kdharness.harness.config.training import CONFIGS, config_hash
+from kdharness.harness.config.training import config_hash, known_config
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.registry import TRAINERS
 from kdharness.harness.types import Run
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.screens.form import FormScreen
@@ -26,6 +28,11 @@ METHODS = {
     "merge": "combine weights without training",
 }
 FIRST_PRESETS = ("kd-laptop", "sft-laptop")
+
+
+def methods() -> dict[str, str]:
+    """Return every method that trains, those of installed packages too, with what it does."""
+    return METHODS | dict.fromkeys(TRAINERS.plugins(), "from an installed package")
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -68,10 +75,14 @@ class NewRunScreen(FormScreen):
 
     def take(self, values: Mapping[str, object], origin: str) -> None:
         """Start over from these values."""
-        if values.get("method") not in METHODS:
+        if values.get("method") not in methods():
             self.harness.complain(f"{origin}: not a training config")
             return
-        model = CONFIGS[str(values["method"])]
+        try:
+            model = known_config(values["method"])
+        except ConfigError as error:
+            self.harness.complain(f"{origin}: {error}")
+            return
         self.values = expand_short_forms(model, dict(values))
         self.base = expand_short_forms(model, dict(values))
         self.origin = origin
@@ -97,12 +108,17 @@ class NewRunScreen(FormScreen):
 
     def action_method(self) -> None:
         """Switch to another method, keeping the common fields."""
-        rows = [{"id": name, "what": what} for name, what in METHODS.items()]
+        rows = [{"id": name, "what": what} for name, what in methods().items()]
         columns = [Column("id", "method", 8), Column("what", "", 40, grow=1)]
 
         def chosen(names: list[str] | None) -> None:
             if names and names[0] != self.values["method"]:
-                values = fitting(CONFIGS[names[0]], self.values)
+                try:
+                    model = known_config(names[0])
+                except ConfigError as error:
+                    self.harness.complain(str(error))
+                    return
+                values = fitting(model, self.values)
                 self.values = {**values, "method": names[0]}
                 self.query_one(FormSheet).cursor = 0
                 self.rebuild()
@@ -113,7 +129,7 @@ class NewRunScreen(FormScreen):
 
     def action_copy(self) -> None:
         """Load the config of a run; d shows later changes."""
-        runs = {run.id: run for run in self.harness.store.runs() if run.method in METHODS}
+        runs = {run.id: run for run in self.harness.store.runs() if run.method in methods()}
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in runs.values()

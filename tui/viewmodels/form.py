@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from kdharness.harness.config.base import is_former
 from kdharness.harness.config.field_kinds import FIELD_KINDS
 from kdharness.harness.config.files import absolute_paths, describe_errors, parse_config
-from kdharness.harness.config.training import CONFIGS
+from kdharness.harness.config.training import known_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
 
@@ -340,7 +340,7 @@ def check(values: Mapping[str, object]) -> FormState:
         cause = error.__cause__
         if not isinstance(cause, ValidationError):
             return FormState(None, {(): str(error)})
-        model = CONFIGS[str(values.get("method"))]
+        model = known_config(values.get("method"))
         return FormState(None, _by_place(cause, model))
 
 
@@ -367,7 +367,7 @@ def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[FieldPath,
 
 def yaml_text(values: Mapping[str, object]) -> str:
     """Return the values as YAML, the method first."""
-    model = CONFIGS[str(values["method"])]
+    model = known_config(values["method"])
     out = {"method": values["method"], **in_order(model, values)}
     return dump_yaml(out, width=72)
 

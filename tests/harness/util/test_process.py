@@ -1,10 +1,14 @@
-"""Which GPU a process sees."""
+"""Which GPU and which modules a process sees."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from kdharness.harness.util.process import use_one_gpu
+from kdharness.harness.util.detached import start_detached
+from kdharness.harness.util.process import child_environment, use_one_gpu
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,32 @@ def test_one_gpu_is_left_visible(
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert use_one_gpu(device, environ, installed) == want
     assert environ.get("CUDA_VISIBLE_DEVICES") == now
+
+
+def test_files_in_the_working_directory_replace_no_modules_of_our_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "datasets", "statistics"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('notes of the user')")
+    monkeypatch.chdir(tmp_path)
+    script = (
+        "import random, subprocess, sys\n"
+        "sys.exit(subprocess.call([sys.executable, '-c', 'import statistics, random']))"
+    )
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        process = start_detached([sys.executable, "-c", script], sink)
+        # Its own children, as those of `accelerate launch`, are spared too.
+        assert process.wait(60) == 0, log.read_text()
+
+
+def test_values_of_the_environment_are_kept_for_our_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/models")
+    given = child_environment(PYTHONUNBUFFERED="1")
+    assert (given["HF_HOME"], given["PYTHONUNBUFFERED"], given["PYTHONSAFEPATH"]) == (
+        "/models",
+        "1",
+        "1",
+    )
