@@ -46,9 +46,6 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
             )
 
 
-# ---------------------------------------------------------------- training
-
-
 class TrainerSpec(Settings):
     """Optimisation settings shared by every method."""
 

@@ -277,7 +277,8 @@ def _shared_bytes(
     if not isinstance(config, DAEConfig) or not config.student.lora or not config.student.model:
         return None
     base = config.trainer.precision_on(lora=True, has_bf16=has_bf16).weights
-    if teacher_spec(config, role).dtype not in ("auto", base):
+    spec = teacher_spec(config, role)
+    if spec is not None and spec.dtype not in ("auto", base):
         return None
     ours, theirs = resolve_model(config.student.model, paths), resolve_model(source, paths)
     if theirs == ours:
