@@ -187,22 +187,40 @@ def memory_gb(device: str) -> float:
 def heldout_losses(
     model: PreTrainedModel, setting: TrainContext, batch_size: int = 8
 ) -> dict[str, float]:
-    """Return `<kind>_loss`: mean next-token loss over labelled held-out positions, in nats."""
+    """Return `<kind>_loss`: mean next-token loss over labelled held-out positions, in nats.
+
+    Several processes share the batches. All make equally many forward passes, which gather a
+    sharded model; a process without a batch of its own repeats one that counts elsewhere.
+    """
     training = model.training
     model.eval()
-    order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
-    collator = Collator(setting.pad_id, _kinds(setting.heldout))
-    sums: dict[str, list[float]] = {}
-    for start in range(0, len(order), batch_size):
-        rows = [setting.heldout[i] for i in order[start : start + batch_size]]
-        for kind in {row["kind"] for row in rows}:
-            batch = collator([row for row in rows if row["kind"] == kind])
-            loss, count = _next_token_sum(model, batch)
-            totals = sums.setdefault(kind, [0.0, 0.0])
-            totals[0] += loss
-            totals[1] += count
+    rows = setting.heldout.rows
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    batches = [
+        (kind, [i for i in order[start : start + batch_size] if rows[i].kind == kind])
+        for start in range(0, len(order), batch_size)
+        for kind in sorted({rows[i].kind for i in order[start : start + batch_size]})
+    ]
+    kinds = _kinds(setting.heldout)
+    collator = Collator(setting.pad_id, kinds)
+    rank, world = setting.job.rank, setting.job.world
+    sums = torch.zeros(len(kinds), 2, dtype=torch.float64)
+    for start in range(0, len(batches), world):
+        own = start + rank < len(batches)
+        kind, chosen = batches[start + rank if own else start]
+        loss, count = _next_token_sum(model, collator([setting.heldout[i] for i in chosen]))
+        if own:
+            sums[kinds.index(kind)] += torch.tensor([loss, count], dtype=torch.float64)
+    if world > 1 and dist.is_initialized():
+        device = next(model.parameters()).device
+        shared = sums.to(device)
+        dist.all_reduce(shared)
+        sums = shared.cpu()
     model.train(training)
-    return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
+    return {
+        f"{kind}_loss": float(total / max(count, 1))
+        for kind, (total, count) in zip(kinds, sums.tolist(), strict=True)
+    }
 
 
 def _next_token_sum(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[float, int]:

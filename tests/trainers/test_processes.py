@@ -67,7 +67,11 @@ def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -
         "data": {
             "train": train,
             "max_length": 64,
-            "heldout": [{"path": "general:validation", "limit": 4}],
+            # Three batches for two processes.
+            "heldout": [
+                {"path": "general:validation", "limit": 10},
+                {"path": "shop:validation", "kind": "domain", "limit": 6},
+            ],
         },
         "trainer": {
             "learning_rate": 0.005,
@@ -134,7 +138,7 @@ def test_two_processes_match_a_single_process(
     double_config = make_config(tmp_path, tiny_teacher, method, 2)
     assert cli.run([*home, "train", single_config, "--name", "one"]) == 0
     want = final_weights(paths.home, "one")
-    parts = ("loss", "kl")
+    parts = ("loss", "kl", "general_loss", "domain_loss")
     with Store(paths.store) as store:
         curves = {part: store.curve("one", part) for part in parts}
     # The final model is saved unsharded, however checkpoints are saved.
