@@ -9,13 +9,15 @@ activation checkpointing and full logits.
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.estimate import Size, model_size, plan_memory
+from kdharness.harness.runs.estimate import Size, model_size, plan_memory, teacher_sources
 
 GB = 1e9
 LLAMA: dict[str, Any] = {
@@ -174,3 +176,32 @@ def test_70b_does_not_fit_on_one_machine(sizes: dict[str, Size]) -> None:
     eight_gpus = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
     sixteen_gpus = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
     assert sum(eight_gpus.values()) > 72 > sum(sixteen_gpus.values())
+
+
+@pytest.mark.parametrize(
+    ("preset", "processes", "teachers", "limit"),
+    [
+        ("kd-paper", 8, {"teacher": "mixtral-8x7b"}, 80),
+        ("kd-fsdp", 8, {"teacher": "mixtral-8x7b"}, 80),
+        ("dae-paper", 8, {"expert": "mistral-7b", "reference": "mistral-7b"}, 80),
+        ("kd-lora-one-gpu", 1, {}, 40),
+        ("dae-lora-one-gpu", 1, {}, 40),
+    ],
+)
+def test_gpu_presets_fit_the_machines_they_are_for(
+    preset: str, processes: int, teachers: dict[str, str], limit: float, sizes: dict[str, Size]
+) -> None:
+    """GPUs of 80 GB, or one of 40, with a tenth left free."""
+    text = files("kdharness.data").joinpath("presets", f"{preset}.yaml").read_text("utf-8")
+    config = parse_config(yaml.safe_load(text))
+    assert set(teacher_sources(config)) >= set(teachers)
+    parts, _ = plan_memory(
+        config,
+        sizes["mistral-7b"],
+        {role: sizes[name] for role, name in teachers.items()},
+        config.data.max_length,
+        engine="fsdp2" if processes > 1 else "single",
+        processes=processes,
+        on_cpu=False,
+    )
+    assert sum(parts.values()) / GB < 0.9 * limit
