@@ -53,7 +53,7 @@ def check_setup(precision: Precision, spec: TrainerSpec, environ: Mapping[str, s
         raise ConfigError(
             "optimizer: adamw_8bit needs the package bitsandbytes",
             where="trainer.optimizer",
-            hint="pip install bitsandbytes, or set trainer.optimizer: adamw",
+            hint="pip install 'kdharness[gpu]', or set trainer.optimizer: adamw",
         )
 
 

@@ -120,12 +120,12 @@ def has_nvidia() -> bool:
 
 
 def bf16(torch: Any) -> CheckResult:
-    """Check for bf16 in hardware: without it `dtype: auto` is fp32, which doubles memory."""
+    """Check for bf16 in hardware: without it `precision: auto` is fp32."""
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return ok("bf16", "supported")
     return warn(
         "bf16",
-        "not supported by this GPU: runs use fp32, which needs twice the memory",
+        "not supported by this GPU: runs use fp32, which is slower and needs more memory",
         "estimate memory with kdharness plan CONFIG; smaller batches or LoRA help",
     )
 

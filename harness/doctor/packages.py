@@ -52,7 +52,11 @@ SHARED = frozenset(
 )
 EXTRAS = {
     "datasets": ("training on hub datasets", "pip install 'datasets>=4'"),
-    "bitsandbytes": ("8-bit and 4-bit teachers, on a GPU", "pip install bitsandbytes"),
+    "bitsandbytes": (
+        "8-bit and 4-bit teachers and adamw_8bit, on a GPU",
+        "pip install 'kdharness[gpu]'",
+    ),
+    "torchao": ("precision: bf16-sr", "pip install 'kdharness[gpu]'"),
     "deepspeed": ("DeepSpeed through --accelerate", "pip install deepspeed"),
 }
 

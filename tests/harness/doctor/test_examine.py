@@ -96,7 +96,7 @@ def test_optional_extras(install: Callable[..., None]) -> None:
     says(packages.extras(), "ok", "8-bit and 4-bit teachers", "")
     for name in packages.EXTRAS:
         install(name, "1.0")
-    says(packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
+    says(packages.extras(), "ok", "bitsandbytes, torchao, deepspeed: installed", "")
 
 
 # ---------------------------------------------------------------- the whole command

@@ -137,7 +137,7 @@ def test_gpu_without_bf16_and_with_little_free_memory(monkeypatch: Env) -> None:
         monkeypatch.setattr(torch.cuda, name, value)
     rows = machine.accelerator()
     says(one(rows, "accelerator"), "ok", "Tesla T4", "")
-    says(one(rows, "bf16"), "note", "fp32, which needs twice the memory", "kdharness plan")
+    says(one(rows, "bf16"), "note", "fp32, which is slower and needs more memory", "kdharness plan")
     says(one(rows, "gpu memory"), "note", "0.5 of 16.0 GiB", "with nvidia-smi")
 
 
