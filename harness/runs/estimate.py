@@ -101,7 +101,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         total=sum(p.numel() for p in model.parameters()),
         body=body,
         linear=linear,
-        quantizable=_quantizable(model),
+        linears=_linears(model),
         layers=_shape(text, "num_hidden_layers"),
         hidden=hidden,
         # GPT-2-like configs may leave the inner size unset: four times the hidden size.
@@ -113,11 +113,15 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     )
 
 
-def _quantizable(model: Any) -> int:
-    """Return the number of weights in linear layers other than the output head."""
+def _linears(model: Any) -> tuple[tuple[str, int, int], ...]:
+    """Return (name, inputs, outputs) of the linear layers other than the output head."""
     head = model.get_output_embeddings()
-    linear = (m for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D"))
-    return sum(int(m.weight.numel()) for m in linear if m is not head)
+    found = []
+    for name, module in model.named_modules():
+        if type(module).__name__ in ("Linear", "Conv1D") and module is not head:
+            rows, columns = module.weight.shape
+            found.append((name, int(columns), int(rows)))
+    return tuple(found)
 
 
 def _shape(config: object, *names: str, default: int | None = None) -> int:
@@ -289,10 +293,9 @@ def _shared_bytes(
     with naming_base(folder) as name:
         if resolve_model(name, paths) != ours:
             return None
-    rank = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError).get(
-        "r"
-    )
-    return 4.0 * lora_parameters(student, rank if isinstance(rank, int) else config.student.lora.r)
+    stored = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError)
+    known = {name: stored[name] for name in ("r", "target_modules") if stored.get(name)}
+    return 4.0 * lora_parameters(student, config.student.lora.model_copy(update=known))
 
 
 def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Paths, int | None]:

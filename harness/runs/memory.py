@@ -7,6 +7,7 @@ really keep, for every precision, with and without LoRA and checkpointing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,14 +28,15 @@ class Size:
         total: number of parameters.
         body: those a token meets, without embeddings and head.
         linear: those of the body's matrices, which autocast copies.
-        quantizable: those in linear layers, which a quantiser replaces; experts kept as one
-            three-dimensional tensor are none.
+        linears: (name, inputs, outputs) of the linear layers other than the output head, which
+            adapters are added to and a quantiser replaces; experts kept as one three-dimensional
+            tensor are none.
     """
 
     total: int
     body: int
     linear: int
-    quantizable: int
+    linears: tuple[tuple[str, int, int], ...]
     layers: int
     hidden: int
     intermediate: int
@@ -42,6 +44,11 @@ class Size:
     key_heads: int
     head_size: int
     vocab: int
+
+    @property
+    def quantizable(self) -> int:
+        """Number of weights that a quantiser replaces."""
+        return sum(inputs * outputs for _, inputs, outputs in self.linears)
 
     @property
     def queries(self) -> int:
@@ -65,19 +72,19 @@ def optimizer_bytes(optimizer: str, precision: Precision) -> float:
     return state * BYTES[precision.trained] / 4
 
 
-def lora_parameters(size: Size, r: int) -> int:
-    """Return the number of adapter weights, on all linear layers except the head."""
-    q, k = size.queries, size.keys
-    pairs = [
-        (size.hidden, q),
-        (size.hidden, k),
-        (size.hidden, k),
-        (q, size.hidden),
-        (size.hidden, size.intermediate),
-        (size.hidden, size.intermediate),
-        (size.intermediate, size.hidden),
-    ]
-    return size.layers * r * sum(a + b for a, b in pairs)
+def lora_parameters(size: Size, lora: LoraSpec) -> int:
+    """Return the number of adapter weights, by peft's reading of `target_modules`.
+
+    peft also adapts the experts of some mixtures, which are no linear layers; they are left out.
+    """
+    wanted = lora.target_modules
+
+    def adapted(name: str) -> bool:
+        if isinstance(wanted, str):
+            return wanted == "all-linear" or re.fullmatch(wanted, name) is not None
+        return any(name == end or name.endswith(f".{end}") for end in wanted)
+
+    return lora.r * sum(i + o for name, i, o in size.linears if adapted(name))
 
 
 def layer_bytes(size: Size, precision: Precision, lora: LoraSpec | None, *, on_cpu: bool) -> float:
@@ -173,7 +180,7 @@ def plan_memory(
     """
     spec, lora = config.trainer, config.student.lora
     precision = spec.precision_on(lora=lora is not None, has_bf16=not on_cpu)
-    trained = lora_parameters(student, lora.r) if lora else student.total
+    trained = lora_parameters(student, lora) if lora else student.total
     unit = BYTES[precision.trained]
     shard = processes if engine == "fsdp2" else 1
     tokens = spec.tokens_per_batch or spec.batch_size * width

@@ -15,6 +15,7 @@ from kdharness.harness import cli
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
@@ -34,6 +35,7 @@ from kdharness.trainers.tools.selfcheck import (
     tiny_model,
 )
 from kdharness.trainers.tools.selfcheck import with_adapter as adapted_model
+from support.training_steps import make_model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "narrow and deep": {"num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 176},
@@ -182,7 +184,7 @@ def test_planned_parameters_and_flops_match_the_measured_ones(tmp_path: Path) ->
     assert planned == pytest.approx(real, rel=0.05)
     adapted = adapted_model(tiny_model(4))
     adapter = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
-    assert lora_parameters(size, 8) == adapter
+    assert lora_parameters(size, LoraSpec(r=8)) == adapter
 
 
 def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_planned_precision_is_that_of_the_training(
     values = {"method": "sft", "student": {"model": folder, "lora": lora}, "data": {"train": "x"}}
     plan = estimate(parse_config({**values, "trainer": trainer}), Paths(tmp_path), ROWS)
     size = model_size(folder, Paths(tmp_path))
-    assert plan.memory["weights"] == unit * size.total + 4 * lora_parameters(size, 8)
+    assert plan.memory["weights"] == unit * size.total + 4 * lora_parameters(size, LoraSpec(r=8))
 
 
 def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> None:
@@ -287,8 +289,27 @@ def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> No
 
     size = model_size(base, Paths(tmp_path))
     assert teacher_bytes(base) == 0
-    assert teacher_bytes(str(tmp_path / "adapter")) == 4 * lora_parameters(size, 6)
+    assert teacher_bytes(str(tmp_path / "adapter")) == 4 * lora_parameters(size, LoraSpec(r=6))
     assert teacher_bytes(other) == 4 * size.total
     # A precision of its own needs weights of its own.
     assert teacher_bytes(base, dtype="float32") == 0
     assert teacher_bytes(base, dtype="bfloat16") == 2 * size.total
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox"])
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*\.layers\.[01]\..*proj", ["o_proj", "down_proj"], ["dense"]]
+)
+def test_adapter_weights_are_counted_as_peft_makes_them(
+    family: str, targets: str | list[str], tmp_path: Path
+) -> None:
+    model = make_model(1, family)
+    size = model_size(save_with_tokenizer(model, tmp_path / "m"), Paths(tmp_path))
+    lora = LoraSpec(r=3, target_modules=targets)
+    try:
+        adapted = with_adapter(model, lora, "")
+    except ConfigError:
+        assert lora_parameters(size, lora) == 0
+    else:
+        made = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        assert lora_parameters(size, lora) == made
