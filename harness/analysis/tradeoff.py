@@ -207,12 +207,22 @@ def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
     return points
 
 
+def canonical_name(store: Store, name: str) -> str:
+    """Return the name that a checkpoint has in scores; other names as they are."""
+    checkpoint = store.checkpoint(name)
+    return checkpoint.name if checkpoint else name
+
+
 def roles(store: Store, names: set[str], reference: str | None, expert: str | None) -> Roles:
     """Return the reference and expert: as given, else the parents of the newest DAE run.
+
+    A run's name stands for its checkpoint, which has the name of an older run with equal weights.
 
     Raises:
         ConfigError: a name that is not among the points.
     """
+    reference = reference and canonical_name(store, reference)
+    expert = expert and canonical_name(store, expert)
     for name, option in ((reference, "--reference"), (expert, "--expert")):
         if name is not None and name not in names:
             raise ConfigError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.analysis.tradeoff import canonical_name, trade_off_view
 from kdharness.harness.cli.experiments import all_done, execute, print_claims
 from kdharness.harness.cli.tradeoff import draw
 from kdharness.harness.experiments.demo import load_demo, summary_rows
@@ -76,10 +76,11 @@ def show_results(
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
         view = trade_off_view(store, paths, None, None, names["kd"], names["expert"])
+        order = [canonical_name(store, run.name) for run in planned]
     click.echo(
         "\nLeaderboard (score ± half the width of its 95 % interval, or the interval's bounds)"
     )
-    rows, columns = summary_rows(scores, [run.name for run in planned])
+    rows, columns = summary_rows(scores, order)
     print_table(rows, columns, "table")
     click.echo(f"\nTrade-off: reference {view.roles.reference}, expert {view.roles.expert}")
     click.echo("\n".join(draw(view.points, view.general, view.domain)))

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.analysis.tradeoff import Axis, Point, dominated_area, place
+from kdharness.harness.analysis.tradeoff import Axis, Point, dominated_area, place, roles
 from kdharness.harness.cli.tradeoff import draw
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
 from kdharness.harness.stats.pareto import gain, hypervolume, pareto_front, retention
+from kdharness.harness.store import Store
+from support.scored_store import add_run, lineage
 
 LOSS = Axis("heldout", "general_loss", True)
 SCORE = Axis("shop", "score", False)
@@ -79,3 +83,15 @@ def test_plot_places_better_points_to_the_upper_right() -> None:
     assert row_good < row_bad
     assert lines[row_good].index("#2") > lines[row_bad].index("o1")
     assert "3 at the left" in lines[-1] and "2 at the right" in lines[-1]
+
+
+def test_run_stands_for_the_checkpoint_with_its_weights(paths: Paths) -> None:
+    """A run that makes an existing checkpoint again has no name of its own among the scores."""
+    with Store(paths.store) as store:
+        lineage(store)
+        add_run(store, "demo-kd")
+        store.update_run("demo-kd", checkpoint="kd")
+        found = roles(store, {"kd", "expert", "dae"}, "demo-kd", "expert")
+        assert (found.reference, found.expert) == ("kd", "expert")
+        with pytest.raises(ConfigError, match="'nothing' has no scores on these axes"):
+            roles(store, {"kd"}, "nothing", None)
