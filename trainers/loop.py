@@ -29,6 +29,7 @@ from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
+from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
@@ -44,7 +45,6 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.teachers.build import fsdp2_processes
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -267,8 +267,7 @@ def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:
     accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
     of processes when the Trainer creates its Accelerator, after this call.
     """
-    wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
+    if uses_fsdp() and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 

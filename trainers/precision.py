@@ -13,6 +13,7 @@ from torch import Tensor
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import ConfigError
+from kdharness.trainers.engines import uses_fsdp
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -42,8 +43,7 @@ def check_setup(precision: Precision, spec: TrainerSpec, environ: Mapping[str, s
         )
     if precision.stochastic:
         stochastic_optimizer(spec, 0)
-        sharded = environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if sharded and spec.optimizer == "adamw_8bit":
+        if uses_fsdp(environ) and spec.optimizer == "adamw_8bit":
             raise ConfigError(
                 "precision: bf16-sr with adamw_8bit cannot be sharded: torchao's 8-bit state fails",
                 where="trainer.optimizer",

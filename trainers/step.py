@@ -67,7 +67,7 @@ def attach_loss(model: Any) -> None:
             return last_states(self, kwargs["input_ids"], kwargs["attention_mask"])
         if counts:
             mask = kwargs["attention_mask"]
-            logits = _routing(self, kwargs["input_ids"], mask).router_logits
+            logits = _run(self, kwargs["input_ids"], mask, routed=True).router_logits
             found = router_counts(logits, mask, self.config.num_experts_per_tok)
             return {"assignments": found.assignments, "rows": found.rows}
         if step is None:
@@ -83,12 +83,7 @@ def step_loss(
     """Return one micro-batch's share of the step's loss: the sum over its positions / `norm`."""
     routed = router_weight(causal) > 0
     set_tape(causal, step.tape)
-    if routed:
-        outputs = _routing(causal, input_ids, attention_mask)
-    else:
-        outputs = causal.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        )
+    outputs = _run(causal, input_ids, attention_mask, routed=routed)
     hidden, mask = outputs.last_hidden_state, step.mask
     loss = hidden.new_zeros((), dtype=torch.float32)
     kl, ce = loss.clone(), loss.clone()
@@ -125,13 +120,11 @@ def step_loss(
     return ModelOutput(loss=loss)
 
 
-def _routing(causal: Any, input_ids: Tensor, attention_mask: Tensor) -> Any:
-    """Return a mixture's last hidden states and the logits of its routers."""
+def _run(causal: Any, input_ids: Tensor, attention_mask: Tensor, *, routed: bool) -> Any:
+    """Return the backbone's outputs, with the logits of a mixture's routers if `routed`."""
+    more = {"output_router_logits": True} if routed else {}
     return causal.base_model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        use_cache=False,
-        output_router_logits=True,
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more
     )
 
 

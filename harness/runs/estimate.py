@@ -21,6 +21,7 @@ from kdharness.harness.runs.memory import (
     lora_parameters,
     optimizer_bytes,
     plan_memory,
+    teacher_bytes,
     teacher_spec,
 )
 from kdharness.harness.util.untrusted import read_json_object
@@ -243,7 +244,7 @@ def estimate(
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
         shard = processes if engine == "fsdp2" else 1
-        memory["teacher reference"] = student.total * (4.0 if on_cpu else 2.0) / shard
+        memory["teacher reference"] = teacher_bytes(None, student, on_cpu) / shard
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
         student,

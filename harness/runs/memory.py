@@ -215,7 +215,7 @@ def plan_memory(
         # Packed weights cannot be sharded.
         teacher = teacher_spec(config, role)
         split = 1 if teacher is not None and teacher.quantization else shard
-        parts[f"teacher {role}"] = _teacher_bytes(teacher, size, on_cpu) / split
+        parts[f"teacher {role}"] = teacher_bytes(teacher, size, on_cpu) / split
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
@@ -250,10 +250,15 @@ def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> Teacher
     return spec
 
 
-def _teacher_bytes(spec: TeacherSpec | None, size: Size, on_cpu: bool) -> float:
-    """Return the bytes of a teacher's weights."""
+def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
+    """Return the bytes of one of a teacher's numbers, of its weights as of its activations."""
     dtype = spec.dtype if spec is not None else "auto"
-    unit = BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
+    return BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
+
+
+def teacher_bytes(spec: TeacherSpec | None, size: Size, on_cpu: bool) -> float:
+    """Return the bytes of a teacher's weights; without a spec, of the student before training."""
+    unit = _teacher_unit(spec, on_cpu)
     if spec is not None and spec.quantization:
         replaced = size.quantizable * QUANTIZED[spec.quantization.method]
         return replaced + (size.total - size.quantizable) * unit
@@ -275,9 +280,7 @@ def _attention_bytes(
         return {}
     layers = min(spec.attention_layers or student.layers, student.layers)
     teacher = teachers["teacher"]
-    unit = BYTES["float32" if on_cpu else "bfloat16"]
-    if config.teacher.dtype != "auto":
-        unit = BYTES[config.teacher.dtype]
+    unit = _teacher_unit(config.teacher, on_cpu)
     kept = float(unit * (teacher.queries + teacher.keys) * layers)
     if precision.autocast and not config.student.lora:
         # The student's are fp32 where they are recorded, and copied to bf16 for attention.

@@ -1,4 +1,4 @@
-"""Distributions in k tokens per position: how they are made, and what a sampled tail stands for.
+"""Distributions in k tokens per position: how they are made, and how a sampled tail is read.
 
 Shapes: n labelled positions, V vocabulary, k tokens.
 """

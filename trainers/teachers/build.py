@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.engines import fsdp2_processes
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.teachers.online import check_tokenizers
@@ -60,12 +60,6 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
                 created=time.time(),
             )
         )
-
-
-def fsdp2_processes(world: int) -> int:
-    """Return how many processes will shard the models with FSDP2; 1 under every other engine."""
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return world if fsdp and os.environ.get("FSDP_VERSION") == "2" else 1
 
 
 def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False) -> Any:

@@ -100,7 +100,7 @@ def test_missing_base_error_names_the_base_and_the_adapter_config(
 
 
 def test_adapter_with_mismatched_shapes_is_reported(adapter: Path, tmp_path: Path) -> None:
-    """The first line of peft's error names no tensor; later lines do."""
+    """The first line of peft's error does not name a tensor; later lines do."""
     paths = Paths(tmp_path / "home")
     bigger = tmp_path / "bigger"
     make_llama(bigger, seed=1, tie_word_embeddings=True, hidden_size=64)
