@@ -150,7 +150,7 @@ TOOLS = Table(
         "app": "kdharness.tui.app:run_app",
         "describe_data": "kdharness.trainers.data.dataset:describe_data",
         "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
-        "planned_rows": "kdharness.trainers.preflight:planned_rows",
+        "planned_rows": "kdharness.trainers.tools.plan:planned_rows",
         "preflight": "kdharness.trainers.preflight:preflight",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
         "build_caches": "kdharness.trainers.tools.build_cache:build_caches",

@@ -50,7 +50,7 @@ from kdharness.judges.benchmarks.heldout import Heldout
 from kdharness.judges.benchmarks.mt_bench import MTBench
 from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
 from kdharness.trainers.data.dataset import TrainRow
-from kdharness.trainers.teachers.cached import row_key
+from kdharness.trainers.teachers.cache_store import row_key
 from support.benchmark_files import write_assets
 
 Call = Callable[..., tuple[int, str, str]]
@@ -102,6 +102,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "data": DATA,
     },
     "dae": {"method": "dae", "student": "s", "expert": "e", "data": DATA},
+    "cached": {
+        "method": "kd",
+        "teacher": {"model": "t", "cache": {"k": 8, "tail": "bucket"}},
+        "student": "s",
+        "data": DATA,
+        "trainer": {"attention_weight": 0},
+    },
     "lora": {
         "method": "sft",
         "student": {"model": "s", "lora": {"r": 8}},

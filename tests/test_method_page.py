@@ -75,7 +75,7 @@ def test_uniform_layer_map_matches_the_formula(students: int, teachers: int) -> 
 
 
 def test_documented_bytes_per_cached_position_match_the_code() -> None:
-    from kdharness.trainers.teachers.cached import BYTES_PER_POSITION, BYTES_PER_TOKEN
+    from kdharness.harness.config.models import BYTES_PER_POSITION, BYTES_PER_TOKEN
 
     assert f"({BYTES_PER_TOKEN}k + {BYTES_PER_POSITION} bytes)" in PAGE
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.step import Objective
+from kdharness.trainers.teachers.cached import CachedTeacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 
 if TYPE_CHECKING:
@@ -107,15 +108,21 @@ def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
 
 
 def training_flops(setting: TrainContext, method: Objective) -> float:
-    """Return the FLOPs of a whole training run over all processes; a cached teacher costs none.
+    """Return the FLOPs of a whole training run over all processes.
 
-    Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind.
+    Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind. A
+    cached teacher costs none; cached hidden states cost the teacher's head.
     """
     student = shape_of(setting.student)
     shapes = {
         setting.kinds[number]: shape_of(teacher.model)
         for number, teacher in method.teachers.items()
         if isinstance(teacher, (OnlineTeacher, AdapterTeacher))
+    }
+    heads = {
+        setting.kinds[number]: teacher.head_shape
+        for number, teacher in method.teachers.items()
+        if isinstance(teacher, CachedTeacher) and teacher.head_shape
     }
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
     shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
@@ -140,6 +147,9 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
                     width=max(map(len, routed)),
                     labelled=sum(row.labelled for row in routed),
                 )
+        for kind, (vocab, hidden) in heads.items():
+            taught = rows if len(method.teachers) == 1 else [r for r in rows if r.kind == kind]
+            total += 2.0 * vocab * hidden * sum(row.labelled for row in taught)
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)

@@ -14,13 +14,12 @@ from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
-from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
+from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import (
     Dataset,
     config_tokenizer,
@@ -141,28 +140,3 @@ def hold(
     pairs = ((row.where, row.input_ids) for row in rows.rows)
     longest = refuse_beyond(pairs, limits, tokenizer, name, max_length=data.max_length)
     return long_rows(longest, limits, name)
-
-
-def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, Any]:
-    """Return steps, tokens, labelled tokens, padding share and longest row of a training config.
-
-    The data is read, tokenized and checked against the models' shapes; no weights are loaded.
-
-    Raises:
-        ConfigError: a config without training data.
-        DataError: a token or a length that a model does not support.
-    """
-    if not trains_on_data(config):
-        raise ConfigError(f"a {config.method} config has no training data")
-    data = config.data
-    tokenizer = config_tokenizer(config, data, paths)
-    rows = encode_sources(data.train, tokenizer, data.max_length)
-    check_rows(config, rows, tokenizer, paths)
-    plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
-    return {
-        "steps": plan.steps,
-        "tokens": plan.tokens,
-        "labelled": plan.labelled,
-        "padding_share": plan.padding_share,
-        "width": max(len(row) for row in rows.rows),
-    }

@@ -78,7 +78,7 @@ HELP: dict[str, str] = {
     "plan": "Estimate memory, FLOPs, time and disk before a run",
     "merge-adapter": "Merge a LoRA adapter into its base model",
     "selfcheck": "Check the fused losses against the plain formula",
-    "cache": "Cache teacher distributions on disk",
+    "cache": "Cache teacher outputs on disk",
     "import": "Import answers and judgments from FastChat or alpaca_eval",
     "export": "Export results in other tools' formats",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",

@@ -57,7 +57,7 @@ def backup_command(paths: Paths, file: str) -> None:
 
 
 @store_group.command("prune")
-@click.option("--cache", is_flag=True, help="Also remove cached teacher distributions.")
+@click.option("--cache", is_flag=True, help="Also remove teacher caches.")
 @click.option("--keep-steps", is_flag=True, help="Keep step checkpoints of finished runs.")
 @click.option("--yes", is_flag=True, help="Remove the files; without it, only list them.")
 @format_option

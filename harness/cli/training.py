@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def cache_group() -> None:
-    """Cache teacher distributions on disk."""
+    """Cache teacher outputs on disk."""
 
 
 @cache_group.command("build")

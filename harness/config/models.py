@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from kdharness.harness.config.base import ADDED, Settings
+from kdharness.harness.config.precision import BYTES
 from kdharness.harness.util.redact import holds_secret
 
 
@@ -16,11 +18,31 @@ class QuantizationSpec(Settings):
     method: Literal["bnb-4bit", "bnb-8bit"] = Field("bnb-4bit", title="Method")
 
 
-class CacheSpec(Settings):
-    """Cache a teacher's distributions on disk, so that later epochs and runs need no teacher."""
+BYTES_PER_TOKEN = 8
+"""Of a cached distribution: an id (int32) and a log-weight (float32)."""
+BYTES_PER_POSITION = 4
+"""Of a cached distribution: its entropy (float32); NaN where the tail is a bucket."""
 
+
+class CacheSpec(Settings):
+    """Cache a teacher's outputs on disk, so that later epochs and runs need no teacher."""
+
+    kind: Literal["top-k", "hidden"] = Field(
+        "top-k",
+        title="Kind",
+        description=(
+            "top-k: the likeliest tokens of each position, at one temperature. hidden: the last "
+            "hidden state and, once, the output head: the whole distribution, for any divergence "
+            "and temperature."
+        ),
+        json_schema_extra=ADDED,
+    )
     k: int = Field(
-        64, ge=2, le=4096, title="Tokens kept", description=("Tokens stored per position.")
+        64,
+        ge=2,
+        le=4096,
+        title="Tokens kept",
+        description=("Tokens stored per position. For top-k only."),
     )
     tail: Literal["sampled", "bucket"] = Field(
         "sampled",
@@ -28,9 +50,52 @@ class CacheSpec(Settings):
         description=(
             "sampled: half of the k tokens are sampled from outside the top, which keeps loss and "
             "gradient unbiased (forward_kl only). bucket: the remaining probability mass goes into "
-            "one bucket, for any divergence; underestimates the loss by a few percent."
+            "one bucket, for any divergence; underestimates the loss by a few percent. For top-k "
+            "only."
         ),
     )
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        title="Precision",
+        description=(
+            "How hidden states are stored: 2 bytes per number, or 4 for a teacher that computes in "
+            "fp32 and must not be rounded. For hidden only."
+        ),
+        json_schema_extra=ADDED,
+    )
+
+    @property
+    def sampled(self) -> int:
+        """How many of the k tokens are sampled from the tail."""
+        return self.k // 2 if self.kind == "top-k" and self.tail == "sampled" else 0
+
+    def position_bytes(self, width: int) -> int:
+        """Return the bytes per labelled position, for a teacher of this hidden size."""
+        if self.kind == "hidden":
+            return width * BYTES[self.dtype]
+        return self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
+
+    @model_validator(mode="after")
+    def _fields_of_the_kind(self) -> Self:
+        foreign = sorted(self.model_fields_set & _FOREIGN[self.kind])
+        if foreign:
+            only = "hidden" if self.kind == "top-k" else "top-k"
+            raise ValueError(
+                f"{' and '.join(foreign)} cannot be set with kind: {self.kind}, only with kind: "
+                f"{only}: remove {'it' if len(foreign) == 1 else 'them'}, or change the kind"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_foreign_fields(
+        self, values: Callable[[CacheSpec], dict[str, object]]
+    ) -> dict[str, object]:
+        """Leave out the other kind's fields, which would be refused when read back."""
+        return {n: value for n, value in values(self).items() if n not in _FOREIGN[self.kind]}
+
+
+_FOREIGN = {"top-k": frozenset({"dtype"}), "hidden": frozenset({"k", "tail"})}
+"""Kind of cache -> fields of the other kind."""
 
 
 class ModelSpec(Settings):
@@ -65,7 +130,8 @@ class TeacherSpec(ModelSpec):
         None,
         title="Cache",
         description=(
-            "Store top-k distributions once and train from them. Does not support attention loss."
+            "Store distributions or hidden states once and train from them. Does not support "
+            "attention loss."
         ),
     )
     served: str | None = Field(
@@ -84,6 +150,11 @@ class TeacherSpec(ModelSpec):
         if not self.served.startswith(("http://", "https://")) or holds_secret(self.served):
             raise ValueError(
                 "served must be an http(s) URL without a key in it (set OPENAI_API_KEY instead)"
+            )
+        if self.cache is not None and self.cache.kind == "hidden":
+            raise ValueError(
+                "a server returns log-probabilities, not hidden states: remove served, or set "
+                "cache: {k: 20, tail: bucket}"
             )
         if self.cache is None or self.cache.tail != "bucket":
             raise ValueError(

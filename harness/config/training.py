@@ -38,11 +38,11 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
                 "a served teacher's probabilities are at temperature 1: set trainer.temperature "
                 "to 1"
             )
-        sampled = teacher is not None and teacher.cache and teacher.cache.tail == "sampled"
+        sampled = teacher is not None and teacher.cache and teacher.cache.sampled
         if sampled and trainer.divergence != "forward_kl":
             raise ValueError(
                 f"a sampled cache supports forward_kl only, not {trainer.divergence}: "
-                "set cache.tail to bucket"
+                "set cache.tail to bucket, or cache.kind to hidden"
             )
 
 
@@ -277,8 +277,9 @@ class KDConfig(RunConfig):
     @model_validator(mode="after")
     def _cache_has_no_attention(self) -> Self:
         if self.teacher.cache and self.trainer.attention_weight > 0:
+            stored = "hidden states" if self.teacher.cache.kind == "hidden" else "distributions"
             raise ValueError(
-                "teacher.cache stores distributions, not attention: "
+                f"teacher.cache stores {stored}, not attention: "
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)

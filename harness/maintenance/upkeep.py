@@ -177,7 +177,7 @@ def prunable(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[P
     Args:
         paths: the home.
         steps: step checkpoints of finished runs (their final weights are kept).
-        cache: teachers' distributions too; they are recomputed when needed.
+        cache: teacher caches too; they are recomputed when needed.
     """
     found = []
     with Store(paths.store) as store:

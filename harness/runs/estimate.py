@@ -6,7 +6,8 @@ memory of a process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from kdharness.harness.runs.memory import (
     optimizer_bytes,
     plan_memory,
     teacher_bytes,
+)
+from kdharness.harness.runs.teachers import (
+    CachedRows,
+    planned_caches,
+    teacher_kinds,
+    teacher_sources,
     teacher_spec,
 )
 from kdharness.harness.util.untrusted import read_json_object
@@ -29,7 +36,10 @@ from kdharness.harness.util.untrusted import read_json_object
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Resources of a run: memory in bytes per process, FLOPs and seconds in total."""
+    """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
+
+    `disk` is what the run adds; `caches` has the size of each teacher's cache once it is complete.
+    """
 
     parameters: dict[str, int]
     trained: int
@@ -41,6 +51,7 @@ class ResourceEstimate:
     flops: float
     seconds: float | None
     disk: float
+    caches: dict[str, float] = field(default_factory=dict)
 
     @property
     def peak(self) -> float:
@@ -70,6 +81,10 @@ class ResourceEstimate:
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},
             {"figure": "time", "value": self.seconds and round(self.seconds, 1), "unit": "s"},
             {"figure": "disk", "value": round(self.disk / 2**30, 4), "unit": "GiB"},
+        ]
+        rows += [
+            {"figure": f"cache of {role}", "value": round(size / 2**30, 4), "unit": "GiB"}
+            for role, size in self.caches.items()
         ]
         return rows
 
@@ -173,20 +188,6 @@ def step_flops(
     return total
 
 
-def teacher_sources(config: AnyConfig) -> dict[str, str]:
-    """Map each role to its frozen model, for models that training loads in addition."""
-    if isinstance(config, KDConfig):
-        return {} if config.teacher.cache else {"teacher": config.teacher.model}
-    if not isinstance(config, DAEConfig):
-        return {}
-    specs = {name: spec for name, spec in config.experts.items() if not spec.cache}
-    if config.expert and not config.expert.cache:
-        specs["expert"] = config.expert
-    if config.reference and not config.reference.cache:
-        specs["reference"] = config.reference
-    return {role: spec.model for role, spec in specs.items()}
-
-
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
     """Return the (model, number of kept layers or None) that determine the student's size."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
@@ -216,7 +217,8 @@ def estimate(
     """Estimate the resources of a training run.
 
     Args:
-        rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width.
+        rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width,
+            and positions of cached teachers.
         engine: single, ddp or fsdp2.
         processes: number of GPUs (or CPU processes).
         tflops: sustained TFLOP/s of one of them; without it the time is unknown.
@@ -225,7 +227,15 @@ def estimate(
         raise ConfigError(f"plan does not support {config.method} configs")
     spec = config.trainer
     student = model_size(*_with_paths(student_source(config), paths))
-    teachers = {role: model_size(s, paths) for role, s in teacher_sources(config).items()}
+    cached: Mapping[str | None, CachedRows] = rows.get("cached", {})
+    sources = teacher_sources(config, cached)
+    teachers = {role: model_size(s, paths) for role, s in sources.items()}
+    heads = {
+        role: teachers.get(role) or model_size(known.model, paths)
+        for role, (_, known) in teacher_kinds(config).items()
+        if known.cache and known.cache.kind == "hidden"
+    }
+    caches = planned_caches(config, cached, {role: size.hidden for role, size in heads.items()})
     on_cpu = not _on_bf16_gpu(spec.device)
     memory, trained = plan_memory(
         config,
@@ -235,12 +245,15 @@ def estimate(
         engine=engine,
         processes=processes,
         on_cpu=on_cpu,
+        heads=heads,
     )
-    for role, source in teacher_sources(config).items():
+    running = {role: size for role, size in teachers.items() if role not in caches}
+    for role in running:
+        source = sources[role]
         shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
         if shared is not None:
             memory[f"teacher {role}"] = shared
-    biggest = max(teachers.values(), key=lambda size: size.total, default=None)
+    biggest = max(running.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
         shard = processes if engine == "fsdp2" else 1
@@ -255,7 +268,14 @@ def estimate(
         lora=config.student.lora is not None,
         checkpointing=spec.gradient_checkpointing,
     )
+    flops += sum(2.0 * s.vocab * s.hidden * caches[role].taught for role, s in heads.items())
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
+    stored = {name: float(cache.size) for name, cache in caches.items()}
+    added = sum(cache.missing for cache in caches.values())
+    for role in heads:
+        head = memory[f"head of teacher {role}"]
+        stored[role] += head
+        added += round(head) if role in sources else 0
     final = (trained if config.student.lora else student.total) * BYTES[precision.trained]
     saved = spec.keep if spec.save_every else 1
     return ResourceEstimate(
@@ -268,7 +288,8 @@ def estimate(
         memory=memory,
         flops=flops,
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
-        disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)),
+        disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
+        caches=stored,
     )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from kdharness.harness.config.models import LoraSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
 from kdharness.harness.config.training import DAEConfig, DistillSpec, KDConfig, SFTConfig
+from kdharness.harness.runs.teachers import teacher_spec
 
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
 STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.05 * 4, "sgd": 0.0}
@@ -166,6 +168,7 @@ def plan_memory(
     engine: str,
     processes: int,
     on_cpu: bool,
+    heads: Mapping[str, Size] = MappingProxyType({}),
 ) -> tuple[dict[str, float], int]:
     """Return (bytes per part for one process, number of trained parameters).
 
@@ -173,6 +176,8 @@ def plan_memory(
         config: a training config.
         student: the student's dimensions.
         teachers: role -> dimensions of the models loaded in addition.
+        heads: role -> dimensions of the teachers whose hidden states are cached: training loads
+            their heads, and nothing shards them.
         width: positions of the widest micro-batch's rows, padding included.
         engine: single, ddp or fsdp2.
         processes: number of processes.
@@ -184,7 +189,7 @@ def plan_memory(
     unit = BYTES[precision.trained]
     shard = processes if engine == "fsdp2" else 1
     tokens = spec.tokens_per_batch or spec.batch_size * width
-    head = head_bytes(config, student, teachers, precision, on_cpu=on_cpu)
+    head = head_bytes(config, student, {**teachers, **heads}, precision, on_cpu=on_cpu)
     # Autocast's copies of weights live until the backward pass.
     copies = 2.0 * (trained if lora else student.linear) if precision.autocast else 0.0
     if shard > 1:
@@ -207,14 +212,19 @@ def plan_memory(
         parts["weights"] += trained * unit / shard
     if copies:
         parts["bf16 copies"] = copies
+    for role, size in heads.items():
+        teacher = teacher_spec(config, role)
+        unit_of_head = _teacher_unit(teacher, on_cpu)
+        parts[f"head of teacher {role}"] = float(size.vocab * size.hidden * unit_of_head)
     parts["logits"] = head
     if not lora:
         # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += float(unit * student.vocab * student.hidden)
     for role, size in teachers.items():
-        # Packed weights cannot be sharded.
+        # Packed weights cannot be sharded, and a teacher that fills a cache is not.
         teacher = teacher_spec(config, role)
-        split = 1 if teacher is not None and teacher.quantization else shard
+        whole = teacher is not None and (teacher.quantization or teacher.cache)
+        split = 1 if whole else shard
         parts[f"teacher {role}"] = teacher_bytes(teacher, size, on_cpu) / split
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
@@ -240,14 +250,6 @@ def head_bytes(
         # A CPU multiplies bf16 into fp32 through copies.
         total += 4.0 * weights
     return total
-
-
-def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> TeacherSpec | None:
-    """Return the config's teacher in a role; None for the student before training."""
-    if isinstance(config, DAEConfig) and role in config.experts:
-        return config.experts[role]
-    spec: TeacherSpec | None = getattr(config, role, None)
-    return spec
 
 
 def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:

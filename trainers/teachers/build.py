@@ -116,9 +116,12 @@ def shared_vocab(setting: TrainContext, teacher: str) -> int:
     Raises:
         ModelError: their tokenizers differ.
     """
-    tokenizer = load_tokenizer(teacher, setting.job.paths)
-    shared = check_tokenizers(setting.tokenizer, tokenizer, setting.start.name, teacher)
-    config = load_config_of(teacher, setting.job.paths)
-    theirs = config.get_text_config().vocab_size
     ours = causal_model(setting.student).config.get_text_config().vocab_size
-    return 0 if ours == theirs else min(ours, theirs, shared)
+    return shared_ids(setting.tokenizer, setting.start.name, ours, teacher, setting.job.paths)
+
+
+def shared_ids(tokenizer: Any, student: str, width: int, teacher: str, paths: Paths) -> int:
+    """Do the same as `shared_vocab`, from a student's tokenizer, name and vocabulary size."""
+    shared = check_tokenizers(tokenizer, load_tokenizer(teacher, paths), student, teacher)
+    theirs = load_config_of(teacher, paths).get_text_config().vocab_size
+    return 0 if width == theirs else min(width, theirs, shared)

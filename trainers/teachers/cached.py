@@ -1,212 +1,77 @@
-"""A teacher's distributions on disk: top-k tokens with log-probabilities and a tail bucket.
-
-Content-addressed: the folder's name is the hash of what the values depend on (teacher and its
-precision, tokenizer, temperature, k, shared vocabulary), and a row is keyed by its tokens and
-labelled positions. Later epochs, seeds and sweeps then run no teacher. A folder whose note does not
-match is refused.
-
-Each process appends to its own data file; an index entry is written after its data, so that a
-process killed at any point leaves only complete entries.
-"""
+"""A teacher whose targets come from a cache; later epochs, seeds and sweeps run no teacher."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DistillSpec
-from kdharness.harness.errors import DataError
-from kdharness.harness.models.lm_head import head_of
-from kdharness.harness.types import IGNORE_INDEX, digest
-from kdharness.harness.util.atomic import atomic_write_text
-from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
+from kdharness.harness.models.lm_head import Head
+from kdharness.harness.models.loading import meta_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import digest
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.top_k import TopK, share_tail, top_k
+from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.teachers.build import load_frozen
-from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
+from kdharness.trainers.teachers.cache_hidden import HiddenCache
+from kdharness.trainers.teachers.cache_store import row_key
+from kdharness.trainers.teachers.cache_top_k import TopKCache
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
     from kdharness.trainers.context import TrainContext
 
-BYTES_PER_TOKEN = 8
-"""An id (int32) and a log-weight (float32)."""
-BYTES_PER_POSITION = 4
-"""The entropy of the whole distribution (float32); NaN where the tail is a bucket."""
-
-
-def row_key(row: TrainRow) -> str:
-    """Return the key of a cached row: a hash of its tokens and labelled positions."""
-    return digest(row.input_ids, [label != IGNORE_INDEX for label in row.labels])
-
-
-def cache_bytes(rows: Sequence[TrainRow], k: int) -> int:
-    """Return the size of the cached distributions of some rows, in bytes."""
-    return sum(row.labelled for row in rows) * (k * BYTES_PER_TOKEN + BYTES_PER_POSITION)
-
-
-class TeacherCache:
-    """One folder of cached distributions."""
-
-    def __init__(self, folder: Path, note: Mapping[str, Any], rank: int = 0) -> None:
-        """Open or create a cache.
-
-        Raises:
-            DataError: the folder was built with other settings; the message says which differ.
-        """
-        self.folder, self.k, self.rank = folder, int(note["k"]), rank
-        self.has_draws = "draws" in note
-        self.vocab = int(note.get("vocab") or 1 << 31)
-        self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "note.json"
-        if path.exists():
-            stored = read_json_object(path, "the note of this teacher cache", DataError)
-            differs = [
-                f"{name} is {stored.get(name)!r} in the cache and {value!r} here"
-                for name, value in note.items()
-                if stored.get(name) != value
-            ]
-            if differs:
-                raise DataError(
-                    f"this teacher cache was built with other settings: {'; '.join(differs)}",
-                    where=str(folder),
-                    hint="delete the folder to rebuild it",
-                )
-        else:
-            atomic_write_text(path, json.dumps(dict(note), indent=1))
-        self.index: dict[str, tuple[str, int, int]] = {}
-        for file in sorted(folder.glob("index-*.jsonl")):
-            self._read_index(file)
-
-    def _read_index(self, file: Path) -> None:
-        data = f"data-{file.stem.removeprefix('index-')}.bin"
-        size = (self.folder / data).stat().st_size if (self.folder / data).exists() else 0
-        for _, line in read_lines(file, DataError):
-            try:
-                key, offset, count = parse_json(line)
-                whole = isinstance(key, str) and type(offset) is type(count) is int
-            except (ValueError, TypeError):
-                continue  # the last line of a process that was killed
-            if whole and offset >= 0 and 0 <= count <= (size - offset) // self.position_bytes:
-                self.index[key] = (data, offset, count)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.index
-
-    def add(self, keys: Sequence[str], sizes: Sequence[int], found: TopK) -> None:
-        """Append the distributions of some rows, in order."""
-        name = f"data-{self.rank}.bin"
-        ids = found.ids.to("cpu", torch.int32).numpy()
-        logp = found.logp.to("cpu", torch.float32).numpy()
-        entropy = (
-            np.full(len(ids), np.nan, np.float32)
-            if found.entropy is None
-            else found.entropy.to("cpu", torch.float32).numpy()
-        )
-        start = 0
-        lines = []
-        with (self.folder / name).open("ab") as stream:
-            for key, size in zip(keys, sizes, strict=True):
-                offset = stream.tell()
-                stream.write(np.ascontiguousarray(ids[start : start + size]).tobytes())
-                stream.write(np.ascontiguousarray(logp[start : start + size]).tobytes())
-                stream.write(np.ascontiguousarray(entropy[start : start + size]).tobytes())
-                lines.append(json.dumps([key, offset, size]))
-                self.index[key] = (name, offset, size)
-                start += size
-            # An index entry without its data would train a student on zeros.
-            stream.flush()
-            os.fsync(stream.fileno())
-        with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
-            stream_index.write("\n".join(lines) + "\n")
-
-    def get(self, key: str) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return (ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
-        name, offset, count = self.index[key]
-        with (self.folder / name).open("rb") as stream:
-            stream.seek(offset)
-            cells = count * self.k
-            raw = stream.read(count * self.position_bytes)
-        ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
-        logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
-        entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
-        if cells and (ids.min() < 0 or ids.max() >= self.vocab or not (logp < 1).all()):
-            raise self._damaged(f"invalid distributions in {name} at offset {offset}")
-        return ids, logp, entropy
-
-    def _damaged(self, what: str) -> DataError:
-        return DataError(
-            f"this teacher cache is damaged: {what}",
-            where=str(self.folder),
-            hint="delete the folder to rebuild it",
-        )
-
 
 class CachedTeacher:
-    """A teacher that runs only for rows whose distributions are not cached yet."""
+    """A teacher that runs only for rows that are not cached yet."""
 
     def __init__(
         self,
-        cache: TeacherCache,
+        cache: TopKCache | HiddenCache,
         data: Dataset,
         load: Callable[[], OnlineTeacher],
-        temperature: float,
-        vocab: int,
-        chunk: int = 128,
-        sampled: int = 0,
         served: ServedTeacher | None = None,
+        head_shape: tuple[int, int] | None = None,
     ) -> None:
         """Create a cached teacher.
 
-        `load` creates the OnlineTeacher when a row is missing; it may never be called. `served` is
-        queried instead if the teacher runs on a server. `sampled` of the k tokens are drawn from
-        the tail, with the row's own seed.
+        Args:
+            cache: what is stored, and where new rows go.
+            data: the rows.
+            load: creates the teacher when a row is missing; it may never be called.
+            served: queried instead, if the teacher runs on a server.
+            head_shape: tokens and width of the head that the loss applies to cached states.
         """
-        self.sampled, self.served = sampled, served
         self.cache, self.data, self.load = cache, data, load
-        self.temperature, self.vocab, self.chunk = temperature, vocab, chunk
+        self.served, self.head_shape = served, head_shape
         self.keys: dict[int, str] = {}
         self.online: OnlineTeacher | None = None
 
     def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
-    ) -> TopK:
-        """Return cached distributions at labelled positions; run and store missing rows first."""
-        indices = batch["index"][rows].tolist()
-        keys = [self.key(index) for index in indices]
+    ) -> TopK | tuple[Head, Tensor]:
+        """Return cached targets at labelled positions; run and store missing rows first."""
+        keys = [self.key(index) for index in batch["index"][rows].tolist()]
+        if any(key not in self.cache for key in keys):
+            self.cache.refresh()  # another process may have stored it
         missing = [key not in self.cache for key in keys]
         if any(missing):
             chosen = rows.clone()
             chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
             self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
-        parts = [self.cache.get(key) for key in keys]
-        for key, part, size in zip(keys, parts, mask[rows].sum(-1).tolist(), strict=True):
-            if len(part[0]) != size:
-                raise self.cache._damaged(
-                    f"row {key} has {len(part[0])} positions instead of {size}"
-                )
-        ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
-        logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
-        entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))
-        return TopK(
-            ids.to(mask.device),
-            logp.to(mask.device),
-            entropy.to(mask.device) if self.sampled else None,
-            self.sampled if self.cache.has_draws else 0,
-        )
+        self.cache.hold_sizes(keys, mask[rows].sum(-1).tolist())
+        return self.cache.targets(keys, mask.device)
 
     def key(self, index: int) -> str:
         """Return the cache's key of a row of the data, hashed once."""
@@ -217,33 +82,95 @@ class CachedTeacher:
     def _fill(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
     ) -> None:
-        if self.served is not None:
-            targets = self.served.distributions(batch, rows, mask)
-            for key, size, target in zip(keys, mask[rows].sum(-1).tolist(), targets, strict=True):
-                self.cache.add([key], [size], target)
+        if self.served is not None and isinstance(self.cache, TopKCache):
+            self.cache.put(keys, self.served.distributions(batch, rows, mask))
             return
         if self.online is None:
             self.online = self.load()
+        head, hidden = self.online.targets_for(batch, rows, mask, None)
+        self.cache.add(keys, mask[rows].sum(-1).tolist(), head, hidden)
 
-        hidden = hidden_states(self.online.model, batch, rows, mask)
-        sizes = mask[rows].sum(-1).tolist()
-        head = head_of(self.online.model, self.vocab)
-        for key, size, states in zip(keys, sizes, hidden.split(sizes), strict=True):
-            # The row's own seed: the draw depends on neither batch nor order.
-            generator = torch.Generator(states.device).manual_seed(int(key[:12], 16))
-            target = top_k(
-                head,
-                states,
-                self.cache.k,
-                self.temperature,
-                self.chunk,
-                self.vocab,
-                self.sampled,
-                generator,
-            )
-            if self.sampled and not self.cache.has_draws:
-                target = share_tail(target)
-            self.cache.add([key], [size], target)
+
+# ---------------------------------------------------------------- which cache
+
+
+@dataclass(frozen=True)
+class CacheAddress:
+    """A cache's folder, the note in it, and the vocabulary that student and teacher share."""
+
+    folder: Path
+    note: dict[str, object]
+    vocab: int = 0
+
+    def open(self, rank: int = 0, chunk: int = 128) -> TopKCache | HiddenCache:
+        """Open or create it.
+
+        Raises:
+            DataError: damaged, or built with other settings.
+        """
+        if self.note.get("kind") == "hidden":
+            return HiddenCache(self.folder, self.note, rank, self.vocab)
+        return TopKCache(self.folder, self.note, rank, chunk)
+
+
+def cache_address(
+    spec: TeacherSpec,
+    trainer: DistillSpec,
+    paths: Paths,
+    *,
+    teacher: str,
+    tokenizer: PreTrainedTokenizerBase,
+    vocab: int,
+) -> CacheAddress:
+    """Return where a teacher's cache is: the folder's name is the hash of its note.
+
+    Args:
+        spec: the config's teacher, with a cache.
+        trainer: the training's settings.
+        paths: the home.
+        teacher: the identity of its weights.
+        tokenizer: the student's.
+        vocab: the ids that student and teacher share; 0 if their heads have the same width.
+    """
+    assert spec.cache is not None
+    hidden = spec.cache.kind == "hidden"
+    note: dict[str, object] = {
+        "teacher": teacher,
+        "tokenizer": digest(sorted(tokenizer.get_vocab().items())),
+    }
+    if hidden:
+        # States and head depend on neither temperature nor student.
+        note |= {"kind": "hidden", "stored": spec.cache.dtype}
+    else:
+        note |= {
+            "temperature": trainer.temperature,
+            "k": spec.cache.k,
+            "tail": spec.cache.tail,
+            "vocab": vocab,
+        }
+    # Not at their defaults, so that caches of older versions are still found.
+    if spec.dtype != "auto":
+        note["dtype"] = spec.dtype
+    if spec.quantization:
+        note["quantization"] = spec.quantization.method
+    folder = paths.cache / digest(note)
+    if spec.cache.sampled and not folder.exists():
+        # Caches of older versions have no probabilities of the sampled tokens; they are still read.
+        note["draws"] = "probability within the tail"
+        folder = paths.cache / digest(note)
+    return CacheAddress(folder, note, vocab)
+
+
+def head_shape_of(spec: TeacherSpec, paths: Paths) -> tuple[int, int]:
+    """Return tokens and width of a teacher's output head, from its config alone."""
+    model = meta_model(spec.model, paths, trust_remote_code=spec.trust_remote_code)
+    tokens, width = model.get_output_embeddings().weight.shape
+    return int(tokens), int(width)
+
+
+def taught_rows(rows: Sequence[TrainRow], kind: str | None) -> list[int]:
+    """Return the rows that follow the teacher of a kind; None stands for all rows."""
+    return [index for index, row in enumerate(rows) if kind is None or row.kind == kind]
 
 
 def cached_teacher(
@@ -253,47 +180,48 @@ def cached_teacher(
     vocab: int,
     kind: str | None = None,
 ) -> CachedTeacher:
-    """Return the cached teacher of a training run; log its size and how much is stored."""
-    assert spec.cache is not None
-    trainer = setting.config.trainer
-    assert isinstance(trainer, DistillSpec)
-    note = {
-        "teacher": teacher_weights,
-        "tokenizer": digest(sorted(setting.tokenizer.get_vocab().items())),
-        "temperature": trainer.temperature,
-        "k": spec.cache.k,
-        "tail": spec.cache.tail,
-        "vocab": vocab,
-    }
-    # Not at their defaults, so that caches of older versions are still found.
-    if spec.dtype != "auto":
-        note["dtype"] = spec.dtype
-    if spec.quantization:
-        note["quantization"] = spec.quantization.method
-    folder = setting.job.paths.cache / digest(note)
-    if spec.cache.tail == "sampled" and not folder.exists():
-        # Caches of older versions have no probabilities of the sampled tokens; they are still read.
-        note["draws"] = "probability within the tail"
-        folder = setting.job.paths.cache / digest(note)
-    cache = TeacherCache(folder, note, setting.job.rank)
+    """Return the cached teacher of a training run; log its size and how much is stored.
+
+    Raises:
+        DataError: the cache is damaged.
+    """
+    trainer, job = setting.config.trainer, setting.job
+    assert spec.cache is not None and isinstance(trainer, DistillSpec)
+    cache = cache_address(
+        spec,
+        trainer,
+        job.paths,
+        teacher=teacher_weights,
+        tokenizer=setting.tokenizer,
+        vocab=vocab,
+    ).open(job.rank, trainer.chunk)
+    shape, form = None, ""
+    if isinstance(cache, HiddenCache):
+        shape = cache.head_shape or head_shape_of(spec, job.paths)
+        form = f" of hidden states in {spec.cache.dtype}"
     teacher = CachedTeacher(
         cache,
         setting.train,
         lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
-        trainer.temperature,
-        vocab,
-        trainer.chunk,
-        spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
         ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
+        shape,
     )
     rows = setting.train.rows
-    taught = [index for index, row in enumerate(rows) if kind is None or row.kind == kind]
+    taught = taught_rows(rows, kind)
     stored = sum(teacher.key(index) in cache for index in taught)
-    size = cache_bytes([rows[index] for index in taught], spec.cache.k)
+    cut = sum(teacher.key(index) in cache.cut for index in taught)
+    each = spec.cache.position_bytes(shape[1] if shape else 0)
+    size = sum(rows[index].labelled for index in taught) * each
     if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
-        setting.job.reporter.say(warning, kind="warning")
-    setting.job.reporter.say(
-        f"teacher cache: {size / 1e6:.1f} MB for {len(taught)} rows, {stored} already stored, "
-        f"in {folder}"
+        job.reporter.say(warning, kind="warning")
+    job.reporter.say(
+        f"teacher cache: {size / 1e6:.1f} MB{form} for {len(taught)} rows, {stored} already "
+        f"stored, in {cache.folder}"
     )
+    if cut:
+        job.reporter.say(
+            f"the data of {cut} rows in this teacher cache is cut short, as after an incomplete "
+            "copy: they are computed again",
+            kind="warning",
+        )
     return teacher

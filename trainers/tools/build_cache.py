@@ -15,7 +15,7 @@ from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.build import parent_of, shared_vocab
-from kdharness.trainers.teachers.cached import cached_teacher
+from kdharness.trainers.teachers.cached import cached_teacher, taught_rows
 
 Progress = Callable[[int, int], None]
 
@@ -38,7 +38,8 @@ def build_caches(
     wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
     if not wanted:
         raise ConfigError(
-            "no teacher in this config uses a cache", hint="set teacher.cache: {k: 64}"
+            "no teacher in this config uses a cache",
+            hint="set teacher.cache: {k: 64} or {kind: hidden}",
         )
     setting = prepare_setting(config, paths, config.main_teacher.model, say)
     ran = 0
@@ -53,8 +54,8 @@ def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress:
     teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
     rows = [
         index
-        for index, row in enumerate(setting.train.rows)
-        if (kind is None or row.kind == kind) and teacher.key(index) not in teacher.cache
+        for index in taught_rows(setting.train.rows, kind)
+        if teacher.key(index) not in teacher.cache
     ]
     rows.sort(key=lambda index: len(setting.train.rows[index]))
     collate = Collator(setting.pad_id, setting.kinds)

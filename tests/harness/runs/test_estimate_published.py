@@ -17,7 +17,8 @@ import yaml
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.estimate import Size, model_size, plan_memory, teacher_sources
+from kdharness.harness.runs.estimate import Size, model_size, plan_memory
+from kdharness.harness.runs.teachers import teacher_sources
 
 GB = 1e9
 LLAMA: dict[str, Any] = {
