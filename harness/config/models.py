@@ -54,12 +54,13 @@ class CacheSpec(Settings):
             "only."
         ),
     )
-    dtype: Literal["bfloat16", "float32"] = Field(
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16",
         title="Precision",
         description=(
-            "How hidden states are stored: 2 bytes per number, or 4 for a teacher that computes in "
-            "fp32 and must not be rounded. For hidden only."
+            "How hidden states are stored. bfloat16 keeps all of a teacher that computes in bf16; "
+            "the states of one that computes in fp32 are rounded, in float16 an eighth as much (a "
+            "state beyond its range is refused), in float32 not at all. For hidden only."
         ),
         json_schema_extra=ADDED,
     )

@@ -22,6 +22,7 @@ from kdharness.harness.runs.status import find_run
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
+from kdharness.harness.models.validate import tensor_shapes
 from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus, RunStatus
 from kdharness.harness.util.atomic import is_sealed
@@ -120,10 +121,16 @@ def followers(soak: Soak, kills: int) -> None:
 
 def caching(soak: Soak, kills: int) -> None:
     """A teacher cache whose build was killed has the same entries, without duplicates."""
+    for number, cache in enumerate(({"k": 32}, {"kind": "hidden"})):
+        build_and_kill(soak, cache, (kills + 1 - number) // 2)
+
+
+def build_and_kill(soak: Soak, cache: dict[str, object], kills: int) -> None:
+    kind = cache.get("kind", "top-k")
     entries = []
-    for name, count in (("calm-cache", 0), ("hit-cache", kills)):
+    for name, count in ((f"calm-{kind}", 0), (f"hit-{kind}", kills)):
         home = soak.folder / name
-        teacher = {"model": str(soak.model), "cache": {"k": 32}}
+        teacher = {"model": str(soak.model), "cache": cache}
         data = {"train": {"path": "general:train", "limit": 600}, "max_length": 192}
         file = soak_config(
             soak,
@@ -154,13 +161,16 @@ def cached(home: Path) -> dict[str, bytes]:
     """Return key -> entry bytes for every complete entry of the single cache of a home."""
     (folder,) = [path for path in (home / "cache").iterdir() if path.is_dir()]
     note = json.loads((folder / "note.json").read_text())
-    position = int(note["k"]) * 8 + 4
+    if note.get("kind") == "hidden":
+        position = tensor_shapes(folder / "head.safetensors")["weight"][1] * 2
+    else:
+        position = int(note["k"]) * 8 + 4
     entries: dict[str, bytes] = {}
     for index in folder.glob("index-*.jsonl"):
         data = (folder / f"data-{index.stem.removeprefix('index-')}.bin").read_bytes()
         for line in index.read_text().splitlines():
             try:
-                key, offset, count = json.loads(line)
+                key, offset, count = json.loads(line)[:3]
             except ValueError:
                 continue
             assert offset + count * position <= len(data), "an entry points past its data"

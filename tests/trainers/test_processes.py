@@ -21,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
+from kdharness.harness.worker import work
 from kdharness.trainers.students.adapter import with_adapter
 from support.training_steps import make_model
 from support.waiting import wait_until
@@ -224,6 +225,36 @@ def test_two_processes_train_the_same_adapter(
             assert [value for _, value in store.curve("double", part)] == pytest.approx(
                 [value for _, value in store.curve("single", part)], rel=1e-3 if exact else 0.02
             )
+
+
+def test_two_processes_fill_one_cache_of_hidden_states(
+    tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """In the second epoch each finds what the other stored; the head is theirs together."""
+    values = yaml.safe_load(Path(make_config(tmp_path, tiny_teacher, "kd", 2)).read_text("utf-8"))
+    values["data"] |= {"train": [{"path": "general:train", "limit": 8}], "max_length": 96}
+    values["trainer"] |= {"attention_weight": 0, "epochs": 3, "max_steps": None}
+    for name, cache in (("single", None), ("double", {"kind": "hidden", "dtype": "float32"})):
+        file, teacher = tmp_path / f"{name}.yaml", {"model": str(tiny_teacher)}
+        values["teacher"] = {**teacher, "cache": cache} if cache else teacher
+        values["trainer"]["accumulation"] = 2 if cache else 4
+        file.write_text(yaml.safe_dump(values), "utf-8")
+        args = ["--home", str(paths.home), "train", str(file), "--name", name]
+        if not cache:
+            assert cli.run([*args, "--prepare"]) == work(paths, name, resume=False) == 0
+            continue
+        engine = tmp_path / "engine.yaml"
+        engine.write_text(yaml.safe_dump(ENGINES["fsdp2"]), "utf-8")
+        code = cli.run([*args, "--accelerate", str(engine)])
+        assert code == 0, launch.log_tail(paths, name, 30)
+    (folder,) = paths.cache.iterdir()
+    assert {file.name for file in folder.glob("data-*")} == {"data-0.bin", "data-1.bin"}
+    lines = [file.read_text("utf-8").splitlines() for file in folder.glob("index-*.jsonl")]
+    keys = [json.loads(line)[0] for file in lines for line in file]
+    assert len(keys) == len(set(keys)) == 8
+    want, got = final_weights(paths.home, "single"), final_weights(paths.home, "double")
+    for key, value in want.items():
+        assert torch.allclose(got[key], value, rtol=1e-4, atol=2e-5), key
 
 
 LOAD = """

@@ -25,9 +25,8 @@ from kdharness.harness.util.atomic import sync_file, sync_folder
 from kdharness.trainers.teachers.cache_store import TeacherCache
 
 HEAD = "head.safetensors"
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-"""How hidden states may be stored."""
-HEAD_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+"""How hidden states, and heads, may be stored."""
 
 
 class HiddenCache(TeacherCache):
@@ -100,9 +99,11 @@ class HiddenCache(TeacherCache):
             self._store_head(head, hidden.shape[-1])
         states = hidden.to("cpu", self.dtype)
         if not bool(states.isfinite().all()):
+            beyond = bool(hidden.isfinite().all())
+            name = str(self.dtype).removeprefix("torch.")
             raise ModelError(
-                "the teacher's hidden states are not finite",
-                hint="set teacher.dtype: float32, or choose another teacher",
+                f"the teacher's hidden states are {f'beyond {name}' if beyond else 'not finite'}",
+                hint=f"set teacher.{'cache.' if beyond else ''}dtype: float32",
             )
         parts = states.contiguous().view(torch.uint8).split(list(sizes))
         self.append(
@@ -138,7 +139,7 @@ class HiddenCache(TeacherCache):
         """
         weight = head.weight.detach()
         # A quantiser packs weights into integers, or into a tensor class of its own.
-        plain = type(weight) is Tensor and weight.dtype in HEAD_DTYPES and weight.dim() == 2
+        plain = type(weight) is Tensor and weight.dtype in DTYPES.values() and weight.dim() == 2
         if not plain or weight.shape[1] != width:
             raise ModelError(
                 f"the teacher's output head ({type(weight).__name__} {list(weight.shape)} of "

@@ -199,10 +199,20 @@ def cached_teacher(
     if isinstance(cache, HiddenCache):
         shape = cache.head_shape or head_shape_of(spec, job.paths)
         form = f" of hidden states in {spec.cache.dtype}"
+
+    def load() -> OnlineTeacher:
+        model = load_frozen(spec, setting)
+        if isinstance(cache, HiddenCache) and cache.dtype.itemsize < model.dtype.itemsize:
+            job.reporter.say(
+                f"{spec.model} computes in {str(model.dtype).removeprefix('torch.')}: its hidden "
+                f"states are rounded in the cache (teacher.cache.dtype)"
+            )
+        return OnlineTeacher(model, vocab)
+
     teacher = CachedTeacher(
         cache,
         setting.train,
-        lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
+        load,
         ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
         shape,
     )

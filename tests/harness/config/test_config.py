@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ from kdharness.harness.config.files import (
     preset_names,
     preset_text,
 )
-from kdharness.harness.config.training import CONFIGS, KDConfig, config_hash
+from kdharness.harness.config.training import CONFIGS, Divergence, KDConfig, config_hash
 from kdharness.harness.errors import ConfigError
 
 KD: dict[str, Any] = {
@@ -67,6 +67,23 @@ def test_short_forms_are_expanded() -> None:
         ({"student": {"keep_layers": 2}}, "exactly one of model, from, experts_from"),
         ({"student": {"from": "teacher"}}, "keep_layers"),
         ({"teacher": {"model": "x", "cache": {}}}, "attention_weight to 0"),
+        (
+            {"teacher": {"model": "x", "cache": {"kind": "hidden"}}},
+            "stores hidden states, not attention",
+        ),
+        (
+            {"teacher": {"model": "x", "cache": {"kind": "hidden", "k": 64}}},
+            "teacher.cache: k cannot be set with kind: hidden",
+        ),
+        (
+            {"teacher": {"model": "x", "cache": {"kind": "hidden", "tail": "bucket", "k": 3}}},
+            "k and tail cannot be set with kind: hidden, only with kind: top-k: remove them",
+        ),
+        (
+            {"teacher": {"model": "x", "cache": {"dtype": "float32"}}},
+            "dtype cannot be set with kind: top-k, only with kind: hidden: remove it",
+        ),
+        ({"teacher": {"model": "x", "cache": {"kind": "states"}}}, "'top-k' or 'hidden'"),
         ({"method": "kdd"}, "one of: sft, kd, dae, merge, eval"),
         ({"name": "a b"}, "name"),
     ],
@@ -76,6 +93,27 @@ def test_validation_errors_name_the_field(changes: dict[str, Any], message: str)
         parse_config({**KD, **changes}, where="c.yaml")
     assert message in str(caught.value)
     assert "c.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [{}, {"k": 8, "tail": "bucket"}, {"kind": "hidden"}, {"kind": "hidden", "dtype": "float32"}],
+)
+def test_stored_configs_of_caches_are_read_back(cache: dict[str, Any]) -> None:
+    """A run stores every field; those of the other kind would be refused when it is resumed."""
+    teacher = {"model": "x", "cache": cache}
+    config = parse_config({**KD, "teacher": teacher, "trainer": {"attention_weight": 0}})
+    again = parse_config(config.model_dump(mode="json", by_alias=True))
+    assert again == config and config_hash(again) == config_hash(config)
+    for full in (True, False):
+        assert parse_config(yaml.safe_load(dump_config(config, full=full))) == config
+
+
+def test_hidden_states_serve_every_divergence_and_temperature() -> None:
+    teacher = {"model": "x", "cache": {"kind": "hidden"}}
+    for divergence in get_args(Divergence):
+        trainer = {"attention_weight": 0, "divergence": divergence, "temperature": 4}
+        parse_config({**KD, "teacher": teacher, "trainer": trainer})
 
 
 def test_dae_requires_a_teacher_for_every_kind() -> None:

@@ -228,6 +228,7 @@ def test_served_teacher_gives_the_same_training_losses(
         ({"served": "http://me:word@x/v1", "cache": {"tail": "bucket"}}, "without a key"),
         ({"served": "http://x/v1"}, "cache"),
         ({"served": "http://x/v1", "cache": {"k": 8}}, "bucket"),
+        ({"served": "http://x/v1", "cache": {"kind": "hidden"}}, "not hidden states"),
     ],
 )
 def test_invalid_served_teacher_configs_are_rejected(teacher: dict[str, Any], words: str) -> None:
