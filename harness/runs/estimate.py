@@ -271,11 +271,12 @@ def estimate(
     flops += sum(2.0 * s.vocab * s.hidden * caches[role].taught for role, s in heads.items())
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
-    added = sum(cache.missing for cache in caches.values())
+    added = float(sum(cache.missing for cache in caches.values()))
     for role in heads:
-        head = memory[f"head of teacher {role}"]
-        stored[role] += head
-        added += round(head) if role in sources else 0
+        stored[role] += memory[f"head of teacher {role}"]
+        # A cache with rows has its head.
+        if caches[role].missing == caches[role].size:
+            added += memory[f"head of teacher {role}"]
     final = (trained if config.student.lora else student.total) * BYTES[precision.trained]
     saved = spec.keep if spec.save_every else 1
     return ResourceEstimate(

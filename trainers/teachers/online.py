@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.lm_head import Head, backbone, head_of
+from kdharness.harness.models.lm_head import Head, apply_head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
@@ -203,6 +203,26 @@ def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False
     ).last_hidden_state
     return states
+
+
+@torch.no_grad()
+def refuse_other_heads(model: PreTrainedModel, name: str) -> None:
+    """Check on a few tokens that a teacher's logits are those of its head (`head_of`).
+
+    Raises:
+        ModelError: they are not: the architecture does something else with them.
+    """
+    device = next(model.parameters()).device
+    ids = torch.arange(8, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    mask = torch.ones_like(ids)
+    own = model(input_ids=ids, attention_mask=mask).logits[0].float()
+    made = apply_head(head_of(model), last_states(model, ids, mask)[0])[:, : own.shape[-1]]
+    if float((made - own).norm() / own.norm()) > 0.05:
+        raise ModelError(
+            f"{name} ({type(model).__name__}) computes its logits by more than its output head, "
+            "so they cannot be cached",
+            hint="use another teacher",
+        )
 
 
 def attach_states(model: Any) -> None:

@@ -22,6 +22,7 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.estimate import estimate, model_size, step_flops
 from kdharness.harness.runs.memory import lora_parameters, plan_memory
+from kdharness.harness.runs.teachers import CachedRows
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.precision import autocast, stochastic_optimizer
@@ -294,6 +295,44 @@ def test_teachers_on_the_students_base_cost_their_adapters(tmp_path: Path) -> No
     # A precision of its own needs weights of its own.
     assert teacher_bytes(base, dtype="float32") == 0
     assert teacher_bytes(base, dtype="bfloat16") == 2 * size.total
+
+
+@pytest.mark.parametrize("cache", [{"k": 16}, {"kind": "hidden"}], ids=["top-k", "hidden"])
+def test_a_cached_teacher_is_planned_while_a_row_is_missing(
+    cache: dict[str, Any], tmp_path: Path
+) -> None:
+    """It was never planned: a run that had to fill the cache loaded it all the same."""
+    teacher = save_with_tokenizer(tiny_model(1), tmp_path / "t")
+    student = save_with_tokenizer(tiny_model(2, num_hidden_layers=1), tmp_path / "s")
+    size, hidden = model_size(teacher, Paths(tmp_path)), "kind" in cache
+    values: dict[str, Any] = {
+        "method": "kd",
+        "student": student,
+        "teacher": {"model": teacher, "cache": cache},
+        "data": {"train": "x"},
+        "trainer": {"attention_weight": 0, "device": "cpu"},
+    }
+
+    def plan(missing: int) -> Any:
+        rows = {**ROWS, "cached": {None: CachedRows(50, 20, missing)}}
+        return estimate(parse_config(values), Paths(tmp_path), rows, engine="fsdp2", processes=2)
+
+    each = 2 * size.hidden if hidden else 16 * 8 + 4
+    head = 4.0 * size.vocab * size.hidden if hidden else 0.0
+    full, part, none = plan(0), plan(5), plan(20)
+    for found in (full, part, none):
+        assert found.caches == {"teacher": 20 * each + head}
+        assert found.memory.get("head of teacher teacher", 0) == head
+    # It is not sharded, and only what is missing is written.
+    assert "teacher teacher" not in full.memory
+    assert part.memory["teacher teacher"] == none.memory["teacher teacher"] == 4 * size.total
+    assert (part.disk, none.disk) == (full.disk + 5 * each, full.disk + 20 * each + head)
+    assert "teacher" in none.parameters and "teacher" not in full.parameters
+    # A cached teacher's own forward is not counted, its head is.
+    values["teacher"]["cache"] = {"tail": "bucket"}
+    assert none.flops == full.flops == pytest.approx(plan(0).flops + head / 4 * 2 * 50)
+    values["teacher"]["served"] = "http://there/v1"
+    assert "teacher teacher" not in plan(20).memory
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox"])

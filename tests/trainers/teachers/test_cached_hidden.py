@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor
+from transformers import HyperCLOVAXConfig, HyperCLOVAXForCausalLM
 
 from kdharness.harness.config.training import Divergence
 from kdharness.harness.errors import DataError, ModelError
@@ -20,7 +21,7 @@ from kdharness.trainers.step import attach_loss
 from kdharness.trainers.teachers.cache_hidden import DTYPES, HEAD, HiddenCache
 from kdharness.trainers.teachers.cache_store import row_key
 from kdharness.trainers.teachers.cached import CachedTeacher
-from kdharness.trainers.teachers.online import OnlineTeacher
+from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from support.teacher_caches import filling, open_cache, three_rows, warm
 from support.training_steps import VOCAB, assert_same, fused, gradients, make_model
 
@@ -235,6 +236,27 @@ def test_what_cannot_be_stored_is_refused(name: str, tmp_path: Path) -> None:
         cache.add(["a" * 20], [3], head, hidden)
     again = open_cache("hidden", tmp_path)
     assert again.index == {} and not list(tmp_path.glob(".head*"))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "granite", "mixtral", "gemma3"])
+def test_logits_are_those_of_the_head(family: str) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        refuse_other_heads(make_model(1, family).to(dtype), family)
+
+
+def test_logits_that_the_head_alone_does_not_give_are_refused() -> None:
+    """It multiplies by the number that Granite, with a field of the same name, divides by."""
+    config = HyperCLOVAXConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        logits_scaling=2.0,
+        eos_token_id=1,
+    )
+    with pytest.raises(ModelError, match=r"teach \(HyperCLOVAXForCausalLM\) computes its logits"):
+        refuse_other_heads(HyperCLOVAXForCausalLM(config).eval(), "teach")
 
 
 def test_head_is_stored_once_and_before_the_first_row(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import Interrupted
+from kdharness.harness.models import hub
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
@@ -21,6 +22,7 @@ from kdharness.harness.worker import work
 from kdharness.trainers.teachers import cached
 from support.commands import CommandLine
 from support.configs import config_file
+from support.hub_server import HubServer
 from support.models import make_llama
 from support.reporters import Listener
 
@@ -146,6 +148,31 @@ def test_copied_cache_serves_another_home(
     assert "Traceback" not in err and "delete the folder" in err
     code, _, err = there("plan", config_file(tmp_path, **values))
     assert code == 2 and "head.safetensors" in err
+
+
+def test_copied_cache_of_a_hub_teacher_needs_none_of_its_weights(
+    kd: CommandLine, model_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """A commit identifies it, so that they are not even downloaded."""
+    server = HubServer("org/tiny")
+    server.push(model_folder)
+    values = config_of("kd", model_folder, CACHE)
+    values["teacher"]["model"] = "org/tiny"
+    path = config_file(tmp_path, **values)
+    try:
+        server.use(monkeypatch, tmp_path / "hub-there")
+        kd.ok("cache", "build", path)
+        assert any(".safetensors" in line for line in server.asked)
+        here = CommandLine(tmp_path / "here", capsys)
+        shutil.copytree(Paths(kd.home).cache, Paths(here.home).cache)
+        server.use(monkeypatch, tmp_path / "hub-here")
+        server.asked.clear()
+        assert "memory teacher teacher" not in planned(here, path)
+        assert "8 already stored" in trained(here, tmp_path, "run", values)
+        assert server.asked and not any(".safetensors" in line for line in server.asked)
+    finally:
+        server.server.shutdown()
+        hub.commit_of.cache_clear()
 
 
 def test_interrupted_run_resumes_exactly(model_folder: Path, paths: Paths) -> None:
