@@ -65,7 +65,8 @@ class CachedTeacher:
         keys = [self.key(index) for index in batch["index"][rows].tolist()]
         if any(key not in self.cache for key in keys):
             self.cache.refresh()  # another process may have stored it
-        missing = [key not in self.cache for key in keys]
+        # Of rows that are the same the first is run.
+        missing = [key not in self.cache and key not in keys[:n] for n, key in enumerate(keys)]
         if any(missing):
             chosen = rows.clone()
             chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)

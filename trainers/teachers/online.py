@@ -213,7 +213,7 @@ def refuse_other_heads(model: PreTrainedModel, name: str) -> None:
         ModelError: they are not: the architecture does something else with them.
     """
     device = next(model.parameters()).device
-    ids = torch.arange(8, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(8, device=device)[None] % model.config.get_text_config().vocab_size
     mask = torch.ones_like(ids)
     own = model(input_ids=ids, attention_mask=mask).logits[0].float()
     made = apply_head(head_of(model), last_states(model, ids, mask)[0])[:, : own.shape[-1]]

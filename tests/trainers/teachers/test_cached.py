@@ -139,6 +139,18 @@ def _numbers(target: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_the_same_are_stored_once(kind: str, model: Any, tmp_path: Path) -> None:
+    data, _ = three_rows()
+    twice = Dataset([data.rows[0], data.rows[1], data.rows[0]])
+    batch = Collator(2, ["general"])([twice[index] for index in range(3)])
+    mask, cache = labelled_positions(batch["labels"]), open_cache(kind, tmp_path)
+    built = filling(cache, twice, model).targets_for(batch, ALL, mask, None)
+    assert len((tmp_path / "index-0.jsonl").read_text("utf-8").splitlines()) == 2
+    first, _, third = _numbers(built)[-1].split(3)
+    assert torch.equal(first, third)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_data_that_is_lost_while_in_use_is_a_clear_error(
     kind: str, model: Any, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_every_kind_of_head_is_stored_whole(name: str, tmp_path: Path) -> None:
     assert isinstance(head, Head) and head.weight.dtype == own.weight.dtype
     assert (head.scale, head.softcap, head.vocab) == (own.scale, own.softcap, vocab)
     assert len(head.weight) == len(own.weight), "all tokens are stored, for other students"
+    assert not head.weight.requires_grad
     for mix in (Mix(chunk=5), Mix(temperature=3.0, divergence="reverse_kl", chunk=5)):
         want, exact = step(student, batch, OnlineTeacher(model, vocab), mix)
         loss, found = step(student, batch, warm(cache(), data), mix)

@@ -20,6 +20,7 @@ from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.worker import work
 from kdharness.trainers.teachers import cached
+from support.adapters import make_adapter
 from support.commands import CommandLine
 from support.configs import config_file
 from support.hub_server import HubServer
@@ -173,6 +174,24 @@ def test_copied_cache_of_a_hub_teacher_needs_none_of_its_weights(
     finally:
         server.server.shutdown()
         hub.commit_of.cache_clear()
+
+
+def test_an_adapter_teaches_from_a_cache_as_on_the_students_base(
+    model_folder: Path, paths: Paths
+) -> None:
+    """With LoRA the expert would share the student's base; cached, it is merged and runs once."""
+    expert = make_adapter(model_folder, model_folder.parent / "expert")
+    losses = []
+    for name, cache in (("online", None), ("filling", EXACT), ("filled", EXACT)):
+        values = config_of("dae", expert, cache, epochs=1)
+        values |= {"student": {"model": str(model_folder), "lora": {"r": 4}}}
+        values["reference"]["model"] = str(model_folder)
+        listener, folder = Listener(), paths.runs / name
+        folder.mkdir(parents=True)
+        job = Job(paths, name, folder, listener)
+        resolve(TRAINERS, "dae", "method")(parse_config(values), job)
+        losses.append([point["loss"] for _, point in listener.points if "loss" in point])
+    assert losses[1] == losses[2] == pytest.approx(losses[0], rel=1e-5) and losses[0][0] > 0.01
 
 
 def test_interrupted_run_resumes_exactly(model_folder: Path, paths: Paths) -> None:
