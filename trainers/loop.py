@@ -25,6 +25,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists, local_path
+from kdharness.trainers.attention_hook import skip_masks
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
@@ -45,6 +46,7 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -314,6 +316,8 @@ def training_arguments(
         disable_tqdm=True,
         report_to=[],
         average_tokens_across_devices=True,
+        # Copies from page-locked memory go on while the device computes.
+        accelerator_config={"non_blocking": not on_cpu},
         label_names=["labels"],
     )
     # More than one would make the Trainer wrap the model in nn.DataParallel.
@@ -331,6 +335,9 @@ def _make_trainer(
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
     watcher = HeldoutCallback(setting)
+    models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
+    for model in (causal_model(setting.student), *models):
+        skip_masks(model)  # the collator pads at the ends of rows alone
     trainer = DistillTrainer(
         model=setting.student,
         args=args,
