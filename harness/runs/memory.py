@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from kdharness.harness.config.models import LoraSpec, TeacherSpec
+from kdharness.harness.config.models import LoraSpec, QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
-from kdharness.harness.config.training import DAEConfig, DistillSpec, KDConfig, SFTConfig
+from kdharness.harness.config.trainer import DistillSpec
+from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.runs.teachers import teacher_spec
 
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
@@ -195,7 +196,8 @@ def plan_memory(
     if shard > 1:
         copies /= student.layers
     parts = {
-        "weights": student.total * BYTES[precision.weights] / shard,
+        "weights": weight_bytes(student, BYTES[precision.weights], config.student.quantization)
+        / shard,
         "gradients": trained * unit / shard,
         "optimizer": trained * optimizer_bytes(spec.optimizer, precision) / shard,
         "activations": activation_bytes(
@@ -260,11 +262,14 @@ def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
 
 def teacher_bytes(spec: TeacherSpec | None, size: Size, on_cpu: bool) -> float:
     """Return the bytes of a teacher's weights; without a spec, of the student before training."""
-    unit = _teacher_unit(spec, on_cpu)
-    if spec is not None and spec.quantization:
-        replaced = size.quantizable * QUANTIZED[spec.quantization.method]
-        return replaced + (size.total - size.quantizable) * unit
-    return float(size.total * unit)
+    return weight_bytes(size, _teacher_unit(spec, on_cpu), spec.quantization if spec else None)
+
+
+def weight_bytes(size: Size, unit: int, quantization: QuantizationSpec | None) -> float:
+    """Return the bytes of a model's weights of `unit` bytes, of which a quantiser replaces some."""
+    replaced = size.quantizable if quantization else 0
+    packed = replaced * QUANTIZED[quantization.method] if quantization else 0.0
+    return packed + float((size.total - replaced) * unit)
 
 
 def _attention_bytes(

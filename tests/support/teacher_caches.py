@@ -11,6 +11,7 @@ from torch import Tensor
 from kdharness.harness.models.lm_head import head_of
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
+from kdharness.trainers.data.layout import Part
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.teachers.cache_hidden import HiddenCache
 from kdharness.trainers.teachers.cache_top_k import TopKCache
@@ -30,7 +31,7 @@ def open_cache(kind: str, folder: Path, rank: int = 0, **changes: Any) -> TopKCa
     return HiddenCache(folder, note, rank) if kind == "hidden" else TopKCache(folder, note, rank)
 
 
-def three_rows() -> tuple[Dataset, dict[str, Tensor]]:
+def three_rows() -> tuple[Dataset, dict[str, Any]]:
     """Return three rows with three labelled positions each, and their batch."""
     rows = [
         TrainRow([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
@@ -61,9 +62,14 @@ def tensors(target: TopK | tuple[Any, Tensor]) -> list[Tensor]:
     return [target[0].weight.float(), target[1].float()]
 
 
-def online(model: Any, batch: dict[str, Tensor], rows: Tensor, mask: Tensor) -> Any:
+def all_targets(teacher: CachedTeacher, batch: dict[str, Any]) -> Any:
+    """Return the targets of every row of a batch."""
+    return teacher.targets_for(batch, batch["layout"].every, None)
+
+
+def online(model: Any, batch: dict[str, Any], part: Part) -> Any:
     """Return a teacher's head and hidden states, without any cache."""
-    return head_of(model), hidden_states(model, batch, rows, mask)
+    return head_of(model), hidden_states(model, batch, part)
 
 
 def same(first: TopK | tuple[Any, Tensor], second: TopK | tuple[Any, Tensor]) -> bool:

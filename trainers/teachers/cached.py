@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DistillSpec
+from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.models.lm_head import Head
 from kdharness.harness.models.loading import meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import digest
 from kdharness.trainers.data.dataset import Dataset, TrainRow
+from kdharness.trainers.data.layout import Batch, Part
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.teachers.build import load_frozen
@@ -28,6 +26,7 @@ from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from kdharness.trainers.context import TrainContext
@@ -59,20 +58,22 @@ class CachedTeacher:
         self.online: OnlineTeacher | None = None
 
     def targets_for(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+        self, batch: Batch, part: Part, tape: AttentionTape | None
     ) -> TopK | tuple[Head, Tensor]:
         """Return cached targets at labelled positions; run and store missing rows first."""
-        keys = [self.key(index) for index in batch["index"][rows].tolist()]
+        keys = [self.key(index) for index in part.index]
         if any(key not in self.cache for key in keys):
             self.cache.refresh()  # another process may have stored it
         # Of rows that are the same the first is run.
-        missing = [key not in self.cache and key not in keys[:n] for n, key in enumerate(keys)]
-        if any(missing):
-            chosen = rows.clone()
-            chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
-            self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
-        self.cache.hold_sizes(keys, mask[rows].sum(-1).tolist())
-        return self.cache.targets(keys, mask.device)
+        missing = [
+            part.rows[n]
+            for n, key in enumerate(keys)
+            if key not in self.cache and key not in keys[:n]
+        ]
+        if missing:
+            self._fill(batch, batch["layout"].part(missing))
+        self.cache.hold_sizes(keys, part.sizes)
+        return self.cache.targets(keys, part.at.device)
 
     def key(self, index: int) -> str:
         """Return the cache's key of a row of the data, hashed once."""
@@ -80,16 +81,15 @@ class CachedTeacher:
             self.keys[index] = row_key(self.data.rows[index])
         return self.keys[index]
 
-    def _fill(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
-    ) -> None:
+    def _fill(self, batch: Batch, part: Part) -> None:
+        keys = [self.key(index) for index in part.index]
         if self.served is not None and isinstance(self.cache, TopKCache):
-            self.cache.put(keys, self.served.distributions(batch, rows, mask))
+            self.cache.put(keys, self.served.distributions(batch, part.rows))
             return
         if self.online is None:
             self.online = self.load()
-        head, hidden = self.online.targets_for(batch, rows, mask, None)
-        self.cache.add(keys, mask[rows].sum(-1).tolist(), head, hidden)
+        head, hidden = self.online.targets_for(batch, part, None)
+        self.cache.add(keys, part.sizes, head, hidden)
 
 
 # ---------------------------------------------------------------- which cache

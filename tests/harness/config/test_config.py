@@ -16,7 +16,8 @@ from kdharness.harness.config.files import (
     preset_names,
     preset_text,
 )
-from kdharness.harness.config.training import CONFIGS, Divergence, KDConfig, config_hash
+from kdharness.harness.config.trainer import Divergence
+from kdharness.harness.config.training import CONFIGS, KDConfig, config_hash
 from kdharness.harness.errors import ConfigError
 
 KD: dict[str, Any] = {

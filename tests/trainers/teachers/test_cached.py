@@ -16,13 +16,13 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
-from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.losses.top_k import share_tail, top_k
 from kdharness.trainers.teachers.cache_store import row_key
 from kdharness.trainers.teachers.cached import cache_address
 from support.teacher_caches import (
     KINDS,
     NOTES,
+    all_targets,
     filling,
     online,
     open_cache,
@@ -31,8 +31,6 @@ from support.teacher_caches import (
     warm,
 )
 from support.training_steps import VOCAB, make_model
-
-ALL = torch.ones(3, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +46,14 @@ def test_filled_cache_returns_the_same_targets_without_the_teacher(
     kind: str, model: Any, tmp_path: Path
 ) -> None:
     data, batch = three_rows()
-    mask, rows = labelled_positions(batch["labels"]), torch.tensor([True, False, True])
-    built = filling(open_cache(kind, tmp_path), data, model).targets_for(batch, rows, mask, None)
-    head, hidden = online(model, batch, rows, mask)
+    part = batch["layout"].part([0, 2])
+    built = filling(open_cache(kind, tmp_path), data, model).targets_for(batch, part, None)
+    head, hidden = online(model, batch, part)
     if kind == "top-k":
         assert same(built, top_k(head, hidden, 4, 1.0, 8, 0))
     else:
         assert same(built, (head, hidden.bfloat16()))
-    read = warm(open_cache(kind, tmp_path), data).targets_for(batch, rows, mask, None)
+    read = warm(open_cache(kind, tmp_path), data).targets_for(batch, part, None)
     assert same(read, built)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
     spec = CacheSpec(kind="hidden") if kind == "hidden" else CacheSpec(k=4)
@@ -72,9 +70,9 @@ def test_student_pad_id_may_exceed_the_teacher_vocabulary(kind: str, tmp_path: P
     for pad in (0, beyond):
         batch = Collator(pad, ["general"])([data[0], data[1]])
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
-        mask, rows = labelled_positions(batch["labels"]), torch.ones(2, dtype=torch.bool)
+        part = batch["layout"].every
         teacher = filling(open_cache(kind, tmp_path / str(pad)), data, model)
-        targets.append(teacher.targets_for(batch, rows, mask, None))
+        targets.append(teacher.targets_for(batch, part, None))
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
     assert same(*targets)
 
@@ -96,8 +94,7 @@ def test_cache_truncated_mid_write_keeps_complete_entries(
     kind: str, model: Any, tmp_path: Path
 ) -> None:
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
-    built = filling(open_cache(kind, tmp_path), data, model).targets_for(batch, ALL, mask, None)
+    built = all_targets(filling(open_cache(kind, tmp_path), data, model), batch)
     file = tmp_path / "data-0.bin"
     file.write_bytes(file.read_bytes()[:-5])
     index = tmp_path / "index-0.jsonl"
@@ -106,10 +103,10 @@ def test_cache_truncated_mid_write_keeps_complete_entries(
     assert [row_key(row) in cache for row in data.rows] == [True, True, False]
     assert cache.cut == {row_key(data.rows[2])}
     # What was cut off is computed again, into a file that the old index does not point into.
-    assert same(filling(cache, data, model).targets_for(batch, ALL, mask, None), built)
+    assert same(all_targets(filling(cache, data, model), batch), built)
     again = open_cache(kind, tmp_path)
     assert again.cut == set()
-    assert same(warm(again, data).targets_for(batch, ALL, mask, None), built)
+    assert same(all_targets(warm(again, data), batch), built)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,17 +115,14 @@ def test_rows_that_another_process_stored_are_not_computed_again(
 ) -> None:
     """Two open caches of one folder, as of two processes or two runs, even of the same rank."""
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     mine, other = open_cache(kind, tmp_path), open_cache(kind, tmp_path)
-    first, second = torch.tensor([True, False, False]), torch.tensor([False, True, True])
-    filling(mine, data, model).targets_for(batch, first, mask, None)
-    filling(other, data, model).targets_for(batch, second, mask, None)
-    filling(mine, data, model).targets_for(batch, first, mask, None)
-    want = filling(open_cache(kind, tmp_path / "x"), data, model).targets_for(
-        batch, ALL, mask, None
-    )
+    first, second = batch["layout"].part([0]), batch["layout"].part([1, 2])
+    filling(mine, data, model).targets_for(batch, first, None)
+    filling(other, data, model).targets_for(batch, second, None)
+    filling(mine, data, model).targets_for(batch, first, None)
+    want = all_targets(filling(open_cache(kind, tmp_path / "x"), data, model), batch)
     for cache in (mine, other, open_cache(kind, tmp_path)):
-        got = warm(cache, data).targets_for(batch, ALL, mask, None)
+        got = all_targets(warm(cache, data), batch)
         for one, two in zip(_numbers(got), _numbers(want), strict=True):
             assert torch.allclose(one, two, rtol=0.01, atol=1e-5)
     assert len(list(tmp_path.glob("data-*.bin"))) == 2
@@ -143,8 +137,8 @@ def test_rows_that_are_the_same_are_stored_once(kind: str, model: Any, tmp_path:
     data, _ = three_rows()
     twice = Dataset([data.rows[0], data.rows[1], data.rows[0]])
     batch = Collator(2, ["general"])([twice[index] for index in range(3)])
-    mask, cache = labelled_positions(batch["labels"]), open_cache(kind, tmp_path)
-    built = filling(cache, twice, model).targets_for(batch, ALL, mask, None)
+    cache = open_cache(kind, tmp_path)
+    built = all_targets(filling(cache, twice, model), batch)
     assert len((tmp_path / "index-0.jsonl").read_text("utf-8").splitlines()) == 2
     first, _, third = _numbers(built)[-1].split(3)
     assert torch.equal(first, third)
@@ -155,43 +149,40 @@ def test_data_that_is_lost_while_in_use_is_a_clear_error(
     kind: str, model: Any, tmp_path: Path
 ) -> None:
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     cache = open_cache(kind, tmp_path)
-    filling(cache, data, model).targets_for(batch, ALL, mask, None)
+    all_targets(filling(cache, data, model), batch)
     file = tmp_path / "data-0.bin"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(DataError, match=r"damaged: data-0.bin ends within the row"):
-        warm(cache, data).targets_for(batch, ALL, mask, None)
+        all_targets(warm(cache, data), batch)
     file.unlink()
     with pytest.raises(DataError, match=r"damaged: data-0.bin cannot be read"):
-        warm(cache, data).targets_for(batch, ALL, mask, None)
+        all_targets(warm(cache, data), batch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_of_another_length_is_a_clear_error(kind: str, model: Any, tmp_path: Path) -> None:
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     cache = open_cache(kind, tmp_path)
-    filling(cache, data, model).targets_for(batch, ALL, mask, None)
+    all_targets(filling(cache, data, model), batch)
     key = row_key(data.rows[0])
     cache.index[key] = cache.index[key]._replace(positions=2)
     with pytest.raises(DataError, match="has 2 positions instead of 3"):
-        warm(cache, data).targets_for(batch, ALL, mask, None)
+        all_targets(warm(cache, data), batch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copied_folder_is_complete(kind: str, model: Any, tmp_path: Path) -> None:
     """Nothing in it depends on where it was built."""
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     there = filling(open_cache(kind, tmp_path / "there"), data, model)
-    built = there.targets_for(batch, ALL, mask, None)
+    built = all_targets(there, batch)
     shutil.copytree(tmp_path / "there", tmp_path / "here")
     shutil.rmtree(tmp_path / "there")
     for file in (tmp_path / "here").glob("*"):
         assert str(tmp_path).encode() not in file.read_bytes()
     read = warm(open_cache(kind, tmp_path / "here", rank=3), data)
-    assert same(read.targets_for(batch, ALL, mask, None), built)
+    assert same(read.targets_for(batch, batch["layout"].every, None), built)
 
 
 # ---------------------------------------------------------------- addresses
@@ -259,14 +250,13 @@ def test_hidden_states_have_one_cache_for_all_temperatures(paths: Paths) -> None
 
 def test_sampled_tail_depends_only_on_the_row(model: Any, tmp_path: Path) -> None:
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     targets: list[Any] = []
-    for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
+    for folder, rows in (("a", [0, 1, 2]), ("b", [1])):
         cache = open_cache("top-k", tmp_path / folder, tail="sampled")
         teacher = filling(cache, data, model)
-        targets.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
+        targets.append(teacher.targets_for(batch, batch["layout"].part(rows), None))
     whole, single = targets
-    size = int(mask[1].sum())
+    size = batch["layout"].every.sizes[1]
     assert torch.equal(whole.ids[size : 2 * size], single.ids)
     assert whole.entropy is not None and single.entropy is not None
     assert torch.allclose(whole.entropy[size : 2 * size], single.entropy, atol=1e-5)
@@ -275,12 +265,11 @@ def test_sampled_tail_depends_only_on_the_row(model: Any, tmp_path: Path) -> Non
 def test_older_sampled_caches_are_read_and_extended_as_they_are(model: Any, tmp_path: Path) -> None:
     """In them drawn tokens have a share of the tail's mass instead of a probability."""
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
     targets: list[Any] = []
     for folder, note in (("older", {}), ("now", {"draws": "x"})):
         for _ in range(2):
             cache = open_cache("top-k", tmp_path / folder, tail="sampled", **note)
-            targets.append(filling(cache, data, model).targets_for(batch, ALL, mask, None))
+            targets.append(all_targets(filling(cache, data, model), batch))
     older, _, now, again = targets
     assert (older.drawn, now.drawn) == (0, 2) and torch.equal(now.logp, again.logp)
     assert torch.equal(older.ids, now.ids)

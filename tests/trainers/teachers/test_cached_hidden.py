@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import HyperCLOVAXConfig, HyperCLOVAXForCausalLM
 
-from kdharness.harness.config.training import Divergence
+from kdharness.harness.config.trainer import Divergence
 from kdharness.harness.errors import DataError, ModelError
 from kdharness.harness.models.lm_head import Head, head_of
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
-from kdharness.trainers.losses.fused import Mix, labelled_positions
+from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.step import attach_loss
 from kdharness.trainers.teachers.cache_hidden import DTYPES, HEAD, HiddenCache
 from kdharness.trainers.teachers.cache_store import row_key
@@ -30,10 +30,9 @@ MIXES = [
     for divergence in get_args(Divergence)
     for temperature in (1.0, 2.5)
 ]
-ALL = torch.ones(4, dtype=torch.bool)
 
 
-def four_rows() -> tuple[Dataset, dict[str, Tensor]]:
+def four_rows() -> tuple[Dataset, dict[str, Any]]:
     """Return four rows of different lengths, and their batch."""
     generator = torch.Generator().manual_seed(3)
     data = []
@@ -75,7 +74,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HiddenCache]:
     for dtype in DTYPES:
         folder = tmp_path_factory.mktemp(dtype)
         teacher = filling(open_cache("hidden", folder, stored=dtype), data, make_model(1))
-        teacher.targets_for(batch, ALL, labelled_positions(batch["labels"]), None)
+        teacher.targets_for(batch, batch["layout"].every, None)
         caches[dtype] = open_cache("hidden", folder, stored=dtype)
     return caches  # type: ignore[return-value]
 
@@ -123,16 +122,14 @@ def test_every_kind_of_head_is_stored_whole(name: str, tmp_path: Path) -> None:
     if name == "bf16 head":
         model.lm_head.to(torch.bfloat16)
     vocab = VOCAB - 2 if name == "more tokens" else 0
-    mask, student = labelled_positions(batch["labels"]), student_of()
+    part, student = batch["layout"].every, student_of()
     note = {"stored": "float32"}
 
     def cache() -> HiddenCache:
         return HiddenCache(tmp_path, note, vocab=vocab)
 
-    CachedTeacher(cache(), data, lambda: OnlineTeacher(model, vocab)).targets_for(
-        batch, ALL, mask, None
-    )
-    head, _ = warm(cache(), data).targets_for(batch, ALL, mask, None)
+    CachedTeacher(cache(), data, lambda: OnlineTeacher(model, vocab)).targets_for(batch, part, None)
+    head, _ = warm(cache(), data).targets_for(batch, part, None)
     own = head_of(model, vocab)
     assert isinstance(head, Head) and head.weight.dtype == own.weight.dtype
     assert (head.scale, head.softcap, head.vocab) == (own.scale, own.softcap, vocab)
@@ -148,15 +145,15 @@ def test_every_kind_of_head_is_stored_whole(name: str, tmp_path: Path) -> None:
 def test_states_depend_on_the_batch_no_more_than_the_teachers_own(tmp_path: Path) -> None:
     """A row filled alone and one filled among others differ as the model's own outputs do."""
     data, batch = four_rows()
-    model, mask = make_model(1), labelled_positions(batch["labels"])
-    single = torch.tensor([False, True, False, False])
+    model, layout = make_model(1), batch["layout"]
+    single = layout.part([1])
     notes = {"stored": "float32"}
     alone = filling(HiddenCache(tmp_path / "a", notes), data, model)
-    _, apart = alone.targets_for(batch, single, mask, None)  # type: ignore[misc]
-    assert torch.equal(apart, OnlineTeacher(model).targets_for(batch, single, mask, None)[1])
+    _, apart = alone.targets_for(batch, single, None)  # type: ignore[misc]
+    assert torch.equal(apart, OnlineTeacher(model).targets_for(batch, single, None)[1])
     among = filling(HiddenCache(tmp_path / "b", notes), data, model)
-    among.targets_for(batch, ALL, mask, None)
-    _, together = among.targets_for(batch, single, mask, None)  # type: ignore[misc]
+    among.targets_for(batch, layout.every, None)
+    _, together = among.targets_for(batch, single, None)  # type: ignore[misc]
     assert torch.allclose(apart, together, rtol=1e-5, atol=1e-5)
 
 
@@ -197,10 +194,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_files_are_a_clear_error(name: str, tmp_path: Path) -> None:
     data, batch = three_rows()
-    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
-    filling(open_cache("hidden", tmp_path), data, make_model(1)).targets_for(
-        batch, rows, mask, None
-    )
+    part = batch["layout"].every
+    filling(open_cache("hidden", tmp_path), data, make_model(1)).targets_for(batch, part, None)
     assert {file.name for file in tmp_path.iterdir()} == {
         "note.json",
         HEAD,
@@ -210,7 +205,7 @@ def test_damaged_files_are_a_clear_error(name: str, tmp_path: Path) -> None:
     damage, message = DAMAGE[name]
     damage(tmp_path)
     with pytest.raises(DataError, match="this teacher cache is damaged") as caught:
-        warm(open_cache("hidden", tmp_path), data).targets_for(batch, rows, mask, None)
+        warm(open_cache("hidden", tmp_path), data).targets_for(batch, part, None)
     assert message in caught.value.message and caught.value.where == str(tmp_path)
     assert "delete the folder to rebuild it" in caught.value.hint
 
@@ -263,12 +258,11 @@ def test_logits_that_the_head_alone_does_not_give_are_refused() -> None:
 def test_head_is_stored_once_and_before_the_first_row(tmp_path: Path) -> None:
     """Of two processes that begin at once, both have it; a killed one leaves no rows without it."""
     data, batch = three_rows()
-    mask = labelled_positions(batch["labels"])
-    model, first = make_model(1), torch.tensor([True, False, False])
+    model, layout = make_model(1), batch["layout"]
     mine, other = (open_cache("hidden", tmp_path) for _ in range(2))
-    filling(mine, data, model).targets_for(batch, first, mask, None)
+    filling(mine, data, model).targets_for(batch, layout.part([0]), None)
     stamp = (tmp_path / HEAD).stat().st_mtime_ns
-    filling(other, data, model).targets_for(batch, ~first, mask, None)
+    filling(other, data, model).targets_for(batch, layout.part([1, 2]), None)
     assert (tmp_path / HEAD).stat().st_mtime_ns == stamp
     assert all(row_key(row) in open_cache("hidden", tmp_path) for row in data.rows)
     # Killed after the head: it is found, without rows.
