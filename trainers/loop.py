@@ -53,7 +53,7 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.teachers.online import OnlineTeacher
+from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         quantization=quantization.model_dump() if quantization else None,
         **attention_options(spec.attn_implementation),
     )
+    refuse_other_heads(student, start.name)
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import FSDPModule
 from transformers.distributed.configuration_utils import DistributedConfig
 
 from kdharness.harness.config.models import TeacherSpec
@@ -26,7 +27,7 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import fsdp2_processes
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
-from kdharness.trainers.teachers.online import check_tokenizers
+from kdharness.trainers.teachers.online import check_tokenizers, refuse_other_heads
 
 
 def make_mix(spec: DistillSpec) -> Mix:
@@ -99,6 +100,8 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         # What a quantiser does not know, such as experts in one tensor, keeps its size.
         size = sum(value.nbytes for value in model.parameters()) / 1e9
         setting.job.reporter.say(f"{spec.model} takes {size:.1f} GB quantised")
+    if not isinstance(model, FSDPModule):
+        refuse_other_heads(model, spec.model)
     limits = limits_of(model)
     hold(setting.train, limits, setting.tokenizer, spec.model, setting.config.data)
     return model

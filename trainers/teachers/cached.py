@@ -22,7 +22,7 @@ from kdharness.trainers.teachers.build import load_frozen
 from kdharness.trainers.teachers.cache_hidden import HiddenCache
 from kdharness.trainers.teachers.cache_store import row_key
 from kdharness.trainers.teachers.cache_top_k import TopKCache
-from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
@@ -203,7 +203,6 @@ def cached_teacher(
 
     def load() -> OnlineTeacher:
         model = load_frozen(spec, setting)
-        refuse_other_heads(model, spec.model)
         if isinstance(cache, HiddenCache) and cache.dtype.itemsize < model.dtype.itemsize:
             job.reporter.say(
                 f"{spec.model} computes in {str(model.dtype).removeprefix('torch.')}: its hidden "

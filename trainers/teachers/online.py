@@ -199,7 +199,7 @@ def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor | None) ->
 
 @torch.no_grad()
 def refuse_other_heads(model: PreTrainedModel, name: str) -> None:
-    """Check on a few tokens that a teacher's logits are those of its head (`head_of`).
+    """Check on a few tokens that a model's logits are those of its head (`head_of`).
 
     Raises:
         ModelError: they are not: the architecture does something else with them.
@@ -207,13 +207,13 @@ def refuse_other_heads(model: PreTrainedModel, name: str) -> None:
     device = next(model.parameters()).device
     ids = torch.arange(8, device=device)[None] % model.config.get_text_config().vocab_size
     mask = torch.ones_like(ids)
-    own = model(input_ids=ids, attention_mask=mask).logits[0].float()
+    own = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0].float()
     made = apply_head(head_of(model), last_states(model, ids, mask)[0])[:, : own.shape[-1]]
     if float((made - own).norm() / own.norm()) > 0.05:
         raise ModelError(
             f"{name} ({type(model).__name__}) computes its logits by more than its output head, "
-            "so they cannot be cached",
-            hint="use another teacher",
+            "which the losses do not know",
+            hint="use another model",
         )
 
 
