@@ -1,0 +1,51 @@
+"""Words of a text: how many, and how many in capitals."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+_JOINERS = "\u200c\u200d"
+# The Penn Treebank's tokens, as far as they divide what has letters: NLTK's `word_tokenize`.
+_DIVIDERS = re.compile(r"""[«“‘„`»”’"\[\](){}<>;@#$%&?!*\u2012-\u2015]|''|\.{2,}|--|[:,](?!\d)""")
+_OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE)
+_CLOSING = re.compile(r"(?<=[^'])' ")
+_SUFFIXES = re.compile(r"(?<=[^' ])('[sSmMdD]|') ")
+_LONG_SUFFIXES = re.compile(r"(?<=[^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ")
+_JOINED = re.compile(
+    r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n)|(wan)(na)(?=\s))\b",
+    re.IGNORECASE,
+)
+_TIS = re.compile(r" ('t)(is|was)\b", re.IGNORECASE)
+
+
+def count_words(text: str) -> int:
+    """Return the number of runs of letters, marks, digits and underscores."""
+    count, inside = 0, False
+    for char in text:
+        part = _in_word(char)
+        count += part and not inside
+        inside = part
+    return count
+
+
+@cache
+def _in_word(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or char in _JOINERS
+
+
+def count_capital_words(text: str) -> int:
+    """Return the number of tokens in capitals; a contraction has two: `DON'T` is `DO` and `N'T`."""
+    text = _DIVIDERS.sub(lambda match: f" {match[0]} ", _OPENING.sub("' ", text))
+    text = " ".join(["", *_CLOSING.sub(" ' ", text).split(), ""])
+    for suffixes in (_SUFFIXES, _LONG_SUFFIXES):
+        text = suffixes.sub(r" \1 ", text)
+    for joined in (_JOINED, _TIS):
+        text = joined.sub(_apart, text)
+    return sum(token.isupper() for token in text.split(" "))
+
+
+def _apart(match: re.Match[str]) -> str:
+    return " ".join(["", *filter(None, match.groups()), ""])
