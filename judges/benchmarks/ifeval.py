@@ -76,7 +76,7 @@ class IFEval(Benchmark):
         missing = [name for name in ASSETS if status(paths, find_asset(name)) == "missing"]
         if missing:
             raise AssetError(
-                f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} not been pulled",
+                f"not pulled yet: {', '.join(missing)}",
                 hint=f"run: kdharness data pull {' '.join(missing)}",
             )
         path = asset_file(paths, *PROMPTS)
@@ -102,9 +102,8 @@ class IFEval(Benchmark):
     def _judgments(self, answer: Answer, tools: Tools) -> list[Judgment]:
         item, asked = self.item(answer.item), self.instructions[answer.item]
         text = cut_thinking(answer.text)
-        found = outcomes(item, asked, None)
-        if answer.finish is not Finish.ERROR:
-            found = outcomes(item, asked, check_answer(text, asked, tools))
+        failed = answer.finish is Finish.ERROR
+        checked = None if failed else check_answer(text, asked, tools)
         cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text, text)
         return [
             Judgment(
@@ -126,7 +125,7 @@ class IFEval(Benchmark):
                 error="no answer" if followed is None else "",
                 info={"truncated": True} if cut_off else {},
             )
-            for metric, category, number, followed, said in found
+            for metric, category, number, followed, said in outcomes(item, asked, checked)
         ]
 
 

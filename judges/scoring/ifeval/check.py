@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from kdharness.judges.scoring.ifeval import contents, formats
 from kdharness.judges.scoring.ifeval.outcome import Arguments, Kind, Outcome, Tools
@@ -99,7 +99,7 @@ class Instruction:
     @property
     def asks(self) -> str:
         """What it asks for, in a few words."""
-        return KINDS[self.kind].asks.format(**asdict(self.arguments))
+        return KINDS[self.kind].asks.format(**vars(self.arguments))
 
 
 @dataclass(frozen=True)

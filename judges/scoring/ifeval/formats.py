@@ -8,22 +8,27 @@ import re
 from kdharness.judges.scoring.ifeval.outcome import Arguments, Outcome, Tools, compare, quantity
 
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-_PLACEHOLDER = re.compile(r"\[.*?\]")
-_BULLETS = (
-    re.compile(r"^\s*\*[^*].*$", re.MULTILINE),
-    re.compile(r"^\s*-.*$", re.MULTILINE),
-)
 _EMPHASIS = re.compile(r"\*([^\n*]*)\*")
 _STRONG = re.compile(r"\*\*([^\n*]*)\*\*")
-_TITLE = re.compile(r"<<[^\n]+>>")
 _POSTSCRIPTS = {"P.S.": re.compile(r"p\.\s?s\."), "P.P.S": re.compile(r"p\.\s?p\.\s?s")}
 _FENCES = ("```json", "```Json", "```JSON", "```")
 
 
+# Answers may be long and hostile: what pairs an opening mark with a closing one is not left to a
+# regular expression, which would try every opening mark against the rest of its line.
+
+
 def has_placeholders(text: str, args: Arguments, tools: Tools) -> Outcome:
     """Check for enough [placeholders], each within a line."""
-    count = len(_PLACEHOLDER.findall(text))
+    count = sum(map(_placeholders, text.split("\n")))
     return compare(count, "at least", args.num_placeholders, "placeholder")
+
+
+def _placeholders(line: str) -> int:
+    count, end = 0, -1
+    while (start := line.find("[", end + 1)) >= 0 and (end := line.find("]", start)) >= 0:
+        count += 1
+    return count
 
 
 def has_postscript(text: str, args: Arguments, tools: Tools) -> Outcome:
@@ -36,8 +41,21 @@ def has_postscript(text: str, args: Arguments, tools: Tools) -> Outcome:
 
 def has_bullets(text: str, args: Arguments, tools: Tools) -> Outcome:
     """Check for exactly so many lines that begin with `*` or `-`; `**` is bold text."""
-    count = sum(len(bullet.findall(text)) for bullet in _BULLETS)
+    lines = [line.lstrip() for line in text.split("\n")]
+    count = sum(line.startswith("-") for line in lines) + _asterisk_bullets(lines)
     return Outcome(count == args.num_bullets, quantity(count, "bullet point"))
+
+
+def _asterisk_bullets(lines: list[str]) -> int:
+    """Count the lines that begin with one asterisk; one alone takes the next line as its text."""
+    count, place = 0, 0
+    while place < len(lines):
+        line = lines[place]
+        alone = line == "*"
+        if (alone and place + 1 < len(lines)) or (line[:1] == "*" and line[1:2] not in ("", "*")):
+            count += 1
+        place += 2 if alone else 1
+    return count
 
 
 def is_one_of_the_answers(text: str, args: Arguments, tools: Tools) -> Outcome:
@@ -73,8 +91,16 @@ def is_json(text: str, args: Arguments, tools: Tools) -> Outcome:
 
 def has_title(text: str, args: Arguments, tools: Tools) -> Outcome:
     """Check for a <<title>> that is not empty."""
-    found = any(title.lstrip("<").rstrip(">").strip() for title in _TITLE.findall(text))
+    found = any(map(_title, text.split("\n")))
     return Outcome(found, "a title" if found else "no title")
+
+
+def _title(line: str) -> str:
+    """Return what stands between the first `<<` of a line and its last `>>`."""
+    start, end = line.find("<<"), line.rfind(">>")
+    if start < 0 or end < start + 3:
+        return ""
+    return line[start:end].lstrip("<").rstrip(">").strip()
 
 
 def has_paragraphs(text: str, args: Arguments, tools: Tools) -> Outcome:

@@ -11,7 +11,7 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 LONGEST = 10_000
 """Characters that are read; the rest of a text is ignored."""
-_GRAM = 3
 _TRIALS = 7
 _SEED = 0
 _SMOOTHING, _SPREAD, _UNIT = 0.5, 0.05, 10_000
@@ -88,7 +87,7 @@ def language_of(text: str, model: LanguageModel) -> str | None:
 
     The code is "unknown" if every language is unlikely.
     """
-    grams = [model.grams[gram] for gram in _grams(_prepared(text), model)]
+    grams = _known_grams(_prepared(text), model)
     if not grams:
         return None
     draw = random.Random(_SEED)
@@ -122,24 +121,26 @@ def _prepared(text: str) -> str:
     return text
 
 
-def _grams(text: str, model: LanguageModel) -> Iterator[str]:
-    """Yield the known n-grams; those within words in capitals say little and are left out."""
-    window, capitals = " ", False
-    for char in text:
-        char = model.classes.get(char) or _normal(char)
-        last = window[-1]
-        if last == " ":
-            window, capitals = " ", False
-            if char == " ":
-                continue
-        window = window[1 - _GRAM :] + char
-        capitals = char.isupper() and (capitals or last.isupper())
-        if capitals:
+def _known_grams(text: str, model: LanguageModel) -> list[Vector]:
+    """Return the probabilities of each known n-gram; none begins before a space.
+
+    Those within words in capitals say little and are left out.
+    """
+    text = "".join([model.classes.get(char) or _normal(char) for char in text])
+    text = f"  {text.lstrip(' ')}"
+    text = text[:1] + _SPACES.sub(" ", text[1:])
+    found: list[Vector | None] = []
+    known = model.grams.get
+    for before, last, char in zip(text, text[1:], text[2:], strict=False):
+        if char.isupper() and last.isupper():
             continue
-        for length in range(1, len(window) + 1):
-            gram = window[-length:]
-            if gram != " " and gram in model.grams:
-                yield gram
+        pair = last + char
+        if char != " ":
+            found.append(known(char))
+        found.append(known(pair))
+        if last != " ":
+            found.append(known(before + pair))
+    return [gram for gram in found if gram is not None]
 
 
 @cache
