@@ -8,8 +8,9 @@ from functools import cache
 
 _JOINERS = "\u200c\u200d"
 # The Penn Treebank's tokens, as far as they divide what has letters: NLTK's `word_tokenize`.
-_DIVIDERS = re.compile(r"""[«“‘„`»”’"\[\](){}<>;@#$%&?!*\u2012-\u2015]|''|\.{2,}|--|[:,](?!\d)""")
-_OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE)
+_DIVIDERS = re.compile(r"[«“‘„`;@#$%&?!\u2012-\u2015]|\.{2,}|[:,](?!\d)")
+_LATE_DIVIDERS = re.compile(r"""[»”’"\[\](){}<>*]|''|--""")
+_OPENING = re.compile(r"'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE)
 _CLOSING = re.compile(r"(?<=[^'])' ")
 _SUFFIXES = re.compile(r"(?<=[^' ])('[sSmMdD]|') ")
 _LONG_SUFFIXES = re.compile(r"(?<=[^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ")
@@ -38,8 +39,9 @@ def _in_word(char: str) -> bool:
 
 def count_capital_words(text: str) -> int:
     """Return the number of tokens in capitals; a contraction has two: `DON'T` is `DO` and `N'T`."""
-    text = _DIVIDERS.sub(lambda match: f" {match[0]} ", _OPENING.sub("' ", text))
-    text = " ".join(["", *_CLOSING.sub(" ' ", text).split(), ""])
+    text = _OPENING.sub(_quotation_mark, text.rstrip())
+    text = _CLOSING.sub(" ' ", _DIVIDERS.sub(_apart, text))
+    text = " ".join(["", *_LATE_DIVIDERS.sub(_apart, text).split(), ""])
     for suffixes in (_SUFFIXES, _LONG_SUFFIXES):
         text = suffixes.sub(r" \1 ", text)
     for joined in (_JOINED, _TIS):
@@ -47,5 +49,13 @@ def count_capital_words(text: str) -> int:
     return sum(token.isupper() for token in text.split(" "))
 
 
+def _quotation_mark(match: re.Match[str]) -> str:
+    """Divide an apostrophe from the word behind it, unless it is within a word."""
+    before = match.string[match.start() - 1 : match.start()]
+    return "'" if before and _in_word(before) else "' "
+
+
 def _apart(match: re.Match[str]) -> str:
-    return " ".join(["", *filter(None, match.groups()), ""])
+    """Put spaces around a match, and between its groups."""
+    parts = [part for part in match.groups() if part] or [match[0]]
+    return f" {' '.join(parts)} "

@@ -184,6 +184,8 @@ def test_sentences(text: str, count: int) -> None:
         ("I CANNOT, Bob", 3, 3),
         ("[NAME] A/B C--D", 5, 4),
         ("हिन्दी में", 2, 0),
+        ("x²'ABC' and 'ABC'", 4, 2),
+        ("THE CEO'S' ", 3, 2),
     ],
 )
 def test_words(text: str, words: int, capitals: int) -> None:
