@@ -202,9 +202,13 @@ def _instruction(kind: object, given: object, where: str) -> Instruction:
     if not isinstance(given, Mapping):
         raise DataError(f"the arguments of {kind} are not an object", where=where)
     try:
-        return Instruction(kind, read_arguments(KINDS[kind], given))
+        instruction = Instruction(kind, read_arguments(KINDS[kind], given))
     except ValueError as error:
         raise DataError(f"{kind}: {error}", where=where) from error
+    language = instruction.arguments.language
+    if language and f"profiles/{language}" not in find_asset(LANGUAGES).files:
+        raise DataError(f"{kind}: no profile of the language {language!r}", where=where)
+    return instruction
 
 
 @cache

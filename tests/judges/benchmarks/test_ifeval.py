@@ -117,6 +117,10 @@ def test_all_missing_assets_are_named_at_once(paths: Paths) -> None:
         ({"kwargs": [{}, {"num_words": 3}]}, "number_words: missing argument 'relation'"),
         ({"instruction_id_list": [], "kwargs": []}, "0 instructions"),
         ({"prompt": None}, "missing key or prompt"),
+        (
+            {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": "zz"}]},
+            "no profile of the language 'zz'",
+        ),
     ],
 )
 def test_a_line_that_cannot_be_checked_is_refused_by_its_number(

@@ -227,6 +227,7 @@ ALL = [
 
 @given(st.text(alphabet=st.sampled_from("aA .,!?\n*-[]<>\"'`{}#é日ह१\u200d"), max_size=80))
 @example("\x00")
+@example("a lone surrogate: \ud800.")
 @example("*")
 @example("<<>>")
 def test_every_check_answers_every_text(text: str) -> None:
