@@ -129,7 +129,7 @@ SCORERS = Table(
         "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
         "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
         "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
-        "ifeval": "kdharness.judges.scoring.ifeval.scores:score_ifeval",
+        "ifeval": "kdharness.judges.scoring.ifeval_scores:score_ifeval",
         "shop": "kdharness.judges.scoring.scorers:score_exact",
         "heldout": "kdharness.judges.scoring.scorers:score_heldout",
         "file": "kdharness.judges.scoring.scorers:score_user_bench",

@@ -20,16 +20,16 @@ from kdharness.harness.types import Answer, Finish, Item, Judgment, JudgmentStat
 from kdharness.harness.util.untrusted import read_text
 from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.benchmarks.base import Benchmark, read_jsonl, revision_flags, subset
-from kdharness.judges.scoring.ifeval.check import KINDS, Checked, Instruction, check_answer
-from kdharness.judges.scoring.ifeval.languages import LanguageModel
-from kdharness.judges.scoring.ifeval.outcome import Tools, read_arguments
-from kdharness.judges.scoring.ifeval.scores import (
+from kdharness.judges.scoring.ifeval import KINDS, Checked, Instruction, check_answer
+from kdharness.judges.scoring.ifeval_outcome import Tools, read_arguments
+from kdharness.judges.scoring.ifeval_scores import (
     INST_LOOSE,
     INST_STRICT,
     PROMPT_LOOSE,
     PROMPT_STRICT,
 )
-from kdharness.judges.scoring.ifeval.sentences import SentenceModel
+from kdharness.judges.scoring.languages import LanguageModel
+from kdharness.judges.scoring.sentences import SentenceModel
 from kdharness.judges.scoring.verdicts import cut_thinking
 
 PROMPTS = ("ifeval", "ifeval_input_data.jsonl")

@@ -27,7 +27,7 @@ from kdharness.harness.types import (
 )
 from kdharness.judges.audit.gaming import gaming_flags
 from kdharness.judges.benchmarks.ifeval import IFEval
-from kdharness.judges.scoring.ifeval.scores import score_ifeval
+from kdharness.judges.scoring.ifeval_scores import score_ifeval
 from kdharness.tui.viewmodels.transcripts import read_prompts, read_transcript, verdict_lines
 from support.commands import CommandLine
 from support.evaluations import scores

@@ -15,16 +15,16 @@ from kdharness.harness import assets
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.judges.benchmarks.ifeval import ASSETS, IFEval, load_tools
-from kdharness.judges.scoring.ifeval.check import (
+from kdharness.judges.scoring.ifeval import (
     KINDS,
     Instruction,
     check_answer,
     loose_variants,
 )
-from kdharness.judges.scoring.ifeval.languages import LanguageModel, language_of
-from kdharness.judges.scoring.ifeval.outcome import Arguments, Tools, read_arguments
-from kdharness.judges.scoring.ifeval.sentences import SentenceModel, count_sentences
-from kdharness.judges.scoring.ifeval.words import count_capital_words, count_words
+from kdharness.judges.scoring.ifeval_outcome import Arguments, Tools, read_arguments
+from kdharness.judges.scoring.ifeval_words import count_capital_words, count_words
+from kdharness.judges.scoring.languages import LanguageModel, language_of
+from kdharness.judges.scoring.sentences import SentenceModel, count_sentences
 from support.ifeval import profile
 from support.locations import ROOT
 

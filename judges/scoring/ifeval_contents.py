@@ -1,14 +1,14 @@
-"""Checks of what an answer says: words, letters, language, length, upper and lower case."""
+"""IFEval: what an answer says: words, letters, language, length, upper and lower case."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from kdharness.judges.scoring.ifeval.languages import language_of
-from kdharness.judges.scoring.ifeval.outcome import Arguments, Outcome, Tools, compare, quantity
-from kdharness.judges.scoring.ifeval.sentences import count_sentences
-from kdharness.judges.scoring.ifeval.words import count_capital_words, count_words
+from kdharness.judges.scoring.ifeval_outcome import Arguments, Outcome, Tools, compare, quantity
+from kdharness.judges.scoring.ifeval_words import count_capital_words, count_words
+from kdharness.judges.scoring.languages import language_of
+from kdharness.judges.scoring.sentences import count_sentences
 
 
 def _occurrences(word: str, text: str) -> int:

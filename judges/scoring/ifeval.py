@@ -1,12 +1,13 @@
-"""All kinds of instructions, and the check of an answer: strict and loose."""
+"""IFEval's kinds of instructions, and the check of an answer: strict and loose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdharness.judges.scoring.ifeval import contents, formats
-from kdharness.judges.scoring.ifeval.outcome import Arguments, Kind, Outcome, Tools
+from kdharness.judges.scoring import ifeval_contents as contents
+from kdharness.judges.scoring import ifeval_formats as formats
+from kdharness.judges.scoring.ifeval_outcome import Arguments, Kind, Outcome, Tools
 
 KINDS: dict[str, Kind] = {
     "keywords:existence": Kind(contents.has_keywords, ("keywords",), "keywords {keywords}"),

@@ -1,12 +1,12 @@
-"""What a check gets besides the answer, and what it gives."""
+"""IFEval: what a check gets besides the answer, and what it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-from kdharness.judges.scoring.ifeval.languages import LanguageModel
-from kdharness.judges.scoring.ifeval.sentences import SentenceModel
+from kdharness.judges.scoring.languages import LanguageModel
+from kdharness.judges.scoring.sentences import SentenceModel
 
 RELATIONS = ("at least", "less than")
 

@@ -1,11 +1,11 @@
-"""Checks of an answer's form: paragraphs, lists, marks, beginning and end."""
+"""IFEval: an answer's form: paragraphs, lists, marks, beginning and end."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from kdharness.judges.scoring.ifeval.outcome import Arguments, Outcome, Tools, compare, quantity
+from kdharness.judges.scoring.ifeval_outcome import Arguments, Outcome, Tools, compare, quantity
 
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _EMPHASIS = re.compile(r"\*([^\n*]*)\*")

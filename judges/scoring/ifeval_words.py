@@ -1,4 +1,4 @@
-"""Words of a text: how many, and how many in capitals."""
+"""IFEval: words of a text, all of them and those in capitals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""IFEval's instructions: checked by programs, as pure functions of an answer's text."""
