@@ -257,3 +257,14 @@ def test_the_command_needs_no_judge(evaluated: Paths, kd: CommandLine) -> None:
     rows = kd.json("leaderboard", "--bench", "ifeval", "--metric", "prompt_strict")
     assert {row["checkpoint"]: row["value"] for row in rows} == {"good": 1.0, "bad": 0.0}
     assert {row["judge"] for row in rows} == {"exact"}
+
+
+@pytest.mark.slow
+def test_eval_command_scores_stored_answers(home: Paths, store: Store, kd: CommandLine) -> None:
+    store.add_checkpoint(Checkpoint(id="m", name="m", method="import", path="", created=1.0))
+    store.add_answers(make({**GOOD, "8": BAD["8"]}, of="m"))
+    out = kd.ok("eval", "--answers", "m", "--bench", "ifeval")
+    assert "prompt_strict" in out and "0.75" in out and "startend:quotation" in out
+    (home.assets / "ifeval/ifeval_input_data.jsonl").write_text('{"key": 1}\n', "utf-8")
+    code, _, err = kd("eval", "--answers", "m", "--bench", "ifeval")
+    assert code and "missing key or prompt" in err and "line 1" in err
