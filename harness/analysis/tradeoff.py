@@ -123,6 +123,7 @@ def dominated_area(
 GENERAL_DEFAULTS = (
     "heldout:other_writer_loss",
     "heldout:general_loss",
+    "ifeval:prompt_strict",
     "mt-bench:score",
     "alpaca-eval-2:win_rate",
 )

@@ -182,8 +182,8 @@ class EvalConfig(Settings):
         default_factory=lambda: ["shop", "heldout"],
         min_length=1,
         title="Benchmarks",
-        description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, shop, heldout) "
-        "or paths to your own .jsonl files.",
+        description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, ifeval, shop, "
+        "heldout) or paths to your own .jsonl files.",
     )
     judge: list[str] = Field(
         default_factory=list,

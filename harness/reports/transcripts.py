@@ -42,7 +42,7 @@ def largest_differences(
                     (
                         checkpoint.name,
                         _text(store.answers(checkpoint.id, bench), item),
-                        f"scored {number(value)}",
+                        f"scored {number(value)}{_failed(store, checkpoint.id, bench, item)}",
                     )
                     for checkpoint, value in ((first, before), (second, after))
                 ),
@@ -85,6 +85,16 @@ def _means(
             sides.append({item: v / w for item, (v, w) in sums.items() if w})
         out[key[0]] = (sides[0], sides[1])
     return out
+
+
+def _failed(store: Store, checkpoint: str, bench: str, item: str) -> str:
+    """Return what a program says about the checks that an answer failed."""
+    said = [
+        judgment.raw
+        for judgment in store.judgments(checkpoint, bench, "exact")
+        if judgment.item == item and judgment.value == 0 and judgment.raw
+    ]
+    return "".join(f"; {text}" for text in said)
 
 
 def _text(answers: Sequence[Answer], item: str) -> str:

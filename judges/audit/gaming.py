@@ -142,6 +142,8 @@ def _percent(share: float) -> str:
 
 def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
     """Return whether the answer is in a script that none of the question's letters have."""
+    if asked[answer.item].info.get("any_language"):
+        return False
     prompt = " ".join(asked[answer.item].turns)
     script = main_script(answer.text)
     if not script or len(answer.text) < 20:

@@ -1,9 +1,10 @@
-"""Benchmarks of judging: `python tests/bench/bench_judges.py [client] [scores] [local]`.
+"""Benchmarks of judging: `python tests/bench/bench_judges.py [client] [scores] [local] [ifeval]`.
 
 client  1,600 stored verdicts from a server with 250 ms latency, 32 concurrent: wall time against
         the ideal 12.5 s, CPU time per call against a bare loop over the openai client, memory
 scores  200 checkpoints x 965 judgments with intervals, cold and from the cache
 local   SmolLM2's tokens per second, batched against one prompt at a time
+ifeval  541 answers checked, once with the models of languages and sentences still to be read
 """
 
 from __future__ import annotations
@@ -240,9 +241,49 @@ def bench_local() -> dict[str, Any]:
     }
 
 
+def bench_ifeval() -> dict[str, Any]:
+    """Check an answer of 1,500 characters to every prompt; the assets are pulled if need be."""
+    from kdharness.harness import assets
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.types import Answer, Finish
+    from kdharness.judges.benchmarks.ifeval import ASSETS, IFEval
+
+    paths = find_paths()
+    for name in ASSETS:
+        assets.pull(paths, name)
+    bench = IFEval.load(paths, EvalConfig())
+    answers = [
+        Answer(
+            i.id,
+            "c",
+            "ifeval",
+            "",
+            i.id,
+            1,
+            (f"{i.turns[0]} " * 30)[:1500].lower(),
+            Finish.STOP,
+            "",
+            "",
+            0.0,
+        )
+        for i in bench.items
+    ]
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        bench.exact(answers)
+        seconds.append(round(time.perf_counter() - started, 2))
+    return {"answers": len(answers), "first s": seconds[0], "then s": seconds[1]}
+
+
 def main() -> None:
     """Run the named benchmarks, or all of them."""
-    benches = {"client": bench_client, "scores": bench_scores, "local": bench_local}
+    benches = {
+        "client": bench_client,
+        "scores": bench_scores,
+        "local": bench_local,
+        "ifeval": bench_ifeval,
+    }
     for name in sys.argv[1:] or benches:
         print(json.dumps({"bench": name, **benches[name]()}), flush=True)
 

@@ -263,6 +263,7 @@ import torch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.paths import Paths
 from kdharness.trainers.teachers import build
 from kdharness.trainers.data.layout import layout_of
@@ -278,7 +279,7 @@ class Setting:
 
 build.hold = lambda *_, **__: None
 Setting.train = Setting.tokenizer = None
-Setting.config = type("Config", (), {"data": None})
+Setting.config = type("Config", (), {"data": None, "trainer": TrainerSpec()})
 model = build.load_frozen(TeacherSpec(model=folder), Setting, shard=True)
 held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
 teacher = OnlineTeacher(model)

@@ -26,8 +26,8 @@ class EvaluateScreen(FormScreen):
     title_text = "Evaluate"
     about = (
         "o on Checkpoints, Benchmarks and Judges opens a list; space marks entries. Stored answers "
-        "and judgments are never requested again, so starting twice costs nothing. shop and "
-        "heldout need no judge. s shows an estimate and starts; r opens the newest evaluation. "
+        "and judgments are never requested again, so starting twice costs nothing. ifeval, shop "
+        "and heldout need no judge. s shows an estimate and starts; r opens the newest evaluation. "
         "API keys of judges come only from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY."
     )
     BINDINGS: ClassVar[list[BindingType]] = [

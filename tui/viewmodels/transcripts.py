@@ -195,7 +195,7 @@ def verdict_lines(side: Side) -> list[Line]:
         ok = j.status is JudgmentStatus.OK
         about = f" turn {j.turn}" if len({k.turn for k in side.judgments}) > 1 else ""
         about += f" against {j.baseline}" if j.baseline else ""
-        about += ", other order" if j.order else ""
+        about += ", other order" if j.order and j.baseline else ""
         lines.append(
             [
                 (f"{j.metric}{about} ", "dim"),
