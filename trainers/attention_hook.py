@@ -16,7 +16,7 @@ from transformers.masking_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kdharness.harness.errors import ModelError
-from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
+from kdharness.trainers.losses.attention import AttentionTape, Rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,7 +59,7 @@ def _hooked(base_name: str) -> Callable[..., Any]:
             rows = _rows_of(module, query, key, kwargs)
             teacher = tape.teacher[tape.layers[layer]]
             dry = layer in tape.terms
-            term = attention_kl(rows, teacher, tape, dry=dry)
+            term = tape.kl(rows, teacher, tape, dry=dry)
             if not dry:
                 same = rows.q.shape[1] == teacher.q.shape[1]
                 tape.heads = rows.q.shape[1] if same else 1

@@ -19,6 +19,7 @@ from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.trainers.attention_hook import set_tape
+from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.losses.router import (
@@ -42,6 +43,7 @@ class LossInputs:
     attention_weight: float = 0.0
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
+    kernels: Kernels = REFERENCE
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -104,6 +106,7 @@ def step_loss(
             mix=step.mix,
             teacher=teacher,
             targets=targets,
+            inner=step.kernels.chunk_loss,
         )
         loss = loss + part / step.norm
         kl += sums.kl
@@ -149,6 +152,7 @@ class Objective:
         layers: student layer -> teacher layer for the attention loss; empty for none.
         attention_weight: λ · γ.
         attention_block: number of attention score rows in memory at once.
+        kernels: what computes the losses; `train` sets it from the config.
     """
 
     mix: Mix
@@ -156,6 +160,7 @@ class Objective:
     layers: Mapping[int, int] = field(default_factory=dict)
     attention_weight: float = 0.0
     attention_block: int = 64
+    kernels: Kernels = REFERENCE
 
 
 def loss_inputs(
@@ -172,9 +177,9 @@ def loss_inputs(
     norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
     tape = None
     if method.layers and method.attention_weight:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
         keys = batch["attention_mask"].bool()
-        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
+        block, kl = method.attention_block, method.kernels.attention_kl
+        tape = AttentionTape(method.layers, mask, keys, block, kl)
     all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
     segments = (
         route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]
@@ -188,4 +193,5 @@ def loss_inputs(
         norm=norm.to(mask.device),
         attention_weight=method.attention_weight,
         tape=tape,
+        kernels=method.kernels,
     )

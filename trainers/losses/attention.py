@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import cached_property
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -37,26 +38,59 @@ class Rows:
     softcap: float = 0.0
 
 
+class AttentionKL(Protocol):
+    """Computes one layer pair's KL: `attention_kl`, or a kernel in its place."""
+
+    def __call__(
+        self, student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False
+    ) -> Tensor:
+        """Return the KL summed over heads and labelled rows; see `attention_kl`."""
+        ...
+
+
 @dataclass
 class AttentionTape:
     """The data exchanged between the two models' layers in one step.
 
     Attributes:
         layers: student layer -> teacher layer.
-        rows: labelled positions of each sample, ascending.
+        mask: [B, T] which positions are labelled.
         keys: [B, T] which keys are real tokens and not padding.
         block: number of score rows in memory at once.
+        kl: what compares two layers.
         teacher: filled by the teacher's forward pass: layer -> Rows.
         terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
     """
 
     layers: Mapping[int, int]
-    rows: Sequence[Tensor]
+    mask: Tensor
     keys: Tensor
     block: int = 64
+    kl: AttentionKL = field(default_factory=lambda: attention_kl)
     teacher: dict[int, Rows] = field(default_factory=dict)
     terms: dict[int, Tensor] = field(default_factory=dict)
     heads: int = 1
+
+    @cached_property
+    def rows(self) -> Sequence[Tensor]:
+        """Labelled positions of each sample, ascending; their numbers are read from the device."""
+        return [row.nonzero().squeeze(-1) for row in self.mask]
+
+    @cached_property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """The same without waiting for the device: (positions [B · T], counts [B · T + 1]).
+
+        Position b · T + t comes after `counts[b · T + t]` labelled ones, which is the index in
+        `positions` of the next. Both are int32, and `positions` has room for all.
+        """
+        flat = self.mask.reshape(-1)
+        counts = torch.zeros(flat.numel() + 1, dtype=torch.int32, device=flat.device)
+        torch.cumsum(flat, 0, dtype=torch.int32, out=counts[1:])
+        every = torch.arange(flat.numel(), dtype=torch.int32, device=flat.device)
+        # The others go to a place after the end.
+        place = torch.where(flat, counts[:-1], flat.numel()).long()
+        positions = torch.zeros_like(counts).scatter_(0, place, every % self.mask.shape[1])
+        return positions[:-1], counts
 
     def total(self) -> Tensor:
         """Return the sum over mapped layers, averaged over heads and layers (not over positions).

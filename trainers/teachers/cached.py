@@ -165,7 +165,7 @@ class CachedTeacher:
         load: Callable[[], OnlineTeacher],
         temperature: float,
         vocab: int,
-        chunk: int = 128,
+        chunk: int | None = None,
         sampled: int = 0,
         served: ServedTeacher | None = None,
     ) -> None:

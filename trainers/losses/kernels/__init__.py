@@ -1,0 +1,4 @@
+"""The losses' inner loops as Triton kernels, behind `trainer.kernels: triton`.
+
+Importing these modules needs Triton; nothing of the reference path does.
+"""
