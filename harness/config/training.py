@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from kdharness.harness.config.base import ADDED, FORMER, RunConfig, Settings, hashed_values
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.models import (
     Student,
@@ -113,6 +114,7 @@ class TrainerSpec(Settings):
         title="Gradient checkpointing",
         description=("Uses less memory for about a third more time."),
     )
+    kernels: Kernels = "reference"
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, title="CPU threads")
     eval_every: int = Field(
@@ -192,12 +194,7 @@ class DistillSpec(TrainerSpec):
         title="β or skew",
         description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
-    chunk: int = Field(
-        128,
-        ge=1,
-        title="Rows of logits at once",
-        description=("Positions whose logits are in memory at once; lower it to save memory."),
-    )
+    chunk: Chunk = None
 
 
 class KDSpec(DistillSpec):
@@ -221,7 +218,12 @@ class KDSpec(DistillSpec):
         title="Layers with attention loss",
         description="Use only the last N student layers; default: all.",
     )
-    attention_block: int = Field(64, ge=1, title="Attention rows at once")
+    attention_block: int = Field(BLOCK, ge=1, title="Attention rows at once")
+
+    @model_validator(mode="after")
+    def _block_is_used(self) -> Self:
+        check_block(self.kernels, self.attention_block)
+        return self
 
 
 # ---------------------------------------------------------------- runs
