@@ -37,8 +37,9 @@ def kernels_named(name: KernelsName) -> Kernels:
     """Return the kernels of `trainer.kernels`; importing Triton's needs Triton."""
     if name == "reference":
         return REFERENCE
-    room = "kdharness.trainers.losses.kernels"
-    attention, head = import_module(f"{room}.attention"), import_module(f"{room}.head")
+    room = "kdharness.trainers.losses"
+    attention = import_module(f"{room}.triton_attention")
+    head = import_module(f"{room}.triton_head")
     return Kernels(name, attention.attention_kl, head.chunk_loss)
 
 

@@ -16,11 +16,11 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from kdharness.harness.models.lm_head import Head
+from kdharness.trainers.losses import triton_attention as kernels
 from kdharness.trainers.losses.attention import AttentionTape, Rows
 from kdharness.trainers.losses.fused import Mix, fused_loss
-from kdharness.trainers.losses.kernels import attention as kernels
-from kdharness.trainers.losses.kernels.attention import attention_kl
-from kdharness.trainers.losses.kernels.head import chunk_loss
+from kdharness.trainers.losses.triton_attention import attention_kl
+from kdharness.trainers.losses.triton_head import chunk_loss
 
 SHARED_MEMORY = 227 * 1024
 """Bytes that a program has on a GPU of compute capability 9.0."""

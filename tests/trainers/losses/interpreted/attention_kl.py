@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.losses import attention as reference
+from kdharness.trainers.losses import triton_attention as kernels
 from kdharness.trainers.losses.attention import AttentionKL, AttentionTape, Rows
-from kdharness.trainers.losses.kernels import attention as kernels
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 

@@ -62,7 +62,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut rows, keys and ids into the smallest tiles, so that short rows have several."""
-    from kdharness.trainers.losses.kernels import attention, head
+    from kdharness.trainers.losses import triton_attention, triton_head
 
-    monkeypatch.setattr(attention, "tile_size", lambda wide, dtype: (16, 16))
-    monkeypatch.setattr(head, "BLOCK", 16)
+    monkeypatch.setattr(triton_attention, "tile_size", lambda wide, dtype: (16, 16))
+    monkeypatch.setattr(triton_head, "BLOCK", 16)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows
-from kdharness.trainers.losses.kernels.attention_backward import (
+from kdharness.trainers.losses.triton_backward import (
     key_gradient,
     mean_key_gradient,
     mean_query_gradient,
     query_gradient,
 )
-from kdharness.trainers.losses.kernels.attention_forward import row_kl, row_lse, row_means
-from kdharness.trainers.losses.kernels.tiles import Shape, Tiling
+from kdharness.trainers.losses.triton_forward import row_kl, row_lse, row_means
+from kdharness.trainers.losses.triton_tiles import Shape, Tiling
 
 SLOPE_BYTES = 1 << 27
 """Memory for the slopes of head-averaged rows."""

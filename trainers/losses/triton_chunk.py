@@ -12,7 +12,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from kdharness.trainers.losses.kernels.tiles import narrow
+from kdharness.trainers.losses.triton_tiles import narrow
 
 
 class Loss(NamedTuple):
@@ -20,7 +20,7 @@ class Loss(NamedTuple):
 
     Attributes:
         divergence: empty without a teacher.
-        beta, log_beta, log_rest: β, log β and log (1 − β).
+        beta: the teacher's weight in the mixture.
         cross_entropy: whether there are targets.
         same: whether both losses have the same log-sum-exp: all ids at temperature 1.
         softcap: of the student's logits; 0 for none.
@@ -30,8 +30,6 @@ class Loss(NamedTuple):
 
     divergence: str
     beta: float
-    log_beta: float
-    log_rest: float
     cross_entropy: bool
     same: bool
     softcap: float
@@ -57,10 +55,11 @@ def log_sum_exp(row, width, temperature, block: tl.constexpr):
 
 @triton.jit
 def log_mixture(lp, lq, loss: tl.constexpr):
-    """Return log(β p + (1 − β) q)."""
-    a, b = lp + loss.log_beta, lq + loss.log_rest
-    top = tl.maximum(a, b)
-    return top + tl.log(tl.exp(a - top) + tl.exp(b - top))
+    """Return log(β p + (1 − β) q): relative to the larger one, so that it is exact for p = q."""
+    rest: tl.constexpr = 1 - loss.beta
+    ratio = tl.exp(-tl.abs(lp - lq))
+    above = lp + tl.log(loss.beta + rest * ratio)
+    return tl.where(lp > lq, above, lq + tl.log(loss.beta * ratio + rest))
 
 
 @triton.jit

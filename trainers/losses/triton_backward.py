@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kdharness.trainers.losses.kernels.tiles import (
+from kdharness.trainers.losses.triton_tiles import (
     key_range,
     load_keys,
     load_queries,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 from torch import Tensor
@@ -11,8 +9,8 @@ from torch import Tensor
 from kdharness.harness.models.lm_head import Head, apply_head
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.losses.fused import chunk_loss as reference
-from kdharness.trainers.losses.kernels.chunk import Loss, row_loss
 from kdharness.trainers.losses.top_k import TopK
+from kdharness.trainers.losses.triton_chunk import Loss, row_loss
 
 BLOCK = 4096
 """Ids of a row that a program reads at once."""
@@ -67,8 +65,6 @@ def _loss(divergence: str, cross_entropy: bool, student: Head, whole: bool, mix:
     return Loss(
         divergence,
         mix.beta,
-        math.log(mix.beta),
-        math.log1p(-mix.beta),
         cross_entropy,
         same=cross_entropy and whole and mix.temperature == 1.0,
         softcap=float(student.softcap),
