@@ -165,6 +165,53 @@ def test_extreme_logits_stay_finite(kind: str) -> None:
     assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(grads, others, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_low_temperature_and_ids_without_probability_on_both_sides(kind: str) -> None:
+    """Public reports: NaN where an id underflows in both models, or at temperature 0.05."""
+    case = Case(Mix(0.05, kind, 0.4))
+    lq = (case.logits(*case.mine) / 0.05).log_softmax(-1)
+    lp = (case.logits(*case.theirs, None) / 0.05).log_softmax(-1)
+    assert (torch.maximum(lp, lq) < -104).any()  # below the smallest number in fp32
+    loss, grads, _ = case.run(kernels.chunk_loss)
+    want, others, _ = case.run(fused.chunk_loss)
+    assert loss == pytest.approx(want, rel=1e-5) and loss > 0
+    assert all(grad.isfinite().all() for grad in grads)
+    assert all(distance(a, b) <= 1e-4 for a, b in zip(grads, others, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "js"])
+def test_a_common_offset_of_logits_changes_nothing(kind: str) -> None:
+    """A public report: a log-sum-exp as one number rounds the offset into the loss."""
+    case = Case(Mix(1.0, kind, 0.4, ce_weight=0.5), targets=True)
+    case.mine[2] *= 0
+    plain = case.run(kernels.chunk_loss)
+    case.mine[2] += 1024.0
+    moved, loop = case.run(kernels.chunk_loss), case.run(fused.chunk_loss)
+    assert moved[0] == pytest.approx(plain[0], rel=2e-4)  # the logits themselves are rounded
+    assert moved[0] == pytest.approx(loop[0], rel=1e-6)
+    assert distance(moved[1][0], loop[1][0]) <= 2e-6
+
+
+def test_inputs_stay_as_they_are_and_an_upstream_factor_counts() -> None:
+    """Public reports: logits or states overwritten for a second loss, a factor that was lost."""
+    case = Case(Mix(ce_weight=0.5), targets=True)
+    states, weight = case.theirs
+    before = [part.clone() for part in (*case.mine, states, weight)]
+    hidden, matrix, bias = (part.requires_grad_() for part in case.mine)
+
+    def loss() -> Tensor:
+        head, teacher = Head(matrix, bias), (Head(weight), states)
+        options = {"mix": case.mix, "teacher": teacher, "targets": case.targets}
+        return fused_loss(hidden, head, inner=kernels.chunk_loss, **options)[0]  # type: ignore[arg-type]
+
+    once = torch.autograd.grad(loss(), (hidden, matrix, bias))
+    twice = torch.autograd.grad(0.25 * loss() + loss(), (hidden, matrix, bias))
+    for one, two in zip(once, twice, strict=True):
+        assert distance(two, 1.25 * one) <= 1e-6
+    after = (hidden, matrix, bias, states, weight)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(KINDS),
