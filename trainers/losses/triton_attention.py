@@ -40,7 +40,8 @@ class _Pair:
         positions, counts = tape.flat
         self.samples, self.length, self.capacity = samples, length, positions.numel()
         self.heads, self.teacher_heads = heads, teacher.q.shape[1]
-        self.rows = (tape.keys.view(torch.uint8), positions, counts, length, self.capacity)
+        keys = tape.keys.contiguous().view(torch.uint8)
+        self.rows = (keys, positions, counts, length, self.capacity)
         m, n = tile_size(max(self.ours.wide, self.theirs.wide), student.q.dtype)
         windows = [window for window in (student.window, teacher.window) if window]
         interpreted = triton.knobs.runtime.interpret
@@ -75,6 +76,16 @@ def tile_size(wide: int, dtype: torch.dtype) -> tuple[int, int]:
     return (max(rows // 2, 16), max(keys // 2, 16)) if dtype == torch.float32 else (rows, keys)
 
 
+def fp32_precision() -> str:
+    """Return how products of fp32 numbers are computed, by the same switch as torch's own.
+
+    Three TF32 products come close to an fp32 one, and use the units that an fp32 one cannot.
+    """
+    if torch.version.hip is not None:
+        return "ieee"
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
 def _shape(side: Rows) -> Shape:
     if side.q.dtype not in DTYPES or side.q.dtype != side.k.dtype:
         raise ModelError(
@@ -83,11 +94,8 @@ def _shape(side: Rows) -> Shape:
             hint="set trainer.kernels: reference",
         )
     heads, size = side.q.shape[1], side.q.shape[-1]
-    # The same switch as for torch's own products of fp32 numbers.
-    exact = torch.get_float32_matmul_precision() == "highest"
     wide = max(triton.next_power_of_2(size), 16)
-    precision = "ieee" if exact else "tf32"
-    return Shape(heads // side.k.shape[1], size, wide, float(side.softcap), precision)
+    return Shape(heads // side.k.shape[1], size, wide, float(side.softcap), fp32_precision())
 
 
 def _side(side: Rows) -> tuple[Tensor | float | int, ...]:

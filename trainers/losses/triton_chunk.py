@@ -14,6 +14,8 @@ import triton.language as tl
 
 from kdharness.trainers.losses.triton_tiles import narrow
 
+DIVERGENCES = ("forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl")
+
 
 class Loss(NamedTuple):
     """What is computed, fixed at compile time.
@@ -87,6 +89,7 @@ def divergence(lp, lq, loss: tl.constexpr):
         elif loss.divergence == "skew_kl":
             value, slope = to_teacher, -rest * tl.exp(lp + lq - lm)
         else:
+            tl.static_assert(loss.divergence == "skew_reverse_kl")
             value, slope = to_student, to_student - rest * tl.exp(2 * lq - lm)
     return value, slope
 

@@ -10,7 +10,7 @@ from kdharness.harness.models.lm_head import Head, apply_head
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.losses.fused import chunk_loss as reference
 from kdharness.trainers.losses.top_k import TopK
-from kdharness.trainers.losses.triton_chunk import Loss, row_loss
+from kdharness.trainers.losses.triton_chunk import DIVERGENCES, Loss, row_loss
 
 BLOCK = 4096
 """Ids of a row that a program reads at once."""
@@ -30,13 +30,23 @@ def chunk_loss(
     """
     if isinstance(teacher, TopK):
         return reference(logits, student, teacher, targets, rows, mix)
+    if mix.divergence not in DIVERGENCES:
+        raise ValueError(f"the kernels have no divergence {mix.divergence!r}")
     theirs, divergence = logits, ""
-    shared = logits.shape[1]
+    width = shared = logits.shape[1]
     if teacher is not None and mix.kl_weight:
         head, hidden = teacher
         theirs, divergence = apply_head(head, hidden[rows]), mix.divergence
         shared = min(student.vocab or shared, shared, theirs.shape[1])
-    loss = _loss(divergence, targets is not None, student, shared == logits.shape[1], mix)
+    loss = Loss(
+        divergence,
+        mix.beta,
+        cross_entropy=targets is not None,
+        same=targets is not None and shared == width and mix.temperature == 1.0,
+        softcap=float(student.softcap),
+        block=min(BLOCK, triton.next_power_of_2(width)),
+        interpreted=triton.knobs.runtime.interpret,
+    )
     compute = student.weight.dtype
     narrow = compute in (torch.bfloat16, torch.float16)
     gradient = torch.empty_like(logits, dtype=compute) if narrow else logits
@@ -49,25 +59,13 @@ def chunk_loss(
             logits if targets is None else targets[rows],
             kl,
             ce,
-            logits.shape[1],
+            width,
             shared,
             float(mix.temperature),
             float(mix.kl_weight * mix.temperature),
             float(mix.ce_weight),
             float(student.scale),
-            loss._replace(block=min(BLOCK, triton.next_power_of_2(logits.shape[1]))),
+            loss,
             num_warps=8,
         )
     return kl.sum() * mix.temperature**2, ce.sum(), gradient.to(compute)
-
-
-def _loss(divergence: str, cross_entropy: bool, student: Head, whole: bool, mix: Mix) -> Loss:
-    return Loss(
-        divergence,
-        mix.beta,
-        cross_entropy,
-        same=cross_entropy and whole and mix.temperature == 1.0,
-        softcap=float(student.softcap),
-        block=BLOCK,
-        interpreted=triton.knobs.runtime.interpret,
-    )

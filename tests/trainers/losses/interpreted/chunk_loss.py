@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kdharness.harness.config.training import Divergence
 from kdharness.harness.models.lm_head import Head
 from kdharness.trainers.losses import fused
 from kdharness.trainers.losses import triton_head as kernels
@@ -18,7 +19,7 @@ from kdharness.trainers.losses.fused import ChunkLoss, Mix, fused_loss
 from kdharness.trainers.losses.top_k import TopK, top_k
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
-KINDS = ["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
+KINDS = get_args(Divergence)
 POSITIONS, VOCAB = 7, 41
 
 
@@ -163,6 +164,11 @@ def test_extreme_logits_stay_finite(kind: str) -> None:
     assert loss == pytest.approx(want, rel=1e-5)
     assert all(grad.isfinite().all() for grad in grads)
     assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(grads, others, strict=True))
+
+
+def test_a_divergence_without_a_kernel_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the kernels have no divergence 'total_variation'"):
+        Case(Mix(divergence="total_variation")).run(kernels.chunk_loss)
 
 
 @pytest.mark.parametrize("kind", KINDS)
