@@ -177,9 +177,10 @@ def loss_inputs(
     norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
     tape = None
     if method.layers and method.attention_weight:
+        rows = [row.nonzero().squeeze(-1) for row in mask]
         keys = batch["attention_mask"].bool()
-        block, kl = method.attention_block, method.kernels.attention_kl
-        tape = AttentionTape(method.layers, mask, keys, block, kl)
+        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
+        tape.kl = method.kernels.attention_kl
     all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
     segments = (
         route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]

@@ -63,8 +63,8 @@ def reference_attention(samples: int, length: int, heads: int, groups: int, size
     per_group = heads // groups
     q, qt = (torch.randn(samples, per_group, length, size) for _ in range(2))
     k, kt = (torch.randn(samples, 1, length, size) for _ in range(2))
-    mask = (torch.arange(length) >= length // 2).expand(samples, length)
-    tape = AttentionTape({0: 0}, mask, torch.ones_like(mask))
+    rows = [torch.arange(length // 2, length)] * samples
+    tape = AttentionTape({0: 0}, rows, torch.ones(samples, length, dtype=torch.bool))
     with Traffic(groups) as counted:
         student = Rows(q.requires_grad_(), k.requires_grad_(), 0.1)
         attention_kl(student, Rows(qt, kt, 0.1), tape).backward()

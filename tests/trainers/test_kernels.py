@@ -21,6 +21,7 @@ from kdharness.harness.runs.memory import Size, head_bytes
 from kdharness.trainers import kernels
 from kdharness.trainers.kernels import Kernels, check_kernels, kernels_named, reference_parts
 from kdharness.trainers.losses import attention, fused
+from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss
 from kdharness.trainers.losses.top_k import top_k
 from kdharness.trainers.teachers.cached import CachedTeacher
@@ -123,6 +124,21 @@ def test_what_is_left_to_the_reference_is_said() -> None:
     assert "triton has none for cached teachers" in reference_parts(triton, {"general": cached})
     assert "of all rows" in reference_parts(triton, {"general": cached})
     assert "of domain rows" in reference_parts(triton, {"domain": cached, "general": other})
+
+
+@given(data=st.data(), samples=st.integers(1, 4), length=st.integers(1, 9))
+def test_flat_rows_are_the_labelled_rows(data: st.DataObject, samples: int, length: int) -> None:
+    cells = st.lists(st.booleans(), min_size=samples * length, max_size=samples * length)
+    mask = torch.tensor(data.draw(cells)).view(samples, length)
+    rows = [row.nonzero().squeeze(-1) for row in mask]
+    tape = AttentionTape({0: 0}, rows, torch.ones_like(mask))
+    positions, counts = tape.flat
+    assert positions.dtype == counts.dtype == torch.int32
+    for sample, index in enumerate(rows):
+        first, last = (int(counts[(sample + end) * length]) for end in (0, 1))
+        assert positions[first:last].tolist() == index.tolist()
+        before = [int(counts[sample * length + at]) - first for at in range(length)]
+        assert before == [int(mask[sample, :at].sum()) for at in range(length)]
 
 
 # ---------------------------------------------------------------- rows of logits at once

@@ -220,7 +220,8 @@ def test_gradient_does_not_depend_on_micro_batch_size(sizes: list[int]) -> None:
     for size in sizes:
         part = {name: value[start : start + size] for name, value in batch.items()}
         mask = labelled_positions(part["labels"])
-        tape = AttentionTape({0: 0, 1: 1, 2: 2}, mask, part["attention_mask"].bool())
+        rows = [row.nonzero().squeeze(-1) for row in mask]
+        tape = AttentionTape({0: 0, 1: 1, 2: 2}, rows, part["attention_mask"].bool())
         segments = route(part, mask, {0: OnlineTeacher(teacher)}, tape)
         step = LossInputs(mask, segments, None, Mix(), total, 1.0, tape)
         loss = student(
@@ -237,8 +238,7 @@ def test_gradient_does_not_depend_on_micro_batch_size(sizes: list[int]) -> None:
 
 
 def test_unrecorded_attention_is_an_error() -> None:
-    every = torch.ones(1, 3, dtype=torch.bool)
-    tape = AttentionTape({0: 0}, every, every)
+    tape = AttentionTape({0: 0}, [torch.tensor([1])], torch.ones(1, 3, dtype=torch.bool))
     with pytest.raises(ModelError, match="no attention was recorded"):
         tape.total()
 

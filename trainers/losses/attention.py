@@ -54,42 +54,40 @@ class AttentionTape:
 
     Attributes:
         layers: student layer -> teacher layer.
-        mask: [B, T] which positions are labelled.
+        rows: labelled positions of each sample, ascending.
         keys: [B, T] which keys are real tokens and not padding.
         block: number of score rows in memory at once.
-        kl: what compares two layers.
         teacher: filled by the teacher's forward pass: layer -> Rows.
         terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
+        kl: what compares two layers.
     """
 
     layers: Mapping[int, int]
-    mask: Tensor
+    rows: Sequence[Tensor]
     keys: Tensor
     block: int = 64
-    kl: AttentionKL = field(default_factory=lambda: attention_kl)
     teacher: dict[int, Rows] = field(default_factory=dict)
     terms: dict[int, Tensor] = field(default_factory=dict)
     heads: int = 1
-
-    @cached_property
-    def rows(self) -> Sequence[Tensor]:
-        """Labelled positions of each sample, ascending; their numbers are read from the device."""
-        return [row.nonzero().squeeze(-1) for row in self.mask]
+    kl: AttentionKL = field(default_factory=lambda: attention_kl)
 
     @cached_property
     def flat(self) -> tuple[Tensor, Tensor]:
-        """The same without waiting for the device: (positions [B · T], counts [B · T + 1]).
+        """The labelled rows as flat indices: (positions [B · T], counts [B · T + 1]), both int32.
 
         Position b · T + t comes after `counts[b · T + t]` labelled ones, which is the index in
-        `positions` of the next. Both are int32, and `positions` has room for all.
+        `positions` of the next. Nothing here waits for the device.
         """
-        flat = self.mask.reshape(-1)
-        counts = torch.zeros(flat.numel() + 1, dtype=torch.int32, device=flat.device)
+        mask = torch.zeros_like(self.keys)
+        for sample, row in zip(mask, self.rows, strict=True):
+            sample.index_fill_(0, row, True)
+        size, flat = mask.numel(), mask.view(-1)
+        counts = torch.zeros(size + 1, dtype=torch.int32, device=mask.device)
         torch.cumsum(flat, 0, dtype=torch.int32, out=counts[1:])
-        every = torch.arange(flat.numel(), dtype=torch.int32, device=flat.device)
+        every = torch.arange(size, dtype=torch.int32, device=mask.device)
         # The others go to a place after the end.
-        place = torch.where(flat, counts[:-1], flat.numel()).long()
-        positions = torch.zeros_like(counts).scatter_(0, place, every % self.mask.shape[1])
+        place = torch.where(flat, counts[:-1], size).long()
+        positions = torch.zeros_like(counts).scatter_(0, place, every % mask.shape[1])
         return positions[:-1], counts
 
     def total(self) -> Tensor:

@@ -68,7 +68,7 @@ def test_attention_kernels(
     k, kt = (torch.randn(2, 2, 40, 16).bfloat16() for _ in range(2))
     every = torch.ones(2, 40, dtype=torch.bool)
     student = Rows(q.requires_grad_(), k.requires_grad_(), 0.25)
-    tape = AttentionTape({0: 0}, every, every)
+    tape = AttentionTape({0: 0}, [torch.arange(40)] * 2, every)
     attention_kl(student, Rows(qt, kt, 0.25, window=7, softcap=30.0), tape).backward()
     averaged = {"row_lse", "row_means", "mean_query_gradient", "mean_key_gradient"}
     same = {"row_kl", "query_gradient", "key_gradient"}

@@ -53,12 +53,16 @@ class Case:
         self.keys[1, self.length - self.length // 6 :] = False  # and on the right
         self.mask = (torch.rand(2, self.length, generator=g) < 0.6) & self.keys
 
+    def rows(self) -> list[Tensor]:
+        """Return the labelled positions of each sample."""
+        return [row.nonzero().squeeze(-1) for row in self.mask]
+
     def run(self, kl: AttentionKL) -> tuple[float, Tensor, Tensor]:
         """Return the loss and the gradients of the student's queries and keys."""
         q, k = (part.detach().clone().requires_grad_() for part in (self.q, self.k))
         student = Rows(q, k, self.scales[0], self.windows[0], self.caps[0])
         teacher = Rows(self.qt, self.kt, self.scales[1], self.windows[1], self.caps[1])
-        loss = kl(student, teacher, AttentionTape({0: 0}, self.mask, self.keys, block=8))
+        loss = kl(student, teacher, AttentionTape({0: 0}, self.rows(), self.keys, block=8))
         (3 * loss).backward()
         assert q.grad is not None and k.grad is not None
         assert q.grad.dtype == k.grad.dtype == self.dtype
@@ -68,8 +72,8 @@ class Case:
         """Return the same by the definition, in float64 with autograd."""
         q, k = (part.detach().double().requires_grad_() for part in (self.q, self.k))
         window = min((w for w in self.windows if w), default=0)
-        ours = self._rows(q, k, 0, window)
-        theirs = self._rows(self.qt.double(), self.kt.double(), 1, window)
+        ours = self._attention(q, k, 0, window)
+        theirs = self._attention(self.qt.double(), self.kt.double(), 1, window)
         if ours.shape[1] != theirs.shape[1]:
             ours, theirs = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
         tiny = torch.finfo(torch.float64).tiny
@@ -79,7 +83,7 @@ class Case:
         assert q.grad is not None and k.grad is not None
         return float(loss.detach()), q.grad, k.grad
 
-    def _rows(self, q: Tensor, k: Tensor, side: int, window: int) -> Tensor:
+    def _attention(self, q: Tensor, k: Tensor, side: int, window: int) -> Tensor:
         scores = q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).transpose(-1, -2)
         scores = scores * self.scales[side]
         if cap := self.caps[side]:
@@ -196,9 +200,9 @@ class Ops(TorchDispatchMode):
 
 def test_kernels_are_launched_three_times_and_never_wait(launches: list[str]) -> None:
     case = Case(length=12)
+    tape = AttentionTape({0: 0}, case.rows(), case.keys)
     with Ops() as counted:
         q = case.q.clone().requires_grad_()
-        tape = AttentionTape({0: 0}, case.mask, case.keys)
         kernels.attention_kl(Rows(q, case.k, 0.3), Rows(case.qt, case.kt, 0.2), tape).backward()
     with Ops() as loop:
         case.run(reference.attention_kl)
