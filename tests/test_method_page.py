@@ -57,7 +57,7 @@ def test_documented_constants_match_the_code() -> None:
 
 def test_every_divergence_and_merge_is_documented() -> None:
     from kdharness.harness.config.merging import MergeConfig
-    from kdharness.harness.config.training import DistillSpec
+    from kdharness.harness.config.trainer import DistillSpec
 
     for model, field in ((DistillSpec, "divergence"), (MergeConfig, "kind")):
         for name in model.model_json_schema()["properties"][field]["enum"]:

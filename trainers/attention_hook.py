@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PREFIX = "kdharness_"
+UNMASKED = PREFIX + "unmasked_"
+PLAIN_DECODERS = frozenset(
+    (
+        *("cohere", "deepseek_v3", "gemma", "gpt_neox", "granite", "llama", "mistral", "mixtral"),
+        *("olmo", "olmo2", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3"),
+        *("stablelm", "starcoder2"),
+    )
+)
+"""Architectures whose masks are causal ones and windows, nothing else; tests compare each."""
 
 
 def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
@@ -41,29 +51,40 @@ def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
     )
 
 
+# Compiled, they would be compiled anew for every number of rows.
+@torch.compiler.disable
+def _keep(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> None:
+    """Record a teacher's queries and keys on its tape."""
+    tape, layer = module.kd_keep, module.layer_idx
+    if layer in tape.layers.values():
+        rows = _rows_of(module, query, key, kwargs)
+        tape.teacher[layer] = replace(rows, q=rows.q.detach(), k=rows.k.detach())
+
+
+@torch.compiler.disable
+def _compare(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> None:
+    """Add the loss of a student's layer to its tape."""
+    tape, layer = module.kd_tape, module.layer_idx
+    if layer not in tape.layers:
+        return
+    rows, teacher = _rows_of(module, query, key, kwargs), tape.teacher[tape.layers[layer]]
+    dry = layer in tape.terms
+    term = tape.kl(rows, teacher, tape, dry=dry)
+    if not dry:
+        tape.heads = rows.q.shape[1] if rows.q.shape[1] == teacher.q.shape[1] else 1
+        tape.terms[layer] = term
+
+
 def _hooked(base_name: str) -> Callable[..., Any]:
     """Return an attention function that records, then calls the model's usual one."""
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
     ) -> object:
-        layer = module.layer_idx
-        keep = getattr(module, "kd_keep", None)
-        if keep is not None and layer in keep.layers.values():
-            rows = _rows_of(module, query, key, kwargs)
-            keep.teacher[layer] = Rows(
-                rows.q.detach(), rows.k.detach(), rows.scale, rows.window, rows.softcap
-            )
-        tape = getattr(module, "kd_tape", None)
-        if tape is not None and layer in tape.layers and torch.is_grad_enabled():
-            rows = _rows_of(module, query, key, kwargs)
-            teacher = tape.teacher[tape.layers[layer]]
-            dry = layer in tape.terms
-            term = tape.kl(rows, teacher, tape, dry=dry)
-            if not dry:
-                same = rows.q.shape[1] == teacher.q.shape[1]
-                tape.heads = rows.q.shape[1] if same else 1
-                tape.terms[layer] = term
+        if getattr(module, "kd_keep", None) is not None:
+            _keep(module, query, key, kwargs)
+        if getattr(module, "kd_tape", None) is not None and torch.is_grad_enabled():
+            _compare(module, query, key, kwargs)
         if base_name == "eager":
             source = importlib.import_module(type(module).__module__)
             base = source.eager_attention_forward
@@ -83,11 +104,47 @@ def install_attention_hook(model: PreTrainedModel) -> None:
     base = str(model.config._attn_implementation or "eager")
     if base.startswith(PREFIX):
         return
-    name = PREFIX + base
-    AttentionInterface.register(name, _hooked(base))
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    AttentionMaskInterface.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    _switch(model, PREFIX, base)
+
+
+def skip_masks(model: PreTrainedModel) -> bool:
+    """Let a decoder attend without masks; return whether it can.
+
+    Rows must then be padded at their ends alone. transformers looks at a mask, and at positions
+    where there is none, to find the fastest kernel: a GPU would be waited for in every forward.
+    A name without a mask function is left alone, and the kernel is told that it is causal.
+    """
+    config = model.config.get_text_config()
+    base = str(model.config._attn_implementation or "eager").removeprefix(PREFIX)
+    windowed = getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", True
+    )
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    plain = config.model_type in PLAIN_DECODERS and kinds == {"full_attention"}
+    if base not in ("sdpa", "flash_attention_2", "flash_attention_3") or windowed or not plain:
+        return False
+    _switch(model, UNMASKED, base)
+    return True
+
+
+def mask_for(model: PreTrainedModel, keys: Tensor, masked: bool) -> Tensor | None:
+    """Return the attention mask [B, T] that a forward needs, given which tokens are real.
+
+    Raises:
+        ModelError: padding stands before a token, but the model attends without masks.
+    """
+    if not masked:
+        return None
+    if str(model.config._attn_implementation).startswith(UNMASKED):
+        raise ModelError("rows padded at their beginning need a model that attends with masks")
+    return keys
+
+
+def _switch(model: PreTrainedModel, prefix: str, base: str) -> None:
+    AttentionInterface.register(prefix + base, _hooked(base))
     try:
-        model.set_attn_implementation(name)
+        model.set_attn_implementation(prefix + base)
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
             f"{type(model).__name__} does not accept an attention hook: {error}",

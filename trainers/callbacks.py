@@ -18,7 +18,8 @@ from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset
-from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
+from kdharness.trainers.data.layout import Batch, Layout
+from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.saving import save_whole
 from kdharness.trainers.step import LossInputs
 from kdharness.trainers.teachers.online import Segment
@@ -223,19 +224,16 @@ def heldout_losses(
     }
 
 
-def _next_token_sum(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[float, int]:
+def _next_token_sum(model: PreTrainedModel, batch: Batch) -> tuple[float, int]:
     """Return the summed next-token loss and its number of positions.
 
     The student's own forward is called: a sharded model gathers its weights only then.
     """
     device = next(model.parameters()).device
-    labels = batch["labels"].to(device)
-    mask = labelled_positions(labels)
-    all_rows = torch.ones(len(mask), dtype=torch.bool, device=device)
+    layout: Layout = batch["layout"].to(device)
     step = LossInputs(
-        mask,
-        [Segment(all_rows, None)],
-        next_tokens(labels, mask),
+        layout,
+        [Segment(layout.every, None)],
         Mix(ce_weight=1.0, kl_weight=0.0),
         torch.ones((), device=device),
     )
@@ -244,7 +242,7 @@ def _next_token_sum(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[f
         attention_mask=batch["attention_mask"].to(device),
         step=step,
     )
-    return float(step.parts["ce"]), int(mask.sum())
+    return float(step.parts["ce"]), layout.labelled
 
 
 def _kinds(data: Dataset) -> list[str]:

@@ -16,8 +16,8 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
-from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import TrainConfig, TrainerSpec
+from kdharness.harness.config.trainer import TrainerSpec
+from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
@@ -26,9 +26,17 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists, local_path
+from kdharness.trainers.acceleration import (
+    allow_tf32,
+    attention_options,
+    check_acceleration,
+    compile_layers,
+)
+from kdharness.trainers.arguments import training_arguments
+from kdharness.trainers.attention_hook import skip_masks
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
-from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
+from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
 from kdharness.trainers.flops import training_flops
@@ -47,6 +55,7 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -192,6 +201,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
+        check_acceleration(config, device, precision, os.environ)
         check_kernels(spec.kernels, device)
     if spec.dtype != "auto":
         job.reporter.say(
@@ -200,6 +210,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     with _main_first(job, device):
         start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
+    quantization = config.student.quantization
     student = load_model(
         start.path,
         job.paths,
@@ -207,6 +218,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
         device="cpu" if fsdp2_processes(job.world) > 1 else device,
         trust_remote_code=config.student.trust_remote_code,
+        quantization=quantization.model_dump() if quantization else None,
+        **attention_options(spec.attn_implementation),
     )
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
@@ -284,56 +297,6 @@ def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-# The fused AdamW makes one pass over the weights: a fifth of the unfused one's time on a CPU.
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
-}
-
-
-def training_arguments(
-    config: TrainConfig, folder: Path, plan: BatchPlan, device: str, precision: Precision
-) -> TrainingArguments:
-    """Translate our trainer settings into transformers' TrainingArguments."""
-    spec = config.trainer
-    on_cpu = device == "cpu"
-    args = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=plan.steps,
-        per_device_train_batch_size=spec.batch_size,
-        gradient_accumulation_steps=spec.accumulation,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.schedule,
-        warmup_steps=int(spec.warmup_ratio * plan.steps),
-        weight_decay=spec.weight_decay,
-        optim=_OPTIMIZERS[spec.optimizer],
-        max_grad_norm=spec.max_grad_norm,
-        activation_checkpointing=spec.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if spec.save_every else "no",
-        save_steps=spec.save_every or 500,
-        # `DistillTrainer` deletes older checkpoints, once the newer one is on disk.
-        save_total_limit=None,
-        seed=config.seed,
-        use_cpu=on_cpu,
-        bf16=precision.autocast,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not on_cpu,
-        disable_tqdm=True,
-        report_to=[],
-        average_tokens_across_devices=True,
-        label_names=["labels"],
-    )
-    # More than one would make the Trainer wrap the model in nn.DataParallel.
-    args._n_gpu = min(args.n_gpu, 1)
-    return args
-
-
 def _make_trainer(
     setting: TrainContext, method: Objective
 ) -> tuple[DistillTrainer, HeldoutCallback]:
@@ -344,6 +307,13 @@ def _make_trainer(
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
     watcher = HeldoutCallback(setting)
+    models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
+    for model in (causal_model(setting.student), *models):
+        skip_masks(model)  # the collator pads at the ends of rows alone
+        if config.trainer.compile:
+            compile_layers(model)
+    if config.trainer.tf32:
+        allow_tf32()
     trainer = DistillTrainer(
         model=setting.student,
         args=args,

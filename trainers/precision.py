@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.trainers.engines import uses_fsdp
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.models.lm_head import causal_model, head_of
-from kdharness.trainers.attention_hook import set_tape
+from kdharness.trainers.attention_hook import mask_for, set_tape
+from kdharness.trainers.data.layout import Batch, Layout, layout_of
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.losses.fused import Mix, fused_loss
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_counts,
@@ -35,9 +36,8 @@ from kdharness.trainers.teachers.online import Segment, Teacher, last_states, ro
 class LossInputs:
     """Additional inputs of the student's forward, and the loss terms it reports back."""
 
-    mask: Tensor
+    layout: Layout
     segments: list[Segment]
-    targets: Tensor | None
     mix: Mix
     norm: Tensor
     attention_weight: float = 0.0
@@ -85,34 +85,32 @@ def step_loss(
     """Return one micro-batch's share of the step's loss: the sum over its positions / `norm`."""
     routed = router_weight(causal) > 0
     set_tape(causal, step.tape)
-    outputs = _run(causal, input_ids, attention_mask, routed=routed)
-    hidden, mask = outputs.last_hidden_state, step.mask
+    mask = mask_for(causal, attention_mask, step.layout.masked)
+    outputs = _run(causal, input_ids, mask, routed=routed)
+    hidden = outputs.last_hidden_state.flatten(0, 1)
     loss = hidden.new_zeros((), dtype=torch.float32)
     kl, ce = loss.clone(), loss.clone()
-    order = torch.arange(mask.sum().item(), device=mask.device)
-    index_of = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
+    wants_ce = step.mix.ce_weight > 0
     for segment in step.segments:
-        chosen = mask & segment.rows[:, None]
         vocab, teacher = 0, segment.target
         if isinstance(teacher, tuple):
             vocab = teacher[0].vocab
             if teacher[0].weight is None:
                 # The student's own head, which a wrapper may have gathered for this forward only.
                 teacher = head_of(causal, vocab), teacher[1]
-        targets = step.targets[index_of[chosen]] if step.targets is not None else None
         part, sums = fused_loss(
-            hidden[chosen],
+            hidden.index_select(0, segment.part.positions),
             head_of(causal, vocab),
             mix=step.mix,
             teacher=teacher,
-            targets=targets,
+            targets=step.layout.targets[segment.part.order] if wants_ce else None,
             inner=step.kernels.chunk_loss,
         )
         loss = loss + part / step.norm
         kl += sums.kl
         ce += sums.ce
     step.parts["kl"] = kl / step.norm
-    if step.targets is not None:
+    if wants_ce:
         step.parts["ce"] = ce / step.norm
     if step.tape is not None:
         attention = step.tape.total() / step.norm
@@ -123,7 +121,7 @@ def step_loss(
     return ModelOutput(loss=loss)
 
 
-def _run(causal: Any, input_ids: Tensor, attention_mask: Tensor, *, routed: bool) -> Any:
+def _run(causal: Any, input_ids: Tensor, attention_mask: Tensor | None, *, routed: bool) -> Any:
     """Return the backbone's outputs, with the logits of a mixture's routers if `routed`."""
     more = {"output_router_logits": True} if routed else {}
     return causal.base_model(
@@ -163,35 +161,33 @@ class Objective:
     kernels: Kernels = REFERENCE
 
 
-def loss_inputs(
-    method: Objective, batch: Mapping[str, Tensor], items: Tensor | int | None = None
-) -> LossInputs:
+def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
     """Run the teachers on a batch; return what the student's forward needs for its loss.
 
     Args:
         method: the objective.
-        batch: input_ids, attention_mask and labels [B, T], kind [B].
+        batch: input_ids, attention_mask and labels [B, T], kind [B], and the collator's layout;
+            without it, it is worked out here, which a GPU is waited for.
         items: number of labelled positions in the whole step; by default those of the batch.
     """
-    mask = labelled_positions(batch["labels"])
-    norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
+    layout: Layout = batch["layout"] if "layout" in batch else layout_of(batch)
+    batch = {**batch, "layout": layout}
+    device = layout.targets.device
+    norm = torch.as_tensor(layout.labelled if items is None else items, dtype=torch.float32)
     tape = None
     if method.layers and method.attention_weight:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
+        rows = layout.columns.split(list(layout.every.sizes))
         keys = batch["attention_mask"].bool()
-        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
-        tape.kl = method.kernels.attention_kl
-    all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
+        block, kl = method.attention_block, method.kernels.attention_kl
+        tape = AttentionTape(method.layers, rows, keys, block, layout.places, kl=kl)
     segments = (
-        route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]
+        route(batch, method.teachers, tape) if method.teachers else [Segment(layout.every, None)]
     )
-    wants_ce = method.mix.ce_weight > 0
     return LossInputs(
-        mask=mask,
+        layout=layout,
         segments=segments,
-        targets=next_tokens(batch["labels"], mask) if wants_ce else None,
         mix=method.mix,
-        norm=norm.to(mask.device),
+        norm=norm.to(device, non_blocking=True),
         attention_weight=method.attention_weight,
         tape=tape,
         kernels=method.kernels,

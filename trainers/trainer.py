@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model
@@ -22,6 +22,7 @@ from kdharness.harness.util.atomic import is_sealed, seal
 from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
+from kdharness.trainers.data.layout import Layout
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_weight,
@@ -32,6 +33,17 @@ from kdharness.trainers.teachers.online import (
     AdapterTeacher,
     OnlineTeacher,
 )
+
+
+class _BeforeTheUpdate(TrainerCallback):
+    """Looks at the losses of a step before its gradients are applied."""
+
+    def __init__(self, trainer: DistillTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
+        """Raise RunError if one of them is NaN or has diverged."""
+        self.trainer.check_step()
 
 
 class DistillTrainer(Trainer):
@@ -62,9 +74,11 @@ class DistillTrainer(Trainer):
         self.begun = False
         self.routing: RouterCounts | None = None
         self.step_batches: list[Any] = []
+        self.watched: list[tuple[Layout, Tensor, dict[str, Tensor]]] = []
         self.sums: dict[str, float] = {}
         self.tokens_since, self.clock = 0, time.monotonic()
         super().__init__(train_dataset=dataset, data_collator=collator, **kwargs)
+        self.add_callback(_BeforeTheUpdate(self))
         attach_loss(self.model)
         self.routed = router_weight(causal_model(self.model)) > 0
         # The loss arrives normalised over the whole step (num_items_in_batch); Trainer must
@@ -97,7 +111,8 @@ class DistillTrainer(Trainer):
             cast(Any, self.train_dataset),
             batch_sampler=self.plan.for_rank(*self.shard),
             collate_fn=self.data_collator,
-            num_workers=0,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
         )
 
     def compute_loss(
@@ -116,7 +131,7 @@ class DistillTrainer(Trainer):
         outputs = model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
         )
-        self._watch(step, outputs["loss"], inputs)
+        self._watch(step, outputs["loss"])
         loss = outputs["loss"]
         if self.args.world_size > 1:
             # DDP and FSDP average gradients over processes; the norm already counts them all.
@@ -153,22 +168,43 @@ class DistillTrainer(Trainer):
             total = cast(Tensor, self.accelerator.reduce(total, "sum"))
         return RouterCounts(total[:-1], total[-1])
 
-    def _watch(self, step: LossInputs, loss: Tensor, inputs: Mapping[str, Any]) -> None:
-        """Collect values for the log; raise RunError if the loss is NaN or has diverged."""
-        value = float(loss.detach())
-        share = float(step.norm) / max(float(step.mask.sum()), 1.0)
-        if not value * share < self.max_loss:
-            data = cast(Dataset, self.train_dataset)
-            locations = [data.rows[int(index)].where for index in inputs["index"]]
-            raise RunError(
-                f"the loss is {value * share:.4g} at step {self.state.global_step + 1}",
-                where="; ".join(locations[:8]),
-                hint="check these rows; a lower trainer.learning_rate, more warm-up or fp32 "
-                "often helps. The last saved checkpoint is kept.",
-            )
-        for name, part in step.parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(part)
-        self.tokens_since += int(inputs["attention_mask"].sum())
+    def _watch(self, step: LossInputs, loss: Tensor) -> None:
+        """Keep a micro-batch's values on the device until the step is complete."""
+        share = step.norm / max(step.layout.labelled, 1)
+        self.watched.append((step.layout, loss.detach() * share, step.parts))
+        self.tokens_since += step.layout.tokens
+
+    def check_step(self) -> None:
+        """Collect the step's values for the log, the one time that a device is waited for.
+
+        Raises:
+            RunError: a loss is NaN or has diverged; the weights are those before the step.
+        """
+        watched, self.watched = self.watched, []
+        if not watched:
+            return
+        names = sorted({name for _, _, parts in watched for name in parts})
+        losses = torch.stack([loss for _, loss, _ in watched])
+        sums = [
+            torch.stack([parts[name] for _, _, parts in watched if name in parts]).sum()
+            for name in names
+        ]
+        values = torch.cat([losses.float(), torch.stack([loss.float() for loss in sums])]).tolist()
+        for (layout, _, _), value in zip(watched, values[: len(watched)], strict=True):
+            if not value < self.max_loss:
+                raise self._diverged(layout, value)
+        for name, value in zip(names, values[len(watched) :], strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def _diverged(self, layout: Layout, value: float) -> RunError:
+        data = cast(Dataset, self.train_dataset)
+        locations = [data.rows[index].where for index in layout.index]
+        return RunError(
+            f"the loss is {value:.4g} at step {self.state.global_step + 1}",
+            where="; ".join(locations[:8]),
+            hint="check these rows; a lower trainer.learning_rate, more warm-up or fp32 "
+            "often helps. The last saved checkpoint is kept.",
+        )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load as transformers does, except for plain SGD under FSDP.

@@ -16,13 +16,8 @@ if TYPE_CHECKING:
     from kdharness.harness.config.files import load_config, parse_config
     from kdharness.harness.config.merging import MergeConfig
     from kdharness.harness.config.models import Student, Teacher
-    from kdharness.harness.config.training import (
-        DAEConfig,
-        DistillSpec,
-        KDConfig,
-        SFTConfig,
-        TrainerSpec,
-    )
+    from kdharness.harness.config.trainer import DistillSpec, TrainerSpec
+    from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 
 __all__ = [
     "DAEConfig",
@@ -52,12 +47,7 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
             "kdharness.harness.config.files": ("load_config", "parse_config"),
             "kdharness.harness.config.merging": ("MergeConfig",),
             "kdharness.harness.config.models": ("Student", "Teacher"),
-            "kdharness.harness.config.training": (
-                "DAEConfig",
-                "DistillSpec",
-                "KDConfig",
-                "SFTConfig",
-                "TrainerSpec",
-            ),
+            "kdharness.harness.config.trainer": ("DistillSpec", "TrainerSpec"),
+            "kdharness.harness.config.training": ("DAEConfig", "KDConfig", "SFTConfig"),
         },
     )

@@ -11,7 +11,7 @@ from kdharness.harness.util.redact import holds_secret
 
 
 class QuantizationSpec(Settings):
-    """How a frozen teacher's weights are quantised; needs bitsandbytes and a GPU."""
+    """How frozen weights are quantised; needs bitsandbytes."""
 
     method: Literal["bnb-4bit", "bnb-8bit"] = Field("bnb-4bit", title="Method")
 
@@ -144,6 +144,15 @@ class StudentSpec(Settings):
     lora: LoraSpec | None = Field(
         None, title="LoRA", description=("Train an adapter and leave the base weights unchanged.")
     )
+    quantization: QuantizationSpec | None = Field(
+        None,
+        title="Quantisation",
+        description=(
+            "Load the base weights in 4 or 8 bits and train an adapter on them (QLoRA). The "
+            "adapter is saved for the base as it was before."
+        ),
+        json_schema_extra=ADDED,
+    )
     trust_remote_code: bool = Field(
         False,
         title="Trust remote code",
@@ -161,6 +170,11 @@ class StudentSpec(Settings):
             raise ValueError("keep_layers needs from: the model to cut the student from")
         if isinstance(self.keep_layers, int) and self.keep_layers < 1:
             raise ValueError("keep_layers must be at least 1")
+        if self.quantization is not None and self.lora is None:
+            raise ValueError(
+                "quantization: quantised weights cannot be trained themselves: set lora, or remove "
+                "quantization"
+            )
         return self
 
 

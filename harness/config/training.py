@@ -11,10 +11,9 @@ from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdharness.harness.config.base import ADDED, FORMER, RunConfig, Settings, hashed_values
+from kdharness.harness.config.base import RunConfig, hashed_values
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.models import (
     Student,
@@ -23,12 +22,10 @@ from kdharness.harness.config.models import (
     TeacherSpec,
     expand_model_spec,
 )
-from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
+from kdharness.harness.config.trainer import DistillSpec, KDSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
-
-Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
 
 
 def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
@@ -45,188 +42,6 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
                 f"a sampled cache supports forward_kl only, not {trainer.divergence}: "
                 "set cache.tail to bucket"
             )
-
-
-class TrainerSpec(Settings):
-    """Optimisation settings shared by every method."""
-
-    learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", title="Schedule"
-    )
-    warmup_ratio: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        title="Warm-up",
-        description=("Fraction of steps over which the learning rate increases."),
-    )
-    weight_decay: float = Field(0.0, ge=0, title="Weight decay")
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
-        "adamw", title="Optimiser"
-    )
-    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 disables it.")
-    epochs: float = Field(2.0, gt=0, title="Epochs")
-    max_steps: int | None = Field(
-        None, ge=1, title="Steps", description="Stop after this many steps, before the epochs end."
-    )
-    max_tokens: int | None = Field(
-        None,
-        ge=1,
-        title="Tokens",
-        description=("Train on this many tokens (excluding padding), to match methods by tokens."),
-    )
-    batch_size: int = Field(8, ge=1, title="Rows per micro-batch")
-    tokens_per_batch: int | None = Field(
-        None,
-        ge=8,
-        title="Tokens per micro-batch",
-        description=(
-            "Fill micro-batches up to this many tokens, including padding, instead of by rows."
-        ),
-    )
-    accumulation: int = Field(
-        1,
-        ge=1,
-        title="Accumulation",
-        description=(
-            "Micro-batches per optimiser step. The gradient does not depend on how a step is split."
-        ),
-    )
-    precision: PrecisionName = Field(
-        "auto",
-        title="Precision",
-        description=(
-            "auto: mixed on a GPU with bf16, else fp32. mixed: fp32 weights, bf16 products; with "
-            "LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 weights, updates rounded "
-            "stochastically, for less memory. bf16: bf16 weights only, most small updates are lost."
-        ),
-        json_schema_extra=ADDED,
-    )
-    dtype: OldPrecision = Field(
-        "auto",
-        title="Precision (former name)",
-        description=("float32 is precision: fp32; bfloat16 is precision: bf16, with LoRA mixed."),
-        json_schema_extra=FORMER,
-    )
-    gradient_checkpointing: bool = Field(
-        False,
-        title="Gradient checkpointing",
-        description=("Uses less memory for about a third more time."),
-    )
-    kernels: Kernels = "reference"
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps")
-    threads: int | None = Field(None, ge=1, title="CPU threads")
-    eval_every: int = Field(
-        0,
-        ge=0,
-        title="Held-out every",
-        description=("Measure held-out loss every N steps; 0: only at the start and at the end."),
-    )
-    save_every: int = Field(
-        0,
-        ge=0,
-        title="Save every",
-        description=("Save a checkpoint every N steps; 0: only at the end (and when stopped)."),
-    )
-    keep: int = Field(2, ge=1, title="Checkpoints kept")
-    best: str | None = Field(
-        None,
-        title="Best by",
-        description=(
-            "Keep the checkpoint with the lowest value of this held-out metric, e.g. general_loss, "
-            "or of a sum such as general_loss + 0.5 * domain_loss."
-        ),
-    )
-    max_loss: float = Field(
-        1e4,
-        gt=0,
-        title="Loss limit",
-        description=("A loss above this, or NaN, stops the run and reports the rows."),
-    )
-
-    @model_validator(mode="after")
-    def _one_precision(self) -> Self:
-        if self.dtype == "float16":
-            raise ValueError(
-                "dtype: float16 is not supported, its small gradients would be lost: "
-                "remove it, or set precision: mixed (bf16) or fp32"
-            )
-        if self.dtype != "auto" and self.precision != "auto":
-            raise ValueError(
-                f"dtype is the former name of precision, which is {self.precision} here: remove "
-                "dtype, or set precision to what it says (float32 is fp32, bfloat16 is bf16)"
-            )
-        if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
-            raise ValueError(
-                f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "
-                f"{self.optimizer}: change the optimizer or the precision"
-            )
-        return self
-
-    def precision_on(self, *, lora: bool, has_bf16: bool) -> Precision:
-        """Return the precision on a device with or without bf16 in hardware."""
-        return precision_of(self.precision, self.dtype, lora=lora, has_bf16=has_bf16)
-
-
-class DistillSpec(TrainerSpec):
-    """Settings shared by KD and DAE: docs/method.md#losses."""
-
-    temperature: float = Field(1.0, gt=0, le=100, title="Temperature")
-    distill_weight: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        title="Distillation weight (λ)",
-        description=(
-            "Weight of the distillation loss; 1 - λ is the weight of next-token loss on the data."
-        ),
-    )
-    divergence: Divergence = Field(
-        "forward_kl",
-        title="Divergence",
-        description=("Distance between the student's and the teacher's distributions."),
-    )
-    beta: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        title="β or skew",
-        description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
-    )
-    chunk: Chunk = None
-
-
-class KDSpec(DistillSpec):
-    """KD adds the attention loss."""
-
-    weight_decay: float = Field(0.1, ge=0, title="Weight decay")
-    attention_weight: float = Field(
-        1.0, ge=0, title="Attention weight (γ)", description=("0 disables the attention loss.")
-    )
-    layer_map: Literal["uniform", "last-k"] | list[int] = Field(
-        "uniform",
-        title="Layer map",
-        description=(
-            "Teacher layer for each student layer; a list has one entry per student layer, -1 for "
-            "none. A student cut from its teacher is matched to the layers it kept."
-        ),
-    )
-    attention_layers: int | None = Field(
-        None,
-        ge=1,
-        title="Layers with attention loss",
-        description="Use only the last N student layers; default: all.",
-    )
-    attention_block: int = Field(BLOCK, ge=1, title="Attention rows at once")
-
-    @model_validator(mode="after")
-    def _block_is_used(self) -> Self:
-        check_block(self.kernels, self.attention_block)
-        return self
-
-
-# ---------------------------------------------------------------- runs
 
 
 def _check_lora(student: StudentSpec, trainer: TrainerSpec) -> None:

@@ -5,6 +5,7 @@ torch and transformers are imported inside the functions.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def load_model(
         **extra,
     }
     if quantization:
-        options["quantization_config"] = _quantization(quantization)
+        options["quantization_config"] = _quantization(quantization, options["dtype"])
         options["device_map"] = {"": device}
     try:
         with quiet_transformers():
@@ -283,14 +284,21 @@ def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False
         raise explain(error, source) from error
 
 
-def _quantization(settings: dict[str, Any]) -> Any:
-    """Make a transformers quantization config from `{method: bnb-4bit | bnb-8bit}`."""
+def _quantization(settings: dict[str, Any], dtype: Any) -> Any:
+    """Make a transformers quantization config from `{method: bnb-4bit | bnb-8bit}`.
+
+    4-bit weights are multiplied in `dtype`; bitsandbytes' own default is fp32 on every device.
+    """
     from transformers import BitsAndBytesConfig
 
+    # It would say before every product that its inputs are cast.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     method = settings.get("method", "bnb-4bit")
     if method == "bnb-8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
 
 
 def load_tokenizer(

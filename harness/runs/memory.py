@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kdharness.harness.config.models import LoraSpec, TeacherSpec
+from kdharness.harness.config.models import LoraSpec, QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
-from kdharness.harness.config.training import DAEConfig, DistillSpec, KDConfig, SFTConfig
+from kdharness.harness.config.trainer import DistillSpec
+from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.models.lm_head import rows_at_once
 
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
@@ -191,7 +192,8 @@ def plan_memory(
     if shard > 1:
         copies /= student.layers
     parts = {
-        "weights": student.total * BYTES[precision.weights] / shard,
+        "weights": weight_bytes(student, BYTES[precision.weights], config.student.quantization)
+        / shard,
         "gradients": trained * unit / shard,
         "optimizer": trained * optimizer_bytes(spec.optimizer, precision) / shard,
         "activations": activation_bytes(
@@ -262,11 +264,14 @@ def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
 
 def teacher_bytes(spec: TeacherSpec | None, size: Size, on_cpu: bool) -> float:
     """Return the bytes of a teacher's weights; without a spec, of the student before training."""
-    unit = _teacher_unit(spec, on_cpu)
-    if spec is not None and spec.quantization:
-        replaced = size.quantizable * QUANTIZED[spec.quantization.method]
-        return replaced + (size.total - size.quantizable) * unit
-    return float(size.total * unit)
+    return weight_bytes(size, _teacher_unit(spec, on_cpu), spec.quantization if spec else None)
+
+
+def weight_bytes(size: Size, unit: int, quantization: QuantizationSpec | None) -> float:
+    """Return the bytes of a model's weights of `unit` bytes, of which a quantiser replaces some."""
+    replaced = size.quantizable if quantization else 0
+    packed = replaced * QUANTIZED[quantization.method] if quantization else 0.0
+    return packed + float((size.total - replaced) * unit)
 
 
 def _attention_bytes(

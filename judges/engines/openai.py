@@ -315,10 +315,10 @@ class OpenAIEngine:
                     self.dialect.thinks = True
                     if await self._reserve(bill, request):
                         continue
-                # A rate-limited call does not count as a failure while others succeed.
+                # While others succeed, a rate-limited call was not refused for good.
                 spaced = error.wait is not None and self.streak.answers > waited_at
                 waited_at = self.streak.answers
-                attempt += not spaced
+                attempt = 0 if spaced else attempt + 1
                 patient = slept < PATIENCE or self.streak.answers == answers
                 if not (error.trouble is Trouble.RETRY and attempt <= self.retries and patient):
                     return self._given_up(error)

@@ -21,6 +21,7 @@ import torch
 
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.attention_hook import install_attention_hook
+from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import reference_dae, reference_kd
@@ -208,19 +209,20 @@ def test_dae_step_with_a_warm_teacher_cache() -> None:
     from kdharness.trainers.teachers.online import Segment, hidden_states
 
     case = models(SMOL, 4, 128, 2, attention=False)
-    batch, mask = case.batch, labelled_positions(case.batch["labels"])
+    layout = layout_of(case.batch)
+    batch = {**case.batch, "layout": layout}
     online, _ = steps(case, "dae", 0.0)
     cached = []
     for kind, teacher in enumerate(case.teachers):
-        rows = batch["kind"].eq(kind)
-        hidden = hidden_states(teacher, batch, rows, mask)
-        cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
+        part = layout.kinds[kind]
+        hidden = hidden_states(teacher, batch, part)
+        cached.append(Segment(part, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
 
     def warm() -> None:
         from kdharness.trainers.step import LossInputs
 
         case.student.zero_grad(set_to_none=True)
-        step = LossInputs(mask, cached, None, Mix(), mask.sum().float())
+        step = LossInputs(layout, cached, Mix(), torch.tensor(float(layout.labelled)))
         case.student(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
         )["loss"].backward()
@@ -255,12 +257,14 @@ def test_top_64_cache_approximates_the_online_loss() -> None:
         batch = {
             "input_ids": torch.tensor([encoded.input_ids]),
             "attention_mask": torch.ones(1, len(encoded.input_ids), dtype=torch.long),
+            "labels": torch.tensor([encoded.labels]),
+            "kind": torch.zeros(1, dtype=torch.long),
         }
-        mask = labelled_positions(torch.tensor([encoded.labels]))
-        rows = torch.ones(1, dtype=torch.bool)
-        theirs = hidden_states(teacher, batch, rows, mask)
+        layout = layout_of(batch)
+        part, batch = layout.every, {**batch, "layout": layout}
+        theirs = hidden_states(teacher, batch, part)
         with torch.no_grad():
-            ours = hidden_states(student, batch, rows, mask)
+            ours = hidden_states(student, batch, part)
             head = head_of(student)
             full = (head_of(teacher), theirs)
             cached = top_k(head_of(teacher), theirs, 64, 1.0, 128, 0, 32, generator)

@@ -91,6 +91,20 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
     return getattr(tf, names[1])(config).eval()
 
 
+def with_lora(model: Any, seed: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    return get_peft_model(model, config)
+
+
 def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 0) -> Any:
     """Make a padded batch with labels in the middle of each row and alternating kinds."""
     g = torch.Generator().manual_seed(seed)

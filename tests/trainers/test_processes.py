@@ -234,6 +234,7 @@ from torch.distributed.tensor import DTensor
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.paths import Paths
 from kdharness.trainers.teachers import build
+from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.teachers.online import OnlineTeacher
 
 state = PartialState(cpu=True)
@@ -254,10 +255,12 @@ teacher.shard()
 batch = {
     "input_ids": torch.arange(3, 15)[None],
     "attention_mask": torch.ones(1, 12, dtype=torch.long),
+    "labels": torch.full((1, 12), -100),
+    "kind": torch.zeros(1, dtype=torch.long),
 }
-mask = torch.zeros(1, 12, dtype=torch.bool)
-mask[0, 5:9] = True
-head, hidden = teacher.targets_for(batch, torch.ones(1, dtype=torch.bool), mask, None)
+batch["labels"][0, 6:10] = 1
+batch["layout"] = layout_of(batch)
+head, hidden = teacher.targets_for(batch, batch["layout"].every, None)
 logits = (hidden @ head.weight.T).flatten().tolist()
 with open(f"{home}/{state.process_index}.json", "w") as stream:
     json.dump({"held": held, "logits": logits[:200]}, stream)

@@ -12,10 +12,17 @@ from kdharness.harness.errors import ModelError
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions
-from kdharness.trainers.step import LossInputs, attach_loss
-from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, route
+from kdharness.trainers.step import Objective, attach_loss, loss_inputs
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from support import reference_step
-from support.training_steps import assert_same, fused, gradients, make_batch, make_model
+from support.training_steps import (
+    assert_same,
+    fused,
+    gradients,
+    make_batch,
+    make_model,
+    with_lora,
+)
 
 FAMILIES = [
     "mistral",
@@ -153,20 +160,6 @@ def test_sft_step_matches_next_token_loss() -> None:
     assert_same(gradients(student, got), theirs)
 
 
-def with_lora(model: Any, seed: int) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        r=4,
-        lora_alpha=8,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-        init_lora_weights=False,
-    )
-    return get_peft_model(model, config)
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_kd_step_with_lora_matches_the_reference(checkpointing: bool) -> None:
     teacher, batch, layers = make_model(2), make_batch(), {0: 0, 1: 1}
@@ -219,11 +212,8 @@ def test_gradient_does_not_depend_on_micro_batch_size(sizes: list[int]) -> None:
     start, loss_sum = 0, 0.0
     for size in sizes:
         part = {name: value[start : start + size] for name, value in batch.items()}
-        mask = labelled_positions(part["labels"])
-        rows = [row.nonzero().squeeze(-1) for row in mask]
-        tape = AttentionTape({0: 0, 1: 1, 2: 2}, rows, part["attention_mask"].bool())
-        segments = route(part, mask, {0: OnlineTeacher(teacher)}, tape)
-        step = LossInputs(mask, segments, None, Mix(), total, 1.0, tape)
+        objective = Objective(Mix(), {0: OnlineTeacher(teacher)}, {0: 0, 1: 1, 2: 2}, 1.0)
+        step = loss_inputs(objective, part, total)
         loss = student(
             input_ids=part["input_ids"], attention_mask=part["attention_mask"], step=step
         )["loss"]

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from kdharness.harness.config.data import DataSpec
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.data.dataset import TrainRow
+from kdharness.trainers.data.layout import layout_of
 
 POOL = 256
 
@@ -266,7 +267,7 @@ def _measure(
 
 
 class Collator:
-    """Rows as padded tensors: input_ids, attention_mask, labels [B, T]; index, kind [B]."""
+    """Rows as padded tensors: input_ids, attention_mask, labels [B, T]; index, kind [B]; layout."""
 
     def __init__(self, pad_id: int, kinds: Sequence[str], side: str = "right") -> None:
         self.pad_id = pad_id
@@ -281,10 +282,11 @@ class Collator:
             rest = [fill] * (width - len(values))
             return values + rest if self.side == "right" else rest + values
 
-        return {
+        batch = {
             "input_ids": torch.tensor([padded(r["input_ids"], self.pad_id) for r in rows]),
             "attention_mask": torch.tensor([padded([1] * len(r["input_ids"]), 0) for r in rows]),
             "labels": torch.tensor([padded(r["labels"], IGNORE_INDEX) for r in rows]),
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }
+        return {**batch, "layout": layout_of(batch)}

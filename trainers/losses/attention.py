@@ -57,6 +57,7 @@ class AttentionTape:
         rows: labelled positions of each sample, ascending.
         keys: [B, T] which keys are real tokens and not padding.
         block: number of score rows in memory at once.
+        places: `rows` as Python numbers, for which a device need not be waited for.
         teacher: filled by the teacher's forward pass: layer -> Rows.
         terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
         kl: what compares two layers.
@@ -66,6 +67,7 @@ class AttentionTape:
     rows: Sequence[Tensor]
     keys: Tensor
     block: int = 64
+    places: Sequence[Sequence[int]] = ()
     teacher: dict[int, Rows] = field(default_factory=dict)
     terms: dict[int, Tensor] = field(default_factory=dict)
     heads: int = 1
@@ -90,6 +92,19 @@ class AttentionTape:
         positions = torch.zeros_like(counts).scatter_(0, place, every % mask.shape[1])
         return positions[:-1], counts
 
+    def __post_init__(self) -> None:
+        if not self.places:
+            self.places = [row.tolist() for row in self.rows]
+
+    def blocks(self) -> list[tuple[int, Tensor, int]]:
+        """Return the samples' labelled rows in blocks: (sample, rows [r], last row + 1)."""
+        return [
+            (sample, part, self.places[sample][number * self.block + len(part) - 1] + 1)
+            for sample, index in enumerate(self.rows)
+            for number, part in enumerate(index.split(self.block))
+            if len(part)
+        ]
+
     def total(self) -> Tensor:
         """Return the sum over mapped layers, averaged over heads and layers (not over positions).
 
@@ -107,12 +122,13 @@ class AttentionTape:
         return total / (self.heads * len(self.layers))
 
 
-def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def block_scores(
+    rows: Rows, sample: int, index: Tensor, end: int, keys: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return masked fp32 scores [H, r, S] of some rows of one sample, and the mask [r, S].
 
-    S ends at the last row of the block: causal attention uses no key beyond it.
+    S is `end`, the last row of the block plus one: causal attention uses no key beyond it.
     """
-    end = int(index[-1]) + 1
     q, k = rows.q[sample][:, index], rows.k[sample][:, :end]
     groups = k.shape[0]
     per_group = q.shape[0] // groups
@@ -160,9 +176,9 @@ class _StreamedKL(torch.autograd.Function):
             # must be saved, but the value is already known.
             return total
         with torch.autocast(q.device.type, enabled=False):
-            for sample, index in _blocks(tape):
-                ls_scores, mask_s = block_scores(student, sample, index, tape.keys)
-                lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
+            for sample, index, end in tape.blocks():
+                ls_scores, mask_s = block_scores(student, sample, index, end, tape.keys)
+                lt_scores, mask_t = block_scores(teacher, sample, index, end, tape.keys)
                 mask = mask_s & mask_t
                 ls, lt = log_rows(ls_scores, mask), log_rows(lt_scores, mask)
                 if ls.shape[0] == lt.shape[0]:
@@ -182,9 +198,8 @@ class _StreamedKL(torch.autograd.Function):
         grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
         groups = k.shape[1]
         with torch.autocast(q.device.type, enabled=False):
-            for sample, index in _blocks(tape):
-                grad = _score_grad(student, teacher, tape, sample, index)
-                end = grad.shape[-1]
+            for sample, index, end in tape.blocks():
+                grad = _score_grad(student, teacher, tape, sample, index, end)
                 grad = (grad * (grad_output * student.scale)).to(q.dtype).view(groups, -1, end)
                 rows_q = q[sample][:, index].reshape(groups, -1, q.shape[-1])
                 grad_q[sample][:, index] = torch.bmm(grad, k[sample][:, :end]).view(
@@ -195,12 +210,12 @@ class _StreamedKL(torch.autograd.Function):
 
 
 def _score_grad(
-    student: Rows, teacher: Rows, tape: AttentionTape, sample: int, index: Tensor
+    student: Rows, teacher: Rows, tape: AttentionTape, sample: int, index: Tensor, end: int
 ) -> Tensor:
     """Return ∂KL/∂scores of the student [H, r, S], before scaling."""
-    scores, mask_s = block_scores(student, sample, index, tape.keys)
+    scores, mask_s = block_scores(student, sample, index, end, tape.keys)
     cap = 1.0 - (scores / student.softcap) ** 2 if student.softcap else None
-    lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
+    lt_scores, mask_t = block_scores(teacher, sample, index, end, tape.keys)
     mask = mask_s & mask_t
     a_s, a_t = log_rows(scores, mask).exp_(), log_rows(lt_scores, mask).exp_()
     if a_s.shape[0] == a_t.shape[0]:
@@ -212,15 +227,6 @@ def _score_grad(
     if cap is not None:
         grad = torch.where(mask, grad * cap, 0.0)
     return grad
-
-
-def _blocks(tape: AttentionTape) -> list[tuple[int, Tensor]]:
-    return [
-        (sample, part)
-        for sample, index in enumerate(tape.rows)
-        for part in index.split(tape.block)
-        if len(part)
-    ]
 
 
 def attention_kl(student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False) -> Tensor:

@@ -74,13 +74,6 @@ def labelled_positions(labels: Tensor) -> Tensor:
     return mask
 
 
-def next_tokens(labels: Tensor, mask: Tensor) -> Tensor:
-    """Return the target token of each labelled position, in row-major order: [n]."""
-    targets = torch.full_like(labels, IGNORE_INDEX)
-    targets[:, :-1] = labels[:, 1:]
-    return targets[mask]
-
-
 def full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
     """Return the summed divergence of two logit chunks [c, V], and its gradient w.r.t. zs.
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers.distributed.configuration_utils import DistributedConfig
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DistillSpec
+from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
@@ -21,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.trainers.acceleration import attention_options
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import fsdp2_processes
 from kdharness.trainers.losses.fused import Mix
@@ -91,6 +92,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         device=device,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,
+        **attention_options(setting.config.trainer.attn_implementation),
         **more,
     )
     if spec.quantization:

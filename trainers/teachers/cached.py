@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DistillSpec
+from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.models.lm_head import head_of
 from kdharness.harness.types import IGNORE_INDEX, digest
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
 from kdharness.trainers.data.dataset import Dataset, TrainRow
+from kdharness.trainers.data.layout import Batch, Part
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK, share_tail, top_k
 from kdharness.trainers.teachers.build import load_frozen
@@ -181,30 +181,26 @@ class CachedTeacher:
         self.keys: dict[int, str] = {}
         self.online: OnlineTeacher | None = None
 
-    def targets_for(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
-    ) -> TopK:
+    def targets_for(self, batch: Batch, part: Part, tape: AttentionTape | None) -> TopK:
         """Return cached distributions at labelled positions; run and store missing rows first."""
-        indices = batch["index"][rows].tolist()
-        keys = [self.key(index) for index in indices]
-        missing = [key not in self.cache for key in keys]
-        if any(missing):
-            chosen = rows.clone()
-            chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
-            self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
-        parts = [self.cache.get(key) for key in keys]
-        for key, part, size in zip(keys, parts, mask[rows].sum(-1).tolist(), strict=True):
-            if len(part[0]) != size:
+        keys = [self.key(index) for index in part.index]
+        missing = [row for row, key in zip(part.rows, keys, strict=True) if key not in self.cache]
+        if missing:
+            self._fill(batch, batch["layout"].part(missing))
+        found = [self.cache.get(key) for key in keys]
+        for key, cells, size in zip(keys, found, part.sizes, strict=True):
+            if len(cells[0]) != size:
                 raise self.cache._damaged(
-                    f"row {key} has {len(part[0])} positions instead of {size}"
+                    f"row {key} has {len(cells[0])} positions instead of {size}"
                 )
-        ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
-        logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
-        entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))
+        device = part.at.device
+        ids = torch.from_numpy(np.concatenate([cells[0] for cells in found]).astype(np.int64))
+        logp = torch.from_numpy(np.concatenate([cells[1] for cells in found]))
+        entropy = torch.from_numpy(np.concatenate([cells[2] for cells in found]))
         return TopK(
-            ids.to(mask.device),
-            logp.to(mask.device),
-            entropy.to(mask.device) if self.sampled else None,
+            ids.to(device),
+            logp.to(device),
+            entropy.to(device) if self.sampled else None,
             self.sampled if self.cache.has_draws else 0,
         )
 
@@ -214,19 +210,18 @@ class CachedTeacher:
             self.keys[index] = row_key(self.data.rows[index])
         return self.keys[index]
 
-    def _fill(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
-    ) -> None:
+    def _fill(self, batch: Batch, part: Part) -> None:
+        keys = [self.key(index) for index in part.index]
         if self.served is not None:
-            targets = self.served.distributions(batch, rows, mask)
-            for key, size, target in zip(keys, mask[rows].sum(-1).tolist(), targets, strict=True):
+            targets = self.served.distributions(batch, part.rows)
+            for key, size, target in zip(keys, part.sizes, targets, strict=True):
                 self.cache.add([key], [size], target)
             return
         if self.online is None:
             self.online = self.load()
 
-        hidden = hidden_states(self.online.model, batch, rows, mask)
-        sizes = mask[rows].sum(-1).tolist()
+        hidden = hidden_states(self.online.model, batch, part)
+        sizes = list(part.sizes)
         head = head_of(self.online.model, self.vocab)
         for key, size, states in zip(keys, sizes, hidden.split(sizes), strict=True):
             # The row's own seed: the draw depends on neither batch nor order.

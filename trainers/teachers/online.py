@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +20,9 @@ from torch.distributed.tensor import DTensor
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.lm_head import Head, backbone, head_of
-from kdharness.trainers.attention_hook import set_keep
+from kdharness.harness.models.lm_head import Head, backbone, causal_model, head_of
+from kdharness.trainers.attention_hook import mask_for, set_keep
+from kdharness.trainers.data.layout import Batch, Layout, Part
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.precision import autocast
@@ -34,12 +36,12 @@ class Segment:
     """The rows of a batch that share one teacher.
 
     Attributes:
-        rows: [B] which samples.
+        part: the rows.
         target: the teacher's head with hidden states [n, h] at their labelled positions in
             row-major order, or a cached distribution; None for next-token loss alone.
     """
 
-    rows: Tensor
+    part: Part
     target: tuple[Head, Tensor] | TopK | None
 
 
@@ -47,9 +49,9 @@ class Teacher(Protocol):
     """A source of targets at labelled positions."""
 
     def targets_for(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+        self, batch: Batch, part: Part, tape: AttentionTape | None
     ) -> tuple[Head, Tensor] | TopK:
-        """Return targets for the samples `rows` [B] at labelled positions `mask` [B, T]."""
+        """Return targets for some rows of a batch, at their labelled positions."""
         ...
 
 
@@ -82,12 +84,12 @@ class OnlineTeacher:
         fully_shard(self.model, reshard_after_forward=False, **options)
 
     def targets_for(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+        self, batch: Batch, part: Part, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
         """Return hidden states at labelled positions; record queries and keys on the tape."""
         if tape is not None:
             set_keep(self.model, tape)
-        hidden = hidden_states(self.model, batch, rows, mask, own=self.sharded)
+        hidden = hidden_states(self.model, batch, part, own=self.sharded)
         if tape is not None:
             set_keep(self.model, None)
         head = head_of(self.model, self.vocab)
@@ -122,19 +124,21 @@ class AdapterTeacher:
         self.sharded = False
 
     def targets_for(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+        self, batch: Batch, part: Part, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
         """Do the same as `OnlineTeacher`, then restore the student's adapter and mode.
 
         The head has no weight: it is the student's own.
         """
         peft = getattr(self.model, "module", self.model)
-        products = autocast(self.precision, mask.device.type) if self.precision else nullcontext()
+        products = (
+            autocast(self.precision, part.at.device.type) if self.precision else nullcontext()
+        )
         with products, _switched(peft, self.adapter):
             if tape is not None:
                 set_keep(peft, tape)
             # Through the student's own forward, which gathers its weights where it is sharded.
-            hidden = hidden_states(self.model, batch, rows, mask, own=self.sharded)
+            hidden = hidden_states(self.model, batch, part, own=self.sharded)
             if tape is not None:
                 set_keep(peft, None)
         return Head(None, vocab=self.vocab), hidden
@@ -162,42 +166,30 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def hidden_states(
-    model: PreTrainedModel,
-    batch: Mapping[str, Tensor],
-    rows: Tensor,
-    mask: Tensor,
-    *,
-    own: bool = False,
-) -> Tensor:
-    """Return the last hidden states [n, h] of some samples at their labelled positions.
+def hidden_states(model: PreTrainedModel, batch: Batch, part: Part, *, own: bool = False) -> Tensor:
+    """Return the last hidden states [n, h] of some rows at their labelled positions.
 
-    Padding that only the excluded samples needed is removed first. The padding that is left gets
-    id 0, which every model embeds: the student's own may be beyond a teacher's vocabulary.
+    Padding gets id 0, which every model embeds: the student's own may be beyond a teacher's
+    vocabulary.
 
     Args:
         model: a causal LM.
-        batch: input_ids and attention_mask [B, T].
-        rows: [B] which samples.
-        mask: labelled positions [B, T].
+        batch: input_ids and attention_mask [B, T], and the layout.
+        part: the rows.
         own: whether to call the model's own forward, which then takes `states=True`.
     """
-    all_rows = bool(rows.all())
-    keys = batch["attention_mask"]
-    ids = batch["input_ids"].masked_fill(keys == 0, 0)
-    if not all_rows:
-        ids, keys, mask = ids[rows], keys[rows], mask[rows]
-        used = keys.any(0).nonzero()
-        first, last = int(used[0]), int(used[-1]) + 1
-        ids, keys, mask = ids[:, first:last], keys[:, first:last], mask[:, first:last]
+    keys = part.cut(batch["attention_mask"])
+    ids = part.cut(batch["input_ids"]).masked_fill(keys == 0, 0)
     device = next(model.parameters()).device
-    inputs = {"input_ids": ids.to(device), "attention_mask": keys.to(device)}
+    mask = mask_for(causal_model(model), keys.to(device), batch["layout"].masked)
     # A sharded model gathers its embeddings and head when *it* is called, not its backbone.
-    hidden: Tensor = model(**inputs, states=True) if own else last_states(model, **inputs)
-    return hidden[mask.to(hidden.device)].to(mask.device)
+    run = partial(model, states=True) if own else partial(last_states, model)
+    hidden: Tensor = run(input_ids=ids.to(device), attention_mask=mask)
+    chosen = hidden.flatten(0, 1).index_select(0, part.inside.to(device))
+    return chosen.to(part.inside.device)
 
 
-def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Return a causal LM's last hidden states [B, T, h]."""
     states: Tensor = backbone(model)(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False
@@ -216,34 +208,29 @@ def attach_states(model: Any) -> None:
 
 
 def route(
-    batch: Mapping[str, Tensor],
-    mask: Tensor,
+    batch: Batch,
     teachers: Mapping[int, Teacher],
     tape: AttentionTape | None = None,
 ) -> list[Segment]:
     """Run each row's own teacher once.
 
     Args:
-        batch: input_ids, attention_mask [B, T] and kind [B].
-        mask: labelled positions [B, T].
-        teachers: kind number -> teacher.
+        batch: input_ids and attention_mask [B, T], and the layout.
+        teachers: kind number -> teacher; a single one teaches every row.
         tape: for the attention loss, which has one teacher for all rows.
     """
+    layout: Layout = batch["layout"]
+    if len(teachers) == 1:
+        (teacher,) = teachers.values()
+        return [Segment(layout.every, teacher.targets_for(batch, layout.every, tape))]
     segments = []
     for kind, teacher in teachers.items():
-        rows = (
-            batch["kind"].eq(kind)
-            if len(teachers) > 1
-            else torch.ones_like(batch["kind"], dtype=torch.bool)
-        )
-        if not bool(rows.any()):
-            if getattr(teacher, "sharded", False):
-                # Another process may need this teacher now: take part in the gather, keep nothing.
-                first = torch.zeros_like(rows)
-                first[0] = True
-                teacher.targets_for(batch, first, mask, None)
-            continue
-        segments.append(Segment(rows, teacher.targets_for(batch, rows, mask, tape)))
+        part = layout.kinds.get(kind)
+        if part is not None:
+            segments.append(Segment(part, teacher.targets_for(batch, part, tape)))
+        elif getattr(teacher, "sharded", False):
+            # Another process may need this teacher now: take part in the gather, keep nothing.
+            teacher.targets_for(batch, layout.part([0]), None)
     return segments
 
 

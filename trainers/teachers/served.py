@@ -8,12 +8,11 @@ the mass outside the k tokens is one bucket (`TopK`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdharness.harness.config.endpoints import (
     DIRECT,
@@ -23,6 +22,7 @@ from kdharness.harness.config.endpoints import (
 )
 from kdharness.harness.errors import ModelError
 from kdharness.harness.util.redact import find_key, redact
+from kdharness.trainers.data.layout import Batch
 from kdharness.trainers.losses.top_k import TopK
 
 AT_ONCE = 16
@@ -51,22 +51,22 @@ class ServedTeacher:
             ),
         )
 
-    def distributions(self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> list[TopK]:
-        """Return one `TopK` [labelled positions, k] for each of the samples `rows` [B].
+    def distributions(self, batch: Batch, rows: Sequence[int]) -> list[TopK]:
+        """Return one `TopK` [labelled positions, k] for each of some rows of a batch.
 
         Args:
-            batch: `input_ids` and `attention_mask` [B, T].
-            rows: which samples.
-            mask: [B, T] the positions whose next token is labelled.
+            batch: `input_ids` [B, T] and the layout.
+            rows: their places in the batch.
 
         Raises:
             ModelError: the server is unreachable, refuses, or returns no prompt log-probabilities.
         """
+        layout = batch["layout"]
         requests: list[tuple[list[int], list[int]]] = []
-        for row in rows.nonzero().squeeze(-1).tolist():
-            real = batch["attention_mask"][row].bool()
-            positions = mask[row][real].nonzero().squeeze(-1).tolist()
-            requests.append((batch["input_ids"][row][real].tolist(), positions))
+        for row in rows:
+            start, end = layout.spans[row]
+            positions = [place - start for place in layout.places[row]]
+            requests.append((batch["input_ids"][row, start:end].tolist(), positions))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda request: self._ask(*request), requests))
 

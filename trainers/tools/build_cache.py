@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
 from kdharness.harness.errors import ConfigError
@@ -13,7 +11,6 @@ from kdharness.harness.paths import Paths
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.loop import prepare_setting
-from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.build import parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher
 
@@ -62,8 +59,6 @@ def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress:
     for start in range(0, len(rows), size):
         batch = collate([setting.train[index] for index in rows[start : start + size]])
         batch = {name: value.to(setting.device) for name, value in batch.items()}
-        mask = labelled_positions(batch["labels"])
-        all_rows = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        teacher.targets_for(batch, all_rows, mask, None)
+        teacher.targets_for(batch, batch["layout"].every, None)
         progress(min(start + size, len(rows)), len(rows))
     return len(rows)

@@ -258,7 +258,8 @@ def config_cases(
     # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
     collate = Collator(0, setting.kinds)
     made = collate([setting.train[index] for index in chosen])
-    batch = {name: value.to(setting.device) for name, value in made.items()}
+    # Without the layout, which belongs to the rows' own kinds.
+    batch = {name: made[name].to(setting.device) for name in made if name != "layout"}
     teachers: list[Any] = []
     layers: dict[int, int] = {}
     mix, weight = Mix(kl_weight=0.0, ce_weight=1.0), 0.0

@@ -14,7 +14,7 @@ from transformers.optimization import Adafactor
 from kdharness.harness import cli
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.models import LoraSpec
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
 from kdharness.harness.models.lm_head import causal_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -12,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.errors import JudgeError
+from kdharness.harness.types import GenerationRequest, Reply
+from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.refusals import LONGEST_ASKED_WAIT, in_words, status_error
 from kdharness.judges.engines.trouble import Trouble
 from kdharness.judges.engines.waits import asked_wait, span
-from support.loopback import Loopback, Raw, completion
+from support.loopback import Loopback, Raw
 from support.openai_calls import engine, refusal, requests, responses_then_success
 from support.timing import without_hanging
 
@@ -129,22 +132,61 @@ def test_delay_of_hours_ends_the_run_with_a_hint() -> None:
     assert [in_words(s) for s in (40, 360, 3720)] == ["40 s", "6 min", "1 h 2 min"]
 
 
-def test_rate_limit_delays_do_not_count_as_failures() -> None:
-    """A low rate limit makes a call wait more often than its retry limit."""
-    calls = 0
+class ScriptedEngine(OpenAIEngine):
+    """Two workers: the first request is rate-limited by a script, and then answered.
 
-    def accept_every_third(body: dict[str, Any]) -> Any:
-        nonlocal calls
-        calls += 1
-        return (
-            completion("[[5]]")
-            if calls % 3 == 0
-            else Raw(429, refusal("x"), {"Retry-After": "0.01"})
-        )
+    Attributes:
+        refusals: for each refusal, whether one other call is answered before it.
+    """
 
-    with Loopback(answer=accept_every_third) as server:
-        replies = dict(engine(server, retries=2, concurrency=8).stream(requests(12)))
-    assert not any(reply.error for reply in replies.values())
+    def __init__(self, url: str, refusals: tuple[bool, ...]) -> None:
+        super().__init__("judge-1", url, retries=2, concurrency=2)
+        self.refusals = list(refusals)
+        self.turns = self.others = 0
+        self.first_is_over = False
+
+    async def call(self, client: Any, request: GenerationRequest) -> Reply:
+        if request.messages[0]["content"] != "question 0":
+            await self._take_turn()
+            return Reply(text="[[5]]")
+        if not self.refusals:
+            return Reply(text="[[7]]")
+        if self.refusals.pop(0):
+            seen = self.streak.answers
+            self.turns += 1
+            while self.streak.answers == seen:
+                await asyncio.sleep(0.001)
+        raise status_error(429, "slow down", 0.0)
+
+    async def _take_turn(self) -> None:
+        """Wait until the script wants an answer, or no worker has the first request any more."""
+        self.others += 1
+        self.first_is_over |= self.others == 2
+        while not self.turns and not self.first_is_over:
+            await asyncio.sleep(0.001)
+        self.turns -= 1
+        self.others -= 1
+
+
+@pytest.mark.parametrize(
+    ("refusals", "answered"),
+    [
+        ((True,) * 6, True),
+        ((False, True, False, True, False, True, False, True), True),
+        ((False, False, True, False, False), True),
+        ((False, False, False), False),
+        ((True, False, False, False), False),
+    ],
+)
+def test_rate_limit_delays_do_not_count_as_failures(
+    refusals: tuple[bool, ...], answered: bool
+) -> None:
+    """While other calls succeed, a call may wait more often than its retry limit."""
+    with Loopback() as server, without_hanging(60):
+        client = ScriptedEngine(server.url, refusals)
+        replies = dict(client.stream(requests(40)))
+    assert (replies[0].error == "") is answered
+    assert not any(reply.error for index, reply in replies.items() if index)
 
 
 # ---------------------------------------------------------------- stopping

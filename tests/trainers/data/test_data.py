@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.config.data import DataSpec, SourceSpec
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import TrainRow, encode_sources, load_chats, marked

@@ -14,7 +14,6 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
-from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.losses.top_k import share_tail, top_k
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
@@ -23,7 +22,7 @@ from support.training_steps import VOCAB, make_model
 NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
 
 
-def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
+def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, Any], Any]:
     rows = [
         TrainRow([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
         for i in range(3)
@@ -37,7 +36,7 @@ def test_filled_cache_returns_the_same_targets_without_the_teacher(
     tiny_teacher: Path, tmp_path: Path
 ) -> None:
     data, batch, model = cache_case(tiny_teacher)
-    mask, rows = labelled_positions(batch["labels"]), torch.tensor([True, False, True])
+    part = batch["layout"].part([0, 2])
     calls = []
 
     def load() -> OnlineTeacher:
@@ -45,8 +44,8 @@ def test_filled_cache_returns_the_same_targets_without_the_teacher(
         return OnlineTeacher(model)
 
     first = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load, 1.0, 0)
-    built = first.targets_for(batch, rows, mask, None)
-    head, hidden = head_of(model), hidden_states(model, batch, rows, mask)
+    built = first.targets_for(batch, part, None)
+    head, hidden = head_of(model), hidden_states(model, batch, part)
     want = top_k(head, hidden, 4, 1.0, 8, 0)
     assert torch.equal(built.ids, want.ids)
     assert torch.allclose(built.logp, want.logp)
@@ -56,7 +55,7 @@ def test_filled_cache_returns_the_same_targets_without_the_teacher(
         raise AssertionError("the teacher ran")
 
     warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load_unexpectedly, 1.0, 0)
-    read = warm.targets_for(batch, rows, mask, None)
+    read = warm.targets_for(batch, part, None)
     assert torch.equal(read.ids, built.ids)
     assert torch.equal(read.logp, built.logp)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
@@ -71,10 +70,10 @@ def test_student_pad_id_may_exceed_the_teacher_vocabulary(tmp_path: Path) -> Non
     for pad in (0, beyond):
         batch = Collator(pad, ["general"])([data[0], data[1]])
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
-        mask, rows = labelled_positions(batch["labels"]), torch.ones(2, dtype=torch.bool)
+        part = batch["layout"].every
         cache = TeacherCache(tmp_path / str(pad), NOTE)
         teacher = CachedTeacher(cache, data, lambda: OnlineTeacher(model), 1.0, 0)
-        targets.append(teacher.targets_for(batch, rows, mask, None))
+        targets.append(teacher.targets_for(batch, part, None))
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
     assert torch.equal(targets[0].ids, targets[1].ids)
     assert torch.equal(targets[0].logp, targets[1].logp)
@@ -82,9 +81,8 @@ def test_student_pad_id_may_exceed_the_teacher_vocabulary(tmp_path: Path) -> Non
 
 def test_sampled_tail_depends_only_on_the_row(tiny_teacher: Path, tmp_path: Path) -> None:
     data, batch, model = cache_case(tiny_teacher)
-    mask = labelled_positions(batch["labels"])
     targets = []
-    for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
+    for folder, rows in (("a", [0, 1, 2]), ("b", [1])):
         teacher = CachedTeacher(
             TeacherCache(tmp_path / folder, NOTE),
             data,
@@ -93,9 +91,9 @@ def test_sampled_tail_depends_only_on_the_row(tiny_teacher: Path, tmp_path: Path
             0,
             sampled=2,
         )
-        targets.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
+        targets.append(teacher.targets_for(batch, batch["layout"].part(rows), None))
     whole, single = targets
-    size = int(mask[1].sum())
+    size = batch["layout"].every.sizes[1]
     assert torch.equal(whole.ids[size : 2 * size], single.ids)
     assert whole.entropy is not None and single.entropy is not None
     assert torch.allclose(whole.entropy[size : 2 * size], single.entropy, atol=1e-5)
@@ -106,13 +104,13 @@ def test_older_sampled_caches_are_read_and_extended_as_they_are(
 ) -> None:
     """In them drawn tokens have a share of the tail's mass instead of a probability."""
     data, batch, model = cache_case(tiny_teacher)
-    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
+    part = batch["layout"].every
     targets = []
     for folder, note in (("older", NOTE), ("now", {**NOTE, "draws": "x"})):
         for _ in range(2):
             cache = TeacherCache(tmp_path / folder, note)
             teacher = CachedTeacher(cache, data, lambda: OnlineTeacher(model), 1.0, 0, sampled=2)
-            targets.append(teacher.targets_for(batch, rows, mask, None))
+            targets.append(teacher.targets_for(batch, part, None))
     older, _, now, again = targets
     assert (older.drawn, now.drawn) == (0, 2) and torch.equal(now.logp, again.logp)
     assert torch.equal(older.ids, now.ids)
@@ -130,9 +128,9 @@ def test_cache_truncated_mid_write_keeps_complete_entries(
     tiny_teacher: Path, tmp_path: Path
 ) -> None:
     data, batch, model = cache_case(tiny_teacher)
-    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
+    part = batch["layout"].every
     full = CachedTeacher(TeacherCache(tmp_path, NOTE), data, lambda: OnlineTeacher(model), 1.0, 0)
-    full.targets_for(batch, rows, mask, None)
+    full.targets_for(batch, part, None)
     file = tmp_path / "data-0.bin"
     file.write_bytes(file.read_bytes()[:-5])
     index = tmp_path / "index-0.jsonl"

@@ -17,6 +17,7 @@ from kdharness.harness import cli
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.teachers.served import ServedTeacher
 from support.models import make_llama
 
@@ -95,7 +96,7 @@ def vllm(tiny_teacher: Path) -> Iterator[tuple[FakeVllm, str]]:
     server.shutdown()
 
 
-def make_padded_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def make_padded_batch(padded_left: bool) -> tuple[dict[str, Any], torch.Tensor]:
     """Three rows of 20, 14 and 17 tokens; about a third of their positions are labelled."""
     torch.manual_seed(0)
     ids, real = torch.randint(3, 300, (3, 20)), torch.ones(3, 20, dtype=torch.long)
@@ -106,7 +107,11 @@ def make_padded_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch
         real = real.flip(-1)
     mask = (torch.rand(3, 20) < 0.35) & real.bool()
     last = real.cumsum(-1) == real.sum(-1, keepdim=True)
-    return {"input_ids": ids, "attention_mask": real}, mask & ~(last & real.bool())
+    mask &= ~(last & real.bool())
+    labels = torch.full_like(ids, -100)
+    labels[:, 1:] = ids[:, 1:].where(mask[:, :-1], -100)
+    batch = {"input_ids": ids, "attention_mask": real, "labels": labels}
+    return {**batch, "layout": layout_of({**batch, "kind": torch.zeros(3)})}, mask
 
 
 @pytest.mark.slow
@@ -116,9 +121,9 @@ def test_served_teacher_returns_the_model_distributions(
 ) -> None:
     server, url = vllm
     batch, mask = make_padded_batch(padded_left)
-    rows = torch.tensor([True, False, True])
-    distributions = ServedTeacher("m", url, K).distributions(batch, rows, mask)
-    assert [len(distribution.ids) for distribution in distributions] == mask.sum(-1)[rows].tolist()
+    distributions = ServedTeacher("m", url, K).distributions(batch, [0, 2])
+    counts = [len(distribution.ids) for distribution in distributions]
+    assert counts == mask.sum(-1)[[0, 2]].tolist()
     for row, distribution in zip((0, 2), distributions, strict=True):
         real = batch["attention_mask"][row].bool()
         with torch.no_grad():
@@ -131,10 +136,9 @@ def test_served_teacher_returns_the_model_distributions(
 
 def test_too_few_ids_in_the_student_vocabulary_are_rejected(vllm: tuple[FakeVllm, str]) -> None:
     _, url = vllm
-    batch, mask = make_padded_batch(False)
-    rows = torch.ones(3, dtype=torch.bool)
+    batch, _ = make_padded_batch(False)
     with pytest.raises(ModelError, match="the cache keeps"):
-        ServedTeacher("m", url, K, vocab=K // 2).distributions(batch, rows, mask)
+        ServedTeacher("m", url, K, vocab=K // 2).distributions(batch, [0, 1, 2])
 
 
 @pytest.mark.slow
@@ -152,18 +156,18 @@ def test_unusable_server_responses_are_reported(
 ) -> None:
     server, url = vllm
     server.fault = fault
-    batch, mask = make_padded_batch(False)
+    batch, _ = make_padded_batch(False)
     with pytest.raises(ModelError, match=words) as caught:
-        ServedTeacher("m", url, K).distributions(batch, torch.tensor([True, False, False]), mask)
+        ServedTeacher("m", url, K).distributions(batch, [0])
     assert url in str(caught.value)
 
 
 def test_unreachable_server_is_reported() -> None:
     teacher = ServedTeacher("m", "http://127.0.0.1:9/v1", K)
     teacher.client = teacher.client.with_options(max_retries=0)
-    batch, mask = make_padded_batch(False)
+    batch, _ = make_padded_batch(False)
     with pytest.raises(ModelError, match="did not respond"):
-        teacher.distributions(batch, torch.tensor([True, False, False]), mask)
+        teacher.distributions(batch, [0])
 
 
 def kd_config(student: Path, teacher: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdharness.harness.config.training import Divergence
+from kdharness.harness.config.trainer import Divergence
 from kdharness.harness.models.lm_head import Head
 from kdharness.trainers.losses import fused
 from kdharness.trainers.losses import triton_head as kernels
