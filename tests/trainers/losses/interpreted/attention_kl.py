@@ -155,7 +155,7 @@ def test_equal_models_have_no_loss_and_no_gradient() -> None:
     assert loss == grad_q.abs().max() == grad_k.abs().max() == 0
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_small_shape_matches_the_formula(data: st.DataObject) -> None:
     def draw(low: int, high: int) -> int:

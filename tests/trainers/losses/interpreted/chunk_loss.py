@@ -218,7 +218,7 @@ def test_inputs_stay_as_they_are_and_an_upstream_factor_counts() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(KINDS),
     temperature=st.sampled_from([0.5, 1.0, 4.0]),

@@ -63,20 +63,31 @@ def test_a_step_equals_the_reference(teacher: str, side: str, checkpointed: bool
     assert_same(ours, theirs, 2e-6)
 
 
+def run(
+    paths: Paths, name: str, values: dict[str, Any], rows: list[dict[str, str]], write: WriteRows
+) -> tuple[dict[str, Tensor], Listener]:
+    """Train in this process; return the final weights and what was said."""
+    data = {"train": str(write("rows.jsonl", rows)), "max_length": 64}
+    config = parse_config({**values, "data": data})
+    assert isinstance(config, KDConfig)
+    listener = Listener()
+    job = Job(paths=paths, run=name, folder=paths.runs / name, reporter=listener)
+    job.folder.mkdir(parents=True)
+    return load_file(train(config, job).folder / "model.safetensors"), listener
+
+
+ROWS = [{"prompt": f"Say {word}", "response": word} for word in ("one", "two")]
+
+
 def test_a_training_equals_the_reference(
     paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows, launches: list[str]
 ) -> None:
-    rows = [{"prompt": f"Say {word}", "response": word} for word in ("one", "two")]
     base = kd_config(tiny_teacher)
-    base["data"] = {"train": str(write_jsonl("rows.jsonl", rows)), "max_length": 64}
     trainer = {**base["trainer"], "max_steps": 2, "batch_size": 1, "attention_layers": 1}
     weights: dict[str, dict[str, Tensor]] = {}
     for name in ("reference", "triton"):
-        config = parse_config({**base, "trainer": {**trainer, "kernels": name}})
-        assert isinstance(config, KDConfig)
-        job = Job(paths=paths, run=name, folder=paths.runs / name, reporter=Listener())
-        job.folder.mkdir(parents=True)
-        weights[name] = load_file(train(config, job).folder / "model.safetensors")
+        values = {**base, "trainer": {**trainer, "kernels": name}}
+        weights[name], _ = run(paths, name, values, ROWS, write_jsonl)
         assert bool(launches) == (name == "triton")
     assert launches.count("row_kl") == launches.count("key_gradient") == 2
     assert launches.count("row_loss") == 2
@@ -86,3 +97,18 @@ def test_a_training_equals_the_reference(
         assert torch.allclose(weights["triton"][key], value, atol=2e-5, rtol=1e-4), key
         moved = max(moved, float((value - start[key]).abs().max()) if key in start else 0.0)
     assert moved > 1e-2  # so that equal weights are not those before the first step
+
+
+def test_what_the_reference_computes_is_said_once(
+    paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows, launches: list[str]
+) -> None:
+    base = kd_config(tiny_teacher)
+    trainer = {**base["trainer"], "max_steps": 2, "batch_size": 1, "attention_weight": 0.0}
+    values = {
+        **base,
+        "teacher": {"model": str(tiny_teacher), "cache": {"k": 4}},
+        "trainer": {**trainer, "kernels": "triton"},
+    }
+    _, said = run(paths, "cached", values, ROWS, write_jsonl)
+    notes = [text for _, text in said.said if "has none for cached teachers" in text]
+    assert len(notes) == 1 and "all rows" in notes[0] and launches == []
