@@ -74,7 +74,8 @@ lock:
 audit:
 	pip-audit --disable-pip --require-hashes --requirement requirements.lock
 
-# Everything but torch is checked against its hash; what the second step adds is torch's own.
+# Everything but torch and Triton is checked against its hash; the second step adds these two, and
+# what else torch's build needs.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("kdharness needs Python 3.11 or newer; run: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

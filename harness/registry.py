@@ -154,6 +154,7 @@ TOOLS = Table(
         "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
         "planned_rows": "kdharness.trainers.tools.plan:planned_rows",
         "preflight": "kdharness.trainers.preflight:preflight",
+        "check_kernels": "kdharness.trainers.kernels:check_kernels",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
         "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
         "gaming": "kdharness.judges.audit.gaming:gaming_flags",

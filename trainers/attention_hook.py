@@ -17,7 +17,7 @@ from transformers.masking_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kdharness.harness.errors import ModelError
-from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
+from kdharness.trainers.losses.attention import AttentionTape, Rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +69,7 @@ def _compare(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
         return
     rows, teacher = _rows_of(module, query, key, kwargs), tape.teacher[tape.layers[layer]]
     dry = layer in tape.terms
-    term = attention_kl(rows, teacher, tape, dry=dry)
+    term = tape.kl(rows, teacher, tape, dry=dry)
     if not dry:
         tape.heads = rows.q.shape[1] if rows.q.shape[1] == teacher.q.shape[1] else 1
         tape.terms[layer] = term

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
 from kdharness.trainers.flops import training_flops
+from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (
@@ -86,6 +88,7 @@ def train(
     if job.is_main:
         _check_before(setting)
     method, parents = build(setting)
+    method = _with_kernels(method, setting)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
     # Before any wrapper shards the models, which hides their full shapes.
@@ -126,6 +129,15 @@ def train(
     others = {"best": best} if config.trainer.best and best.exists() else {}
     step = trainer.state.global_step
     return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
+
+
+def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
+    """Return the objective with the config's kernels; say what they leave to the reference."""
+    kernels = kernels_named(setting.config.trainer.kernels)
+    teachers = {setting.kinds[number]: teacher for number, teacher in method.teachers.items()}
+    if note := reference_parts(kernels, teachers):
+        setting.job.reporter.say(note)
+    return replace(method, kernels=kernels)
 
 
 def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
@@ -190,6 +202,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
         check_acceleration(config, device, precision, os.environ)
+        check_kernels(spec.kernels, device)
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",

@@ -20,6 +20,7 @@ from transformers.utils.generic import ModelOutput
 from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.trainers.attention_hook import mask_for, set_tape
 from kdharness.trainers.data.layout import Batch, Layout, layout_of
+from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss
 from kdharness.trainers.losses.router import (
@@ -42,6 +43,7 @@ class LossInputs:
     attention_weight: float = 0.0
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
+    kernels: Kernels = REFERENCE
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -102,6 +104,7 @@ def step_loss(
             mix=step.mix,
             teacher=teacher,
             targets=step.layout.targets[segment.part.order] if wants_ce else None,
+            inner=step.kernels.chunk_loss,
         )
         loss = loss + part / step.norm
         kl += sums.kl
@@ -147,6 +150,7 @@ class Objective:
         layers: student layer -> teacher layer for the attention loss; empty for none.
         attention_weight: λ · γ.
         attention_block: number of attention score rows in memory at once.
+        kernels: what computes the losses; `train` sets it from the config.
     """
 
     mix: Mix
@@ -154,6 +158,7 @@ class Objective:
     layers: Mapping[int, int] = field(default_factory=dict)
     attention_weight: float = 0.0
     attention_block: int = 64
+    kernels: Kernels = REFERENCE
 
 
 def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
@@ -173,9 +178,8 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
     if method.layers and method.attention_weight:
         rows = layout.columns.split(list(layout.every.sizes))
         keys = batch["attention_mask"].bool()
-        tape = AttentionTape(
-            method.layers, rows, keys, method.attention_block, places=layout.places
-        )
+        block, kl = method.attention_block, method.kernels.attention_kl
+        tape = AttentionTape(method.layers, rows, keys, block, layout.places, kl=kl)
     segments = (
         route(batch, method.teachers, tape) if method.teachers else [Segment(layout.every, None)]
     )
@@ -186,4 +190,5 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
         norm=norm.to(device, non_blocking=True),
         attention_weight=method.attention_weight,
         tape=tape,
+        kernels=method.kernels,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
 
 NAME = r"^\w[\w.-]{0,63}$"
@@ -33,6 +33,15 @@ class RunConfig(Settings):
 ADDED: dict[str, Any] = {"hashed": "unless default"}
 """`json_schema_extra` of a field added later: at its default it does not change a config's hash."""
 
+
+def formerly(default: int) -> dict[str, JsonValue]:
+    """Return the `json_schema_extra` of a field whose default had been `default` at first.
+
+    At its default it is hashed as what that was, so that configs keep their hashes.
+    """
+    return {"hashed": "former default", "former default": default}
+
+
 FORMER: dict[str, Any] = {"deprecated": True}
 """`json_schema_extra` of a field that still works but is no longer offered."""
 
@@ -46,7 +55,8 @@ def is_former(field: FieldInfo) -> bool:
 def hashed_values(config: BaseModel, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return a config as the JSON values that its identity depends on.
 
-    Fields added later are left out at their defaults, so that a config keeps its identity.
+    Fields added later are left out at their defaults, and a default that is another one by now is
+    the former one, so that a config keeps its identity.
     """
     values = config.model_dump(mode="json", by_alias=True, exclude=set(exclude))
     _drop_added(config, values)
@@ -54,7 +64,7 @@ def hashed_values(config: BaseModel, exclude: frozenset[str] = frozenset()) -> d
 
 
 def _drop_added(config: object, values: Any) -> None:
-    """Delete added fields at their defaults from the dump of a config, at every depth."""
+    """Undo what later versions added at its default in the dump of a config, at every depth."""
     if isinstance(config, Mapping):
         for name, part in config.items():
             _drop_added(part, values[name])
@@ -67,8 +77,10 @@ def _drop_added(config: object, values: Any) -> None:
             if key not in values:
                 continue
             part, extra = getattr(config, name), field.json_schema_extra
-            added = isinstance(extra, Mapping) and extra.get("hashed") == "unless default"
-            if added and part == field.get_default(call_default_factory=True):
-                del values[key]
-            else:
+            rule = extra.get("hashed") if isinstance(extra, Mapping) else None
+            if rule is None or part != field.get_default(call_default_factory=True):
                 _drop_added(part, values[key])
+            elif rule == "unless default":
+                del values[key]
+            elif isinstance(extra, Mapping):
+                values[key] = extra["former default"]

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from kdharness.harness.config.base import ADDED, FORMER, Settings
+from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
@@ -80,6 +81,7 @@ class TrainerSpec(Settings):
         title="Gradient checkpointing",
         description=("Uses less memory for about a third more time."),
     )
+    kernels: Kernels = "reference"
     attn_implementation: AttentionName = Field(
         "auto",
         title="Attention",
@@ -198,12 +200,7 @@ class DistillSpec(TrainerSpec):
         title="β or skew",
         description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
-    chunk: int = Field(
-        128,
-        ge=1,
-        title="Rows of logits at once",
-        description=("Positions whose logits are in memory at once; lower it to save memory."),
-    )
+    chunk: Chunk = None
 
 
 class KDSpec(DistillSpec):
@@ -227,4 +224,9 @@ class KDSpec(DistillSpec):
         title="Layers with attention loss",
         description="Use only the last N student layers; default: all.",
     )
-    attention_block: int = Field(64, ge=1, title="Attention rows at once")
+    attention_block: int = Field(BLOCK, ge=1, title="Attention rows at once")
+
+    @model_validator(mode="after")
+    def _block_is_used(self) -> Self:
+        check_block(self.kernels, self.attention_block)
+        return self

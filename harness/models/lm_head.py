@@ -51,6 +51,29 @@ class Head:
     vocab: int = 0
 
 
+CHUNK_BYTES = 1 << 30
+"""Memory on a GPU for the logits of a chunk of positions, in four fp32 buffers."""
+
+
+def rows_at_once(chosen: int | None, vocab: int, *, on_cuda: bool) -> int:
+    """Return how many positions have their logits in memory at once.
+
+    Small chunks keep a CPU's caches warm; a GPU needs large products to be busy, so it takes what
+    fits in `CHUNK_BYTES`, from 512 to 4,096.
+
+    Args:
+        chosen: the user's number, which is honoured everywhere.
+        vocab: the number of ids.
+        on_cuda: whether the device is a CUDA (or ROCm) GPU.
+    """
+    if chosen is not None:
+        return chosen
+    if not on_cuda:
+        return 128
+    fitting = CHUNK_BYTES // (4 * 4 * vocab)
+    return min(max(fitting // 128 * 128, 512), 4096)
+
+
 def fp32_product(left: Any, right: Any) -> Any:
     """Return the matrix product of two tensors, or of two batches of them, in fp32.
 

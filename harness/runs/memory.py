@@ -16,6 +16,7 @@ from kdharness.harness.config.models import LoraSpec, QuantizationSpec, TeacherS
 from kdharness.harness.config.precision import BYTES, Precision
 from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.models.lm_head import rows_at_once
 from kdharness.harness.runs.teachers import teacher_spec
 
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
@@ -190,7 +191,7 @@ def plan_memory(
     unit = BYTES[precision.trained]
     shard = processes if engine == "fsdp2" else 1
     tokens = spec.tokens_per_batch or spec.batch_size * width
-    head = head_bytes(config, student, {**teachers, **heads}, precision, on_cpu=on_cpu)
+    head = head_bytes(config, student, {**teachers, **heads}, precision, tokens, on_cpu=on_cpu)
     # Autocast's copies of weights live until the backward pass.
     copies = 2.0 * (trained if lora else student.linear) if precision.autocast else 0.0
     if shard > 1:
@@ -238,12 +239,15 @@ def head_bytes(
     student: Size,
     teachers: Mapping[str, Size],
     precision: Precision,
+    tokens: int,
     *,
     on_cpu: bool,
 ) -> float:
     """Return the bytes of a chunk's logits and of the head's copies: gone after the forward."""
     spec = config.trainer
-    chunk = spec.chunk if isinstance(spec, DistillSpec) else 128
+    chosen = spec.chunk if isinstance(spec, DistillSpec) else None
+    # A micro-batch has no more labelled positions than it has positions.
+    chunk = min(rows_at_once(chosen, student.vocab, on_cuda=not on_cpu), tokens)
     weights = student.vocab * student.hidden
     total = 4.0 * (4 if teachers else 3) * chunk * student.vocab
     if precision.autocast and not config.student.lora:

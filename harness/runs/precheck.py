@@ -51,6 +51,9 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         _check_model(field, source, paths)
     if trains_on_data(config):
         _check_data(config)
+        if config.trainer.kernels != "reference":
+            check: Any = resolve(TOOLS, "check_kernels", "tool")
+            check(config.trainer.kernels, config.trainer.device)
 
 
 def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import cached_property
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +38,16 @@ class Rows:
     softcap: float = 0.0
 
 
+class AttentionKL(Protocol):
+    """Computes one layer pair's KL: `attention_kl`, or a kernel in its place."""
+
+    def __call__(
+        self, student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False
+    ) -> Tensor:
+        """Return the KL summed over heads and labelled rows; see `attention_kl`."""
+        ...
+
+
 @dataclass
 class AttentionTape:
     """The data exchanged between the two models' layers in one step.
@@ -49,6 +60,7 @@ class AttentionTape:
         places: `rows` as Python numbers, for which a device need not be waited for.
         teacher: filled by the teacher's forward pass: layer -> Rows.
         terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
+        kl: what compares two layers.
     """
 
     layers: Mapping[int, int]
@@ -59,6 +71,26 @@ class AttentionTape:
     teacher: dict[int, Rows] = field(default_factory=dict)
     terms: dict[int, Tensor] = field(default_factory=dict)
     heads: int = 1
+    kl: AttentionKL = field(default_factory=lambda: attention_kl)
+
+    @cached_property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """The labelled rows as flat indices: (positions [B · T], counts [B · T + 1]), both int32.
+
+        Position b · T + t comes after `counts[b · T + t]` labelled ones, which is the index in
+        `positions` of the next. Nothing here waits for the device.
+        """
+        mask = torch.zeros_like(self.keys)
+        for sample, row in zip(mask, self.rows, strict=True):
+            sample.index_fill_(0, row, True)
+        size, flat = mask.numel(), mask.view(-1)
+        counts = torch.zeros(size + 1, dtype=torch.int32, device=mask.device)
+        torch.cumsum(flat, 0, dtype=torch.int32, out=counts[1:])
+        every = torch.arange(size, dtype=torch.int32, device=mask.device)
+        # The others go to a place after the end.
+        place = torch.where(flat, counts[:-1], size).long()
+        positions = torch.zeros_like(counts).scatter_(0, place, every % mask.shape[1])
+        return positions[:-1], counts
 
     def __post_init__(self) -> None:
         if not self.places:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from kdharness.harness.models.lm_head import Head, apply_head
+from kdharness.harness.models.lm_head import Head, apply_head, rows_at_once
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.divergences import divergence_rows
 from kdharness.trainers.losses.top_k import TopK, tail_weights
@@ -26,14 +26,33 @@ from kdharness.trainers.losses.top_k import TopK, tail_weights
 
 @dataclass(frozen=True)
 class Mix:
-    """The loss: ce_weight · CE + kl_weight · T² · divergence(teacher, student)."""
+    """The loss: ce_weight · CE + kl_weight · T² · divergence(teacher, student).
+
+    `chunk` positions have their logits in memory at once; None is `rows_at_once`.
+    """
 
     temperature: float = 1.0
     divergence: str = "forward_kl"
     beta: float = 0.5
     kl_weight: float = 1.0
     ce_weight: float = 0.0
-    chunk: int = 128
+    chunk: int | None = None
+
+
+class ChunkLoss(Protocol):
+    """Computes the loss of a chunk of logits: `chunk_loss`, or a kernel in its place."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        student: Head,
+        teacher: tuple[Head, Tensor] | TopK | None,
+        targets: Tensor | None,
+        rows: slice,
+        mix: Mix,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (T² · divergence, cross-entropy, gradient); see `chunk_loss`."""
+        ...
 
 
 @dataclass
@@ -133,6 +152,7 @@ class _FusedHead(torch.autograd.Function):
         targets: Tensor | None,
         mix: Mix,
         parts: Parts,
+        inner: ChunkLoss,
     ) -> Tensor:
         device = hidden.device.type
         compute = weight.dtype
@@ -140,7 +160,7 @@ class _FusedHead(torch.autograd.Function):
             compute = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return _FusedHead._forward(
-                ctx, hidden, weight, bias, head, teacher, targets, mix, parts, compute
+                ctx, hidden, weight, bias, head, teacher, targets, mix, parts, inner, compute
             )
 
     @staticmethod
@@ -154,6 +174,7 @@ class _FusedHead(torch.autograd.Function):
         targets: Tensor | None,
         mix: Mix,
         parts: Parts,
+        inner: ChunkLoss,
         compute: torch.dtype,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -164,16 +185,14 @@ class _FusedHead(torch.autograd.Function):
         grad_b = torch.zeros_like(bias) if needs_bias and bias is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         kl_sum, ce_sum = total.clone(), total.clone()
-        for start in range(0, states.shape[0], mix.chunk):
-            rows = slice(start, start + mix.chunk)
+        chunk = rows_at_once(mix.chunk, weight.shape[0], on_cuda=hidden.is_cuda)
+        for start in range(0, states.shape[0], chunk):
+            rows = slice(start, start + chunk)
             logits = apply_head(student, states[rows])
-            kl, ce, grad = _chunk_loss(logits, student, teacher, targets, rows, mix)
+            kl, ce, step = inner(logits, student, teacher, targets, rows, mix)
             kl_sum += kl
             ce_sum += ce
-            if head.scale != 1.0:
-                grad *= head.scale
-            step = grad.to(compute)
-            del logits, grad
+            del logits
             if grad_h is not None:
                 grad_h[rows] = step @ matrix
             if grad_w is not None:
@@ -201,10 +220,10 @@ class _FusedHead(torch.autograd.Function):
                 grad.mul_(grad_output.to(grad.dtype))
         if grad_h is not None:
             grad_h = grad_h.to(ctx.dtypes[0])
-        return grad_h, grad_w, grad_b, None, None, None, None, None
+        return grad_h, grad_w, grad_b, None, None, None, None, None, None
 
 
-def _chunk_loss(
+def chunk_loss(
     logits: Tensor,
     student: Head,
     teacher: tuple[Head, Tensor] | TopK | None,
@@ -212,9 +231,18 @@ def _chunk_loss(
     rows: slice,
     mix: Mix,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (T² · divergence, cross-entropy, gradient w.r.t. the uncapped logits) of a chunk.
+    """Return (T² · divergence, cross-entropy, gradient) of a chunk.
 
-    `logits` is overwritten.
+    The gradient is that of the products of hidden states and head, before the head's soft-cap and
+    scale, and in the head's dtype.
+
+    Args:
+        logits: the student's [c, V]; overwritten.
+        student: its head, whose weight is in the dtype of the products.
+        teacher: as in `fused_loss`.
+        targets: as in `fused_loss`.
+        rows: which of all positions these are.
+        mix: weights, temperature, divergence.
     """
     zero = logits.new_zeros(())
     cap = 1.0 - (logits / student.softcap) ** 2 if student.softcap else None
@@ -246,7 +274,9 @@ def _chunk_loss(
         grad = torch.zeros_like(logits)
     if cap is not None:
         grad *= cap
-    return kl, ce, grad
+    if student.scale != 1.0:
+        grad *= student.scale
+    return kl, ce, grad.to(student.weight.dtype)
 
 
 def _teacher_divergence(
@@ -272,6 +302,7 @@ def fused_loss(
     mix: Mix,
     teacher: tuple[Head, Tensor] | TopK | None = None,
     targets: Tensor | None = None,
+    inner: ChunkLoss | None = None,
 ) -> tuple[Tensor, Parts]:
     """Return the summed loss of labelled positions and its unweighted parts.
 
@@ -282,6 +313,7 @@ def fused_loss(
         teacher: the teacher's head with its hidden states [n, h_t] at the same positions, or a
             cached distribution, or None.
         targets: next tokens [n] for cross-entropy; None to skip it.
+        inner: computes a chunk; `chunk_loss` by default.
 
     Returns:
         (loss, parts): a scalar with a gradient, and detached sums for the log.
@@ -292,5 +324,6 @@ def fused_loss(
         # Inside an autograd function, grad mode does not show that no gradient is needed.
         hidden, weight = hidden.detach(), weight.detach()
         bias = None if bias is None else bias.detach()
-    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)  # type: ignore[no-untyped-call]
+    inner = inner or chunk_loss
+    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts, inner)  # type: ignore[no-untyped-call]
     return loss, parts

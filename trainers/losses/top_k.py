@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdharness.harness.models.lm_head import Head, apply_head
+from kdharness.harness.models.lm_head import Head, apply_head, rows_at_once
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def top_k(
     hidden: Tensor,
     k: int,
     temperature: float,
-    chunk: int,
+    chunk: int | None,
     vocab: int,
     sampled: int = 0,
     generator: torch.Generator | None = None,
@@ -52,8 +52,9 @@ def top_k(
     (with replacement, by probability), with their log-probabilities within the tail.
     """
     ids, logp, entropy = [], [], []
-    for start in range(0, hidden.shape[0], chunk):
-        logits = apply_head(head, hidden[start : start + chunk])
+    size = rows_at_once(chunk, head.weight.shape[0], on_cuda=hidden.is_cuda)
+    for start in range(0, hidden.shape[0], size):
+        logits = apply_head(head, hidden[start : start + size])
         if vocab:
             logits = logits[:, :vocab]
         values = torch.log_softmax(logits / temperature, -1)

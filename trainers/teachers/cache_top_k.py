@@ -23,7 +23,7 @@ class TopKCache(TeacherCache):
     """One folder of cached distributions."""
 
     def __init__(
-        self, folder: Path, note: Mapping[str, object], rank: int = 0, chunk: int = 128
+        self, folder: Path, note: Mapping[str, object], rank: int = 0, chunk: int | None = None
     ) -> None:
         """Open or create a cache; see `TeacherCache`.
 

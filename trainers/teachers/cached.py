@@ -103,7 +103,7 @@ class CacheAddress:
     note: dict[str, object]
     vocab: int = 0
 
-    def open(self, rank: int = 0, chunk: int = 128) -> TopKCache | HiddenCache:
+    def open(self, rank: int = 0, chunk: int | None = None) -> TopKCache | HiddenCache:
         """Open or create it.
 
         Raises:

@@ -23,6 +23,7 @@ from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
+from kdharness.trainers.kernels import REFERENCE, Kernels, check_kernels, kernels_named
 from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
@@ -54,12 +55,13 @@ class Case:
 
 @dataclass
 class Models:
-    """The models and the batch that a check runs on."""
+    """The models and the batch that a check runs on, and what computes the fused losses."""
 
     student: Any
     teachers: list[Any]
     batch: dict[str, Tensor]
     layers: dict[int, int]
+    kernels: Kernels = REFERENCE
 
 
 def fused_step(
@@ -70,7 +72,8 @@ def fused_step(
     count = {"sft": 0, "kd": 1}.get(method, len(models.teachers))
     teachers = dict(enumerate(OnlineTeacher(model) for model in models.teachers[:count]))
     layers = models.layers if method == "kd" else {}
-    step = loss_inputs(Objective(mix, teachers, layers, attention_weight, block), batch)
+    objective = Objective(mix, teachers, layers, attention_weight, block, models.kernels)
+    step = loss_inputs(objective, batch)
     loss: Tensor = models.student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]
@@ -137,7 +140,8 @@ def check(models: Models, method: str, mix: Mix, attention_weight: float) -> Cas
     floor = floor_flops(
         shape_of(student), teacher, rows=rows, width=width, labelled=labelled, lora=lora
     )
-    if method == "kd" and attention_weight:
+    if method == "kd" and attention_weight and models.kernels is REFERENCE:
+        # Those of other kernels are not counted, so the minimum is without them too.
         floor += _attention_loss_flops(models)
     speed = int(batch["attention_mask"].sum()) / seconds(backward(fused), 2)
     return Case(
@@ -248,6 +252,7 @@ def config_cases(
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck needs a training config")
     teacher = config.main_teacher
+    check_kernels(config.trainer.kernels, config.trainer.device)
     setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
     chosen = setting.plan.batches[0][:ROWS]
     # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
@@ -273,7 +278,8 @@ def config_cases(
         teachers = [first, load_frozen(config.main_teacher, setting)]
         batch["kind"] = torch.arange(len(chosen), device=batch["kind"].device) % 2
     attach_loss(setting.student)
-    models = Models(setting.student, teachers, batch, layers)
+    kernels = kernels_named(config.trainer.kernels)
+    models = Models(setting.student, teachers, batch, layers, kernels)
     return [(config.method, models, mix, weight * mix.kl_weight)]
 
 
