@@ -10,7 +10,6 @@ host waits for it once per token.
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +36,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines.dialect import GREEDY
 from kdharness.judges.engines.kv_cache import PaddingMask, roomy_cache
-from kdharness.judges.engines.sampling import Sampler
+from kdharness.judges.engines.logprobs import Wanted, first_logprobs
+from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 16_384
 # Tokens at a prompt's end that may open the reply's reasoning.
 PROMPT_END = 8
-BROKEN = "the model's output is not a number (NaN or infinite logits): are its weights damaged?"
 
 
 @dataclass
@@ -243,7 +241,9 @@ class LocalEngine:
         ids, mask = ids.to(device), PaddingMask([len(r.prompt) for r in rows], device)
         position, cache = mask.positions, roomy_cache(model.config)
         options = self._last_only
-        sampler = Sampler([_heat(r.request) for r in rows], [r.request.seed for r in rows], device)
+        sampler = Sampler(
+            [temperature_of(r.request) for r in rows], [r.request.seed for r in rows], device
+        )
         for step in count():
             output = model(
                 input_ids=ids,
@@ -316,39 +316,18 @@ class LocalEngine:
 
     def _note_logprobs(self, rows: Sequence[_Row], logits: torch.Tensor) -> None:
         """Record the first token's log-probabilities: the top ones, and the requested choices."""
-        asked = [index for index, row in enumerate(rows) if row.request.top_logprobs > 0]
-        if not asked:
-            return
-        spelt = [self._spelt(rows[index].request.choices, logits.shape[-1]) for index in asked]
-        logs = logits[torch.tensor(asked, device=logits.device)].log_softmax(-1)
-        most = max(rows[index].request.top_logprobs for index in asked)
-        values, tokens = logs.topk(min(most, logs.shape[-1]))
-        # Shorter lists of choices are filled up with a token that is not read.
-        longest = max(map(len, spelt))
-        filled = [[*ids.values(), *[0] * (longest - len(ids))] for ids in spelt]
-        places = torch.tensor(filled, dtype=torch.long, device=logits.device)
-        chosen = logs.gather(-1, places)
-        # One copy to the host: tokens are below 2^24 and survive as fp32.
-        for index, ids, line in zip(
-            asked, spelt, torch.cat([tokens.float(), values, chosen], -1).tolist(), strict=True
-        ):
-            row, width = rows[index], tokens.shape[-1]
-            top = list(zip(line[:width], line[width:], strict=False))[: row.request.top_logprobs]
-            logprobs = {self.tokenizer.decode([int(t)]): value for t, value in reversed(top)}
-            for choice, value in zip(ids, line[2 * width :], strict=False):
-                logprobs.setdefault(choice, value)
-            ranked = sorted(logprobs.items(), key=lambda pair: -pair[1])
-            row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))
+        wanted = {
+            index: Wanted(row.request.top_logprobs, self._spelt(row.request.choices))
+            for index, row in enumerate(rows)
+            if row.request.top_logprobs > 0
+        }
+        found = first_logprobs(logits, wanted, lambda token: self.tokenizer.decode([token]))
+        for index, logprobs in found.items():
+            rows[index].logprobs = logprobs
 
-    def _spelt(self, choices: Sequence[str], vocabulary: int) -> dict[str, int]:
-        """Return the choices that are one token each, with these tokens."""
-        spelt = {c: self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in choices}
-        return {c: ids[0] for c, ids in spelt.items() if len(ids) == 1 and ids[0] < vocabulary}
-
-
-def _heat(request: GenerationRequest) -> float | None:
-    """Return a request's temperature, or None for a greedy one."""
-    return request.temperature if request.temperature >= GREEDY else None
+    def _spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
+        """Return the tokens of each choice."""
+        return {c: self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in choices}
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
+from kdharness.harness.types import GenerationRequest
+from kdharness.judges.engines.dialect import GREEDY
+
+BROKEN = "the model's output is not a number (NaN or infinite logits): are its weights damaged?"
 SHARE_BITS = 40
 """A share of 1 is 2^40: with 2^21 tokens or fewer, sums stay below 2^41 and products below 2^63."""
 LIMB_BITS = 21
@@ -78,6 +82,11 @@ def draw(shares: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     for limb in noise.flip(0):
         target = (limb * total + target) >> LIMB_BITS
     return torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+
+
+def temperature_of(request: GenerationRequest) -> float | None:
+    """Return a request's temperature, or None for a greedy one."""
+    return request.temperature if request.temperature >= GREEDY else None
 
 
 class Sampler:
