@@ -6,6 +6,8 @@ next attempt.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
+from kdharness.harness.models.engine_files import check_engine
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source
@@ -64,10 +67,17 @@ def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
 
 def _check_model(field: str, source: str, paths: Paths) -> None:
     """Check that a model exists, and that an adapter would load completely."""
-    try:
+    with naming_field(field):
         folder = find_source(source, paths)
         if folder is not None and exists(Path(folder), folder=True):
             check_adapter(Path(folder), source, paths)
+
+
+@contextmanager
+def naming_field(field: str) -> Iterator[None]:
+    """Name the field in errors that name no place."""
+    try:
+        yield
     except KDHarnessError as error:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
@@ -125,5 +135,5 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
     asked = judges if any(bench.needs_judge for bench in benches) else ()
     for field, specs in (("answer_engine", engines), ("judge", asked)):
         for spec in map(parse_spec, specs):
-            if spec.kind == "local":
-                _check_model(field, spec.model, paths)
+            with naming_field(field):
+                check_engine(spec, paths)
