@@ -168,7 +168,9 @@ class LlamaEngine:
                 return None
             if request.top_logprobs > 0 and not tokens:
                 wanted = Wanted(request.top_logprobs, model.spelt(request.choices))
-                logprobs = first_logprobs(logits, {0: wanted}, lambda t: model.text([t]))[0]
+                logprobs = first_logprobs(
+                    logits, {0: wanted}, lambda t: model.text([t], special=True)
+                )[0]
             token = int(sampler.choose(logits, len(tokens)))
             if token < 0:
                 reason, error = Finish.ERROR, BROKEN

@@ -14,8 +14,10 @@ import pytest
 
 from kdharness.harness import assets
 from kdharness.harness.doctor import network
+from kdharness.harness.models import engine_files
 from kdharness.harness.paths import Paths
 from support.doctor import Env, one, says
+from support.gguf_files import write_gguf
 
 # ---------------------------------------------------------------- judges and hub
 
@@ -162,6 +164,31 @@ def test_invalid_and_missing_judges(paths: Paths, tmp_path: Path, monkeypatch: E
         "none set",
         "KDHARNESS_JUDGE=SPEC",
     )
+
+
+def test_judges_of_this_machine(
+    paths: Paths, tmp_path: Path, tiny_teacher: Path, monkeypatch: Env
+) -> None:
+    """Without their packages they are broken, with what to install."""
+    gguf = write_gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(engine_files, "LLAMA", "no_such_package")
+    (row,) = network.judge(f"llama:{gguf}", paths, online=False)
+    says(row, "broken", "needs llama-cpp-python", "pip install 'kdharness[llama]'")
+    monkeypatch.setattr(engine_files, "LLAMA", "json")
+    assert network.judge(f"llama:{gguf}", paths, online=False)[0].status == "ok"
+    gguf.write_bytes(gguf.read_bytes()[:-40])
+    says(network.judge(f"llama:{gguf}", paths, online=False)[0], "broken", "damaged", "again")
+    (row,) = network.judge(f"llama:{tmp_path}/none.gguf", paths, online=False)
+    says(row, "broken", "does not exist", "correct the path")
+    monkeypatch.setenv("PATH", "/nowhere")
+    (row,) = network.judge(f"vllm:{tiny_teacher}", paths, online=False)
+    says(row, "broken", "not installed", "pip install vllm")
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (row,) = network.judge(f"vllm:{tiny_teacher}", paths, online=False)
+    says(row, "ok", "starts when needed", "")
 
 
 def test_model_hub(paths: Paths, monkeypatch: Env) -> None:

@@ -24,7 +24,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines import vllm_server
+from kdharness.judges.engines import vllm, vllm_server
 from kdharness.judges.engines.vllm import VLLMEngine, visible_devices
 from support.files import WriteRows
 from support.locations import ROOT
@@ -150,6 +150,18 @@ def test_options_come_from_settings_and_config(
     ):
         assert part in words
     assert start["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_hub_model_is_served_at_its_commit(
+    configure: Configure, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(vllm, "resolve_model", lambda source, _: f"{source}@{commit}")
+    program = VLLMEngine("org/model", EvalConfig(), paths)._launch.program
+    assert program[1:3] == ("serve", "org/model")
+    for option in ("--revision", "--tokenizer-revision"):
+        assert program[program.index(option) + 1] == commit
 
 
 @pytest.mark.parametrize(
