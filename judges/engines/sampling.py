@@ -21,6 +21,8 @@ BROKEN = "the model's output is not a number (NaN or infinite logits): are its w
 SHARE_BITS = 40
 """A share of 1 is 2^40: with 2^21 tokens or fewer, sums stay below 2^41 and products below 2^63."""
 LIMB_BITS = 21
+ROWS = 16
+"""Rows drawn at once: bounds the memory beside the logits, four times theirs."""
 CHUNK = 256
 """Positions whose noise is made at once."""
 
@@ -142,7 +144,13 @@ class Sampler:
         if self._sampled:
             whole = len(self._index) == len(self.rows)
             some = logits if whole else logits.index_select(0, self._index)
-            drawn = draw((some / self._heat).softmax(-1), self._noise(position))
+            parts = zip(
+                some.split(ROWS),
+                self._heat.split(ROWS),
+                self._noise(position).split(ROWS, -1),
+                strict=True,
+            )
+            drawn = torch.cat([draw((part / heat).softmax(-1), n) for part, heat, n in parts])
             chosen = drawn if whole else chosen.index_copy(0, self._index, drawn)
         return chosen.where(best.isfinite(), -1)
 

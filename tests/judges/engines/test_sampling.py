@@ -20,7 +20,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines.kv_cache import PaddingMask
 from kdharness.judges.engines.local import LocalEngine
-from kdharness.judges.engines.sampling import CHUNK, Sampler, draw, limbs, philox
+from kdharness.judges.engines.sampling import CHUNK, ROWS, Sampler, draw, limbs, philox
 
 CPU = torch.device("cpu")
 TOP = (1 << 21) - 1
@@ -135,6 +135,27 @@ def test_a_token_is_the_exact_inverse_and_never_impossible(
     reached = list(accumulate(exact))
     assert token == next(place for place, sum_ in enumerate(reached) if target < sum_)
     assert shares[0, token] > 0
+
+
+def test_a_large_batch_is_drawn_as_its_rows_are() -> None:
+    logits = torch.randn(2 * ROWS + 3, 101, generator=torch.Generator().manual_seed(2))
+    rows = range(len(logits))
+    together = Sampler([0.8] * len(rows), list(rows), CPU).choose(logits, 7).tolist()
+    alone = [int(Sampler([0.8], [row], CPU).choose(logits[row : row + 1], 7)) for row in rows]
+    assert together == alone
+
+
+def test_rare_tokens_are_drawn_as_often_as_they_should() -> None:
+    """A public report: a sum in fp32 never draws the second half, a thousandth of the mass."""
+    shares = torch.full((1, 100_000), 1.0)
+    shares[:, 50_000:] = 1e-3
+    shares /= shares.sum()
+    edge = 1000 / 1001
+    for fraction in (edge - 1e-6, edge + 1e-6, edge + 5e-4, 1 - 1e-6):
+        noise = torch.tensor([[int(fraction * 2**21)], [0], [0]])
+        floor = int(fraction * 2**21) / 2**21
+        expected = floor * 50_050 if floor < edge else 50_000 + (floor - edge) * 50_050 * 1000
+        assert int(draw(shares, noise)) == pytest.approx(expected, abs=30)
 
 
 def test_large_vocabularies_keep_their_last_tokens() -> None:
