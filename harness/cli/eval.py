@@ -76,7 +76,8 @@ from kdharness.harness.util.tables import print_table
 @click.option(
     "--answer-engine",
     metavar="SPEC",
-    help="What serves the checkpoint: openai:MODEL@URL, vllm:PATH or llama:FILE.gguf.",
+    help="vllm (a server for each checkpoint), or what serves one checkpoint: openai:MODEL@URL, "
+    "vllm:PATH or llama:FILE.gguf.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of sampled answers.")
 @click.option("--batch-size", type=click.IntRange(1), help="Chats generated per batch.")

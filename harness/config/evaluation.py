@@ -29,6 +29,8 @@ SPECS = "openai:MODEL, openai:MODEL@URL, local:PATH, llama:FILE.gguf or vllm:PAT
 """The forms of a SPEC, for help texts."""
 WITHOUT_URL = frozenset({"local", "llama", "vllm"})
 """Engines whose model is a path or an id on this machine."""
+FOR_EACH = frozenset({"local", "vllm"})
+"""Engines that run each checkpoint itself where an answering engine names no model."""
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
@@ -250,8 +252,8 @@ class EvalConfig(Settings):
     answer_engine: str | None = Field(
         None,
         title="Answering endpoint",
-        description="What serves the checkpoint: openai:MODEL@URL, vllm:PATH or llama:FILE.gguf. "
-        "Default: generate in this process.",
+        description="vllm starts a vLLM server for each checkpoint; openai:MODEL@URL, vllm:PATH "
+        "or llama:FILE.gguf serves one checkpoint. Default: generate in this process.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of sampled answers.")
     batch_size: int = Field(
@@ -330,8 +332,8 @@ class EvalConfig(Settings):
     @field_validator("answer_engine")
     @classmethod
     def _endpoint_parses(cls, value: str | None) -> str | None:
-        """Parse the answering endpoint, which is a SPEC too."""
-        if value:
+        """Parse the answering engine, which is a SPEC too."""
+        if value and value not in FOR_EACH:
             try:
                 parse_spec(value)
             except ConfigError as error:

@@ -62,6 +62,18 @@ _OURS = (
     "config",
 )
 """Options of `vllm serve` that decide how the server is reached, or which model it serves."""
+_ANSWERS = (
+    "chat-template",
+    "default-chat-template-kwargs",
+    "enable-lora",
+    "hf-overrides",
+    "load-format",
+    "lora-modules",
+    "override-generation-config",
+    "skip-tokenizer-init",
+    "tokenizer",
+)
+"""Options that make another model of it, which stored answers and judgments would not show."""
 
 
 class VLLMSettings(Settings):
@@ -101,6 +113,8 @@ class VLLMSettings(Settings):
             name = value.partition("=")[0].lstrip("-").replace("_", "-").lower()
             if value.startswith("-") and name in _OURS:
                 raise ValueError(f"{value} is set by kdharness")
+            if value.startswith("-") and name in _ANSWERS:
+                raise ValueError(f"{value} changes the answers: change the model's folder instead")
         return values
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, parse_spec
+from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
@@ -130,7 +130,11 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
         )
     for name in sorted(others):
         _check_model("baseline", name, paths)
-    engines = [config.answer_engine] if config.answer_engine else []
+    named = config.answer_engine or ""
+    engines = [named] if named and named not in FOR_EACH else []
+    if named in FOR_EACH:
+        models = [name for name in config.checkpoints if name not in _answers_alone(config, paths)]
+        engines = [f"{named}:{model}" for model in (*models, *sorted(others))]
     judges = config.judge or default_judges(paths)
     asked = judges if any(bench.needs_judge for bench in benches) else ()
     for field, specs in (("answer_engine", engines), ("judge", asked)):

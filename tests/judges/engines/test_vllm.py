@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
@@ -20,73 +12,18 @@ from kdharness.harness.errors import ConfigError, JudgeError, ModelError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
+from kdharness.harness.runs.precheck import check_request
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines import vllm, vllm_server
+from kdharness.harness.types import Finish
+from kdharness.judges.engines import vllm
 from kdharness.judges.engines.vllm import VLLMEngine, visible_devices
 from support.files import WriteRows
-from support.locations import ROOT
-from support.waiting import wait_until
-
-STAND_IN = ROOT / "tests" / "support" / "fake_vllm.py"
-Configure = Callable[..., Path]
-
-
-@pytest.fixture
-def configure(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
-    """Return a function that makes the stand-in the home's vllm; it returns the record's path."""
-    program = tmp_path / "bin" / "vllm"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{STAND_IN}" "$@"\n')
-    program.chmod(0o755)
-    record = tmp_path / "record.jsonl"
-
-    def write(settings: str = "", **faults: Any) -> Path:
-        paths.home.mkdir(exist_ok=True)
-        lines = f"vllm:\n  command: {program}\n{settings}"
-        paths.settings.write_text(lines)
-        monkeypatch.setenv("FAKE_VLLM", json.dumps({**faults, "record": str(record)}))
-        return record
-
-    return write
-
-
-@pytest.fixture
-def opened(paths: Paths, tiny_teacher: Path) -> Iterator[Callable[..., VLLMEngine]]:
-    """Return a function that opens an engine, and close all of them."""
-    engines: list[VLLMEngine] = []
-
-    def make(**config: Any) -> VLLMEngine:
-        spec = parse_spec(f"vllm:{tiny_teacher}")
-        engines.append(VLLMEngine.open(spec, EvalConfig(**config), paths))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def ask(text: str = "Hello", **settings: Any) -> GenerationRequest:
-    return GenerationRequest(({"role": "user", "content": text},), **settings)
-
-
-def read(record: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in record.read_text().splitlines()]
-
-
-def replies_of(engine: VLLMEngine, *requests: GenerationRequest) -> dict[int, Reply]:
-    return dict(engine.stream(requests))
-
-
-def gone(*pids: int) -> bool:
-    return not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    )
+from support.models import make_llama
+from support.vllm import Configure, Opened, ask, gone, read, replies_of
 
 
 def test_one_server_answers_and_is_gone_with_its_workers(
-    configure: Configure, opened: Callable[..., VLLMEngine], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-user")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -122,7 +59,7 @@ def test_one_server_answers_and_is_gone_with_its_workers(
 
 
 def test_a_prompt_beyond_the_context_is_an_error_of_that_reply(
-    configure: Configure, opened: Callable[..., VLLMEngine]
+    configure: Configure, opened: Opened
 ) -> None:
     configure(context=40)
     replies = replies_of(opened(), ask("word " * 200), ask("Hi", thinking_room=4096))
@@ -130,9 +67,7 @@ def test_a_prompt_beyond_the_context_is_an_error_of_that_reply(
     assert not replies[1].error
 
 
-def test_options_come_from_settings_and_config(
-    configure: Configure, opened: Callable[..., VLLMEngine]
-) -> None:
+def test_options_come_from_settings_and_config(configure: Configure, opened: Opened) -> None:
     record = configure(
         "  max_model_len: 2048\n  gpu_memory_utilization: 0.5\n  dtype: float16\n"
         "  tensor_parallel_size: 2\n  options: [--enforce-eager, --seed=1]\n"
@@ -166,10 +101,16 @@ def test_a_hub_model_is_served_at_its_commit(
 
 @pytest.mark.parametrize(
     "line",
-    ["options: [--port=1]", "options: [--api_key, x]", "gpu_memory_utilization: 1.5", "speed: 3"],
+    [
+        "options: [--port=1]",
+        "options: [--api_key, x]",
+        "options: [--chat-template, x]",
+        "gpu_memory_utilization: 1.5",
+        "speed: 3",
+    ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(
-    configure: Configure, opened: Callable[..., VLLMEngine], line: str
+    configure: Configure, opened: Opened, line: str
 ) -> None:
     configure(f"  {line}\n")
     with pytest.raises(ConfigError, match="vllm"):
@@ -195,148 +136,6 @@ def test_devices_are_counted_among_the_visible_ones(
         visible_devices("cuda:2", "3,4")
 
 
-def test_a_start_that_fails_shows_the_end_of_the_log(
-    configure: Configure, opened: Callable[..., VLLMEngine], paths: Paths
-) -> None:
-    record = configure(
-        fail="ValueError: Free memory is less than desired GPU memory utilization\n"
-        "torch.OutOfMemoryError: CUDA out of memory"
-    )
-    engine = opened()
-    with pytest.raises(JudgeError) as caught:
-        replies_of(engine, ask())
-    error = caught.value
-    assert "exit code 1" in error.message and "CUDA out of memory" in error.message
-    assert Path(error.where).read_text().startswith("loading")
-    assert "gpu_memory_utilization" in error.hint and str(paths.settings) in error.hint
-    assert gone(read(record)[0]["worker"])
-
-
-def test_a_start_that_takes_too_long_is_given_up(
-    configure: Configure, opened: Callable[..., VLLMEngine]
-) -> None:
-    record = configure("  startup_timeout: 1.2\n", delay=60)
-    with pytest.raises(JudgeError, match=r"not ready after 1.2 s[\s\S]*loading"):
-        replies_of(opened(), ask())
-    assert gone(read(record)[0]["pid"], read(record)[0]["worker"])
-
-
-def test_a_taken_port_is_tried_again(
-    configure: Configure, opened: Callable[..., VLLMEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = configure()
-    free = vllm_server._free_port
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        ports = [other.getsockname()[1]]
-        monkeypatch.setattr(vllm_server, "_free_port", lambda: ports.pop() if ports else free())
-        assert replies_of(opened(), ask())[0].text
-    assert sum("pid" in line for line in read(record)) == 2
-
-
-def test_a_server_that_dies_ends_the_run_with_its_log(
-    configure: Configure, opened: Callable[..., VLLMEngine]
-) -> None:
-    record = configure(die_after=2)
-    engine = opened(concurrency=1)
-    replies = engine.stream([ask(str(n)) for n in range(6)])
-    assert not next(replies)[1].error and not next(replies)[1].error
-    with pytest.raises(JudgeError, match=r"vllm serve ended \(exit code 137\)[\s\S]*illegal"):
-        next(replies)
-    assert gone(read(record)[0]["worker"])
-
-
-def test_a_server_that_ignores_sigterm_is_killed(
-    configure: Configure, opened: Callable[..., VLLMEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vllm_server, "GRACE", 0.5)
-    record = configure(stubborn=True)
-    engine = opened()
-    replies_of(engine, ask())
-    start = read(record)[0]
-    engine.close()
-    assert gone(start["pid"], start["worker"])
-
-
-def test_a_stop_request_ends_the_start(
-    configure: Configure, opened: Callable[..., VLLMEngine]
-) -> None:
-    record = configure(delay=60)
-    engine = opened()
-    engine.idle = lambda: engine.stop_soon() if record.exists() else None
-    assert replies_of(engine, ask()) == {}
-    assert gone(read(record)[0]["pid"])
-
-
-def test_a_model_is_served_once_at_a_time(
-    configure: Configure, opened: Callable[..., VLLMEngine], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Another process waits for the lock; another engine of this one shares the server."""
-    record = configure()
-    first, second = opened(), opened()
-    replies_of(first, ask())
-    replies_of(second, ask())
-    assert sum("pid" in line for line in read(record)) == 1
-    waiting = vllm_server.VLLMServer(first._launch)
-    looks = iter([False, False, True])
-    assert waiting.start(lambda: next(looks)) is False
-    assert "waiting" in capfd.readouterr().err
-    first.close()
-    assert waiting.start(lambda: False)
-    waiting.close()
-
-
-PARENT = """
-import sys, time
-from pathlib import Path
-from kdharness.judges.engines.vllm_server import Launch, VLLMServer
-program, folder, how = sys.argv[1:]
-files = [Path(folder) / name for name in ("log", "lock", "settings.yaml")]
-server = VLLMServer(Launch((program, "serve", "model"), "name", files[0], files[1], 60, files[2]))
-print(server.start(lambda: False), flush=True)
-if how == "end":
-    raise SystemExit("a crash")
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("how", ["end", "SIGKILL", "SIGTERM", "SIGINT"])
-def test_nothing_is_left_however_the_parent_ends(
-    configure: Configure, paths: Paths, tmp_path: Path, how: str
-) -> None:
-    record = configure()
-    command = [sys.executable, "-c", PARENT, str(tmp_path / "bin" / "vllm"), str(tmp_path), how]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert parent.stdout is not None and parent.stdout.readline() == "True\n"
-    start = read(record)[0]
-    if how != "end":
-        parent.send_signal(signal.Signals[how])
-    parent.communicate(timeout=20)
-    if how == "SIGKILL":
-        # The lock is free when the server is gone, not when its owner is.
-        files = (tmp_path / "log", tmp_path / "lock")
-        launch = vllm_server.Launch((command[3], "serve", "m"), "n", *files, 60, paths.settings)
-        server = vllm_server.VLLMServer(launch)
-        assert server.start(lambda: False) and gone(start["pid"], start["worker"])
-        server.close()
-    wait_until(lambda: gone(start["pid"], start["worker"]), 20)
-
-
-def test_a_killed_keeper_takes_its_server_with_it(
-    configure: Configure, opened: Callable[..., VLLMEngine]
-) -> None:
-    record = configure()
-    engine = opened()
-    replies_of(engine, ask())
-    start = read(record)[0]
-    parent = psutil.Process(start["pid"]).parent()
-    assert parent is not None
-    parent.kill()
-    wait_until(lambda: gone(start["pid"]), 10)
-    os.kill(start["worker"], signal.SIGKILL)
-
-
 def test_an_evaluation_answers_and_judges_with_it(
     configure: Configure, paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
@@ -358,6 +157,25 @@ def test_an_evaluation_answers_and_judges_with_it(
     starts = [n for n, line in enumerate(lines) if "pid" in line]
     assert starts == [0, 3] and len(lines) == 6
     assert gone(*(line["pid"] for line in lines if "pid" in line))
+
+
+def test_each_checkpoint_is_served_and_one_server_is_for_one(
+    configure: Configure, paths: Paths, tmp_path: Path, tiny_teacher: Path, write_jsonl: WriteRows
+) -> None:
+    record = configure()
+    other = tmp_path / "other"
+    make_llama(other, seed=2)
+    bench = str(write_jsonl("mine.jsonl", [{"id": "1", "prompt": "p", "reference": "r"}]))
+    names = [str(tiny_teacher), str(other)]
+    with Store(paths.store) as store:
+        config = EvalConfig(checkpoints=names, benches=[bench], answer_engine="vllm")
+        check_request(config, paths)
+        assert pipeline.run(config, paths, store, NullReporter())["answers"] == 2
+        starts = [line["arguments"][1] for line in read(record) if "pid" in line]
+        assert starts == names
+        wrong = config.model_copy(update={"answer_engine": f"vllm:{other}", "max_new_tokens": 9})
+        with pytest.raises(ConfigError, match=r"serves one model: it has answered for tiny-teach"):
+            pipeline.run(wrong, paths, store, NullReporter())
 
 
 # ---------------------------------------------------------------- refused
