@@ -253,7 +253,8 @@ class LocalEngine:
                 use_cache=True,
                 **options,
             )
-            cache, logits = output.past_key_values, output.logits[:, -1].float()
+            # A model spread over several devices ends on another one.
+            cache, logits = output.past_key_values, output.logits[:, -1].float().to(device)
             if step == 0:
                 self._note_logprobs(rows, logits)
             chosen = sampler.choose(logits, step)

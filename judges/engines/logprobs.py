@@ -59,5 +59,5 @@ def first_logprobs(
         for choice, value in zip(ids, line[2 * width :], strict=False):
             logprobs.setdefault(choice, value)
         ranked = sorted(logprobs.items(), key=lambda pair: -pair[1])
-        found[row] = tuple((token, value) for token, value in ranked if not math.isinf(value))
+        found[row] = tuple((token, value) for token, value in ranked if math.isfinite(value))
     return found
