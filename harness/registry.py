@@ -142,6 +142,8 @@ ENGINES = Table(
     {
         "openai": "kdharness.judges.engines.openai:OpenAIEngine",
         "local": "kdharness.judges.engines.local:LocalEngine",
+        "llama": "kdharness.judges.engines.llama:LlamaEngine",
+        "vllm": "kdharness.judges.engines.vllm:VLLMEngine",
     },
     needs={"open": "the class method that opens it"},
 )

@@ -64,7 +64,8 @@ def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
         return []
     card = cards.get(judge)
     if card is None:
-        return ["judge:toy" if judge.startswith("local:") else "judge:untested"]
+        in_process = judge.startswith(("local:", "llama:"))
+        return ["judge:toy" if in_process else "judge:untested"]
     return [f"judge:{label}" for label in card.get("labels", ())]
 
 

@@ -11,6 +11,7 @@ from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import (
+    SPECS,
     EvalConfig,
     absolute_source,
     bench_name,
@@ -45,7 +46,7 @@ from kdharness.harness.util.tables import print_table
     "--judge",
     multiple=True,
     metavar="SPEC",
-    help="openai:MODEL, openai:MODEL@URL or local:PATH; several judges form a panel.",
+    help=f"{SPECS}; several judges form a panel.",
 )
 @click.option(
     "--answers",
@@ -73,7 +74,10 @@ from kdharness.harness.util.tables import print_table
 @click.option("--general", type=click.Path(dir_okay=False), help="Held-out general rows (JSONL).")
 @click.option("--domain", type=click.Path(dir_okay=False), help="Held-out domain rows (JSONL).")
 @click.option(
-    "--answer-engine", metavar="SPEC", help="openai:MODEL@URL that serves the checkpoint."
+    "--answer-engine",
+    metavar="SPEC",
+    help="vllm (a server for each checkpoint), or what serves one checkpoint: openai:MODEL@URL, "
+    "vllm:PATH or llama:FILE.gguf.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of sampled answers.")
 @click.option("--batch-size", type=click.IntRange(1), help="Chats generated per batch.")

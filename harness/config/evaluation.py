@@ -1,8 +1,9 @@
 """Evaluation configs: checkpoints, benchmarks, judges, limits.
 
 Every field has a title, a description and its bounds, from which the app generates its form.
-A judge or an answering endpoint is given as a SPEC: `openai:MODEL`, `openai:MODEL@URL` or
-`local:PATH_OR_ID`. Keys are never part of a SPEC: they come only from the environment.
+A judge or an answering engine is given as a SPEC: `openai:MODEL`, `openai:MODEL@URL`,
+`local:PATH_OR_ID`, `llama:FILE.gguf` or `vllm:PATH_OR_ID`. Keys are never part of a SPEC: they come
+only from the environment.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ from kdharness.harness.types import digest
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.redact import holds_secret, redact
 
+SPECS = "openai:MODEL, openai:MODEL@URL, local:PATH, llama:FILE.gguf or vllm:PATH"
+"""The forms of a SPEC, for help texts."""
+WITHOUT_URL = frozenset({"local", "llama", "vllm"})
+"""Engines whose model is a path or an id on this machine."""
+FOR_EACH = frozenset({"local", "vllm"})
+"""Engines that run each checkpoint itself where an answering engine names no model."""
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
@@ -49,7 +56,7 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec:
-    """Read `openai:MODEL`, `openai:MODEL@URL` or `local:PATH_OR_ID`.
+    """Read a SPEC: `openai:MODEL`, `openai:MODEL@URL`, `local:PATH_OR_ID` and the like.
 
     A model's own name may contain `@` and `:`; the URL is what follows the last `@http`.
 
@@ -60,10 +67,11 @@ def parse_spec(text: str) -> Spec:
     if not separator or kind not in ENGINES or not rest.strip():
         raise ConfigError(
             f"{redact(text, shapes=True)[:200]!r} is not a valid judge spec",
-            hint="use openai:MODEL, openai:MODEL@http://host:port/v1 or local:PATH_OR_HUB_ID",
+            hint="use openai:MODEL, openai:MODEL@http://host:port/v1, local:PATH_OR_HUB_ID, "
+            "llama:FILE.gguf or vllm:PATH_OR_HUB_ID",
         )
     model, url = rest.strip(), ""
-    if kind != "local":
+    if kind not in WITHOUT_URL:
         at = re.search(r"@(?=https?://)", model, re.IGNORECASE)
         if at:
             model, url = model[: at.start()], _without_last_slash(model[at.end() :])
@@ -188,7 +196,7 @@ class EvalConfig(Settings):
     judge: list[str] = Field(
         default_factory=list,
         title="Judges",
-        description="openai:MODEL, openai:MODEL@URL or local:PATH. Several judges form a panel.",
+        description=f"{SPECS}. Several judges form a panel.",
     )
     imported: list[str] = Field(
         default_factory=list,
@@ -244,8 +252,8 @@ class EvalConfig(Settings):
     answer_engine: str | None = Field(
         None,
         title="Answering endpoint",
-        description="openai:MODEL@URL that serves the checkpoint. Default: generate in this "
-        "process.",
+        description="vllm starts a vLLM server for each checkpoint; openai:MODEL@URL, vllm:PATH "
+        "or llama:FILE.gguf serves one checkpoint. Default: generate in this process.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of sampled answers.")
     batch_size: int = Field(
@@ -324,8 +332,8 @@ class EvalConfig(Settings):
     @field_validator("answer_engine")
     @classmethod
     def _endpoint_parses(cls, value: str | None) -> str | None:
-        """Parse the answering endpoint, which is a SPEC too."""
-        if value:
+        """Parse the answering engine, which is a SPEC too."""
+        if value and value not in FOR_EACH:
             try:
                 parse_spec(value)
             except ConfigError as error:
@@ -341,7 +349,7 @@ def bench_name(bench: str) -> str:
 def absolute_source(name: str) -> str:
     """Make an existing path absolute: a run may be resumed from another folder."""
     kind, sign, rest = name.partition(":")
-    if sign and kind == "local":
-        return f"local:{absolute_source(rest)}" if rest else name
+    if sign and kind in WITHOUT_URL:
+        return f"{kind}:{absolute_source(rest)}" if rest else name
     path = local_path(name)
     return str(path.resolve()) if exists(path) else name

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.evaluation import WITHOUT_URL, EvalConfig
 from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
 from kdharness.harness.errors import ConfigError
@@ -289,7 +289,8 @@ def absolute_paths(values: object, base: Path, field: str = "") -> Any:
 
     Paths are relative to the config's folder, else to the working directory; `~` is expanded. Any
     text with a slash or a data file's suffix is tried; in a field for a file any file, in a field
-    for a model a folder that contains one; after `local:` the judge's folder.
+    for a model a folder that contains one; after `local:` and `vllm:` the judge's folder, after
+    `llama:` its file.
     """
     if isinstance(values, dict):
         return {
@@ -305,8 +306,10 @@ def absolute_paths(values: object, base: Path, field: str = "") -> Any:
         return [absolute_paths(value, base, field) for value in values]
     if not isinstance(values, str) or not values:
         return values
-    if FIELD_KINDS.get(field) in ("judges", "engine") and values.startswith("local:"):
-        return f"local:{absolute_paths(values.removeprefix('local:'), base, 'model')}"
+    kind, sign, rest = values.partition(":")
+    if FIELD_KINDS.get(field) in ("judges", "engine") and sign and kind in WITHOUT_URL:
+        # A field whose texts name what follows: a file, or a model's folder.
+        return f"{kind}:{absolute_paths(rest, base, 'path' if kind == 'llama' else 'model')}"
     if Path(values).is_absolute():
         return values
     named = local_path(values)

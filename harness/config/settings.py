@@ -2,6 +2,7 @@
 
 judge: openai:MODEL                            # or a list; KDHARNESS_JUDGE comes first
 prices: {MODEL: {input: 2.5, output: 10}}      # US dollars per million tokens
+vllm: {gpu_memory_utilization: 0.8}            # how `vllm serve` is started for vllm:MODEL
 theme: light                                   # of the app
 keys: {runs.new: c}                            # of the app: an action's name, its key(s)
 """
@@ -9,9 +10,9 @@ keys: {runs.new: c}                            # of the app: an action's name, i
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from kdharness.harness.config.base import Settings
 from kdharness.harness.config.files import describe_errors
@@ -46,6 +47,77 @@ def _mapping(value: object) -> object:
     return {} if value is None else value
 
 
+_OURS = (
+    "host",
+    "port",
+    "api-key",
+    "served-model-name",
+    "model",
+    "revision",
+    "tokenizer-revision",
+    "generation-config",
+    "ssl-keyfile",
+    "uds",
+    "root-path",
+    "config",
+)
+"""Options of `vllm serve` that decide how the server is reached, or which model it serves."""
+_ANSWERS = (
+    "chat-template",
+    "default-chat-template-kwargs",
+    "enable-lora",
+    "hf-overrides",
+    "load-format",
+    "lora-modules",
+    "override-generation-config",
+    "skip-tokenizer-init",
+    "tokenizer",
+)
+"""Options that make another model of it, which stored answers and judgments would not show."""
+
+
+class VLLMSettings(Settings):
+    """How `vllm serve` is started."""
+
+    command: str | None = Field(
+        None,
+        title="Command",
+        description="The vllm program. Default: the one beside this Python, else on PATH.",
+    )
+    max_model_len: int | None = Field(
+        None, ge=1, title="Context", description="Longest prompt and reply together, in tokens."
+    )
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, title="GPU memory", description="The share that vLLM takes."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
+        None, title="Precision", description="Used where the evaluation has none of its own."
+    )
+    tensor_parallel_size: int | None = Field(
+        None, ge=1, title="GPUs", description="Over how many GPUs the weights are split."
+    )
+    startup_timeout: float = Field(
+        1800.0, gt=0, title="Startup timeout", description="Seconds until a start has failed."
+    )
+    options: list[str] = Field(
+        default_factory=list,
+        title="Options",
+        description="Further options of `vllm serve`, such as --enforce-eager.",
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, values: list[str]) -> list[str]:
+        """Refuse the options that kdharness sets itself."""
+        for value in values:
+            name = value.partition("=")[0].lstrip("-").replace("_", "-").lower()
+            if value.startswith("-") and name in _OURS:
+                raise ValueError(f"{value} is set by kdharness")
+            if value.startswith("-") and name in _ANSWERS:
+                raise ValueError(f"{value} changes the answers: change the model's folder instead")
+        return values
+
+
 class UserSettings(Settings):
     """What a settings file may say."""
 
@@ -58,6 +130,11 @@ class UserSettings(Settings):
         default_factory=dict,
         title="Prices",
         description="Model -> what its tokens cost, in US dollars per million tokens.",
+    )
+    vllm: Annotated[VLLMSettings, BeforeValidator(_mapping)] = Field(
+        default_factory=VLLMSettings,
+        title="vLLM",
+        description="How `vllm serve` is started for vllm:MODEL.",
     )
     theme: str | None = Field(None, title="Theme", description="The app's theme.")
     keys: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(

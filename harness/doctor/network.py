@@ -21,12 +21,20 @@ from kdharness.harness.config.endpoints import (
     goes_direct,
     proxy_of,
 )
-from kdharness.harness.config.evaluation import Spec, is_loopback_url, parse_spec
+from kdharness.harness.config.evaluation import (
+    SPECS,
+    WITHOUT_URL,
+    Spec,
+    is_loopback_url,
+    parse_spec,
+)
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.doctor.home import writable
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, KDHarnessError
+from kdharness.harness.models.engine_files import check_engine, vllm_program
 from kdharness.harness.paths import Paths
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.redact import find_key, redact
 
 SECONDS = 3.0
@@ -41,7 +49,7 @@ def run_checks(paths: Paths, *, online: bool) -> list[CheckResult]:
     judges = _judges(paths)
     asked: dict[str, Callable[[], list[CheckResult]]] = {
         "model hub": lambda: [hub(online=online)],
-        **{f"judge {text}": partial(judge, text, online=online) for text in judges},
+        **{f"judge {text}": partial(judge, text, paths, online=online) for text in judges},
     }
     advice = "is there a proxy or a firewall in between, and does the name resolve?"
     rows: list[CheckResult] = []
@@ -84,20 +92,20 @@ def no_judge(paths: Paths) -> list[CheckResult]:
             "judge",
             "none set; shop, heldout and exact-match benchmarks need none",
             "use --judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
-            f"{paths.settings}; SPEC is openai:MODEL, openai:MODEL@URL or local:PATH",
+            f"{paths.settings}; SPEC is {SPECS}",
         )
     ]
 
 
-def judge(text: str, *, online: bool) -> list[CheckResult]:
+def judge(text: str, paths: Paths, *, online: bool) -> list[CheckResult]:
     """Check one default judge: valid spec, key, https, reachable, and serving that model."""
     check = f"judge {text}"
     try:
         spec = parse_spec(text)
     except ConfigError as error:
         return [fail("judge", error.message, error.hint)]
-    if spec.kind == "local":
-        return [_local(check, spec)]
+    if spec.kind in WITHOUT_URL:
+        return [_on_this_machine(check, spec, paths)]
     endpoint = endpoint_of(spec.url)
     try:
         key = find_key() or ""
@@ -189,13 +197,21 @@ def _names(body: bytes) -> list[str]:
         return []
 
 
-def _local(check: str, spec: Spec) -> CheckResult:
-    """Check that a local path exists; anything else may be a hub id or an asset."""
-    if spec.model[0] in "/.~" and not Path(spec.model).expanduser().exists():
+def _on_this_machine(check: str, spec: Spec, paths: Paths) -> CheckResult:
+    """Check that a local path exists, and the engine's own package if it needs one."""
+    if spec.model[0] in "/.~" and not exists(local_path(spec.model)):
         return fail(
             check, f"{spec.model} does not exist", "correct the path, or use a pulled asset"
         )
-    return ok(check, "loads in this process")
+    # Any other name may be a hub id or an asset.
+    try:
+        if spec.kind == "llama":
+            check_engine(spec, paths)
+        elif spec.kind == "vllm":
+            vllm_program(paths)
+    except KDHarnessError as error:
+        return fail(check, str(error).splitlines()[0], error.hint)
+    return ok(check, "starts when needed" if spec.kind == "vllm" else "loads in this process")
 
 
 # ---------------------------------------------------------------- hub and proxies

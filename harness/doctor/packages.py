@@ -58,6 +58,7 @@ EXTRAS = {
     ),
     "torchao": ("precision: bf16-sr", "pip install 'kdharness[gpu]'"),
     "deepspeed": ("DeepSpeed through --accelerate", "pip install deepspeed"),
+    "llama-cpp-python": ("GGUF judges, llama:FILE.gguf", "pip install 'kdharness[llama]'"),
 }
 
 

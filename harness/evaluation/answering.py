@@ -6,8 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
-from kdharness.harness.errors import Interrupted
+from kdharness.harness.config.evaluation import (
+    FOR_EACH,
+    EvalConfig,
+    Spec,
+    in_shard,
+    parse_spec,
+)
+from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
@@ -151,8 +157,24 @@ def _missing(
 
 
 def open_answerer(job: Evaluation, subject: Subject) -> Engine:
-    """Open the endpoint that serves the checkpoint, or the model in this process."""
-    spec = parse_spec(job.config.answer_engine or f"local:{subject.source}")
+    """Open the engine that serves the checkpoint, by default the model in this process.
+
+    Raises:
+        ConfigError: an engine of one model, which has answered for another checkpoint.
+    """
+    named = job.config.answer_engine or "local"
+    if named in FOR_EACH:
+        spec = Spec(named, subject.source)
+    else:
+        spec, name = parse_spec(named), subject.checkpoint.name
+        first = job.served.setdefault(named, name)
+        if first != name:
+            raise ConfigError(
+                f"{named} serves one model: it has answered for {first}, and {name} needs answers",
+                where="answer_engine",
+                hint="use --answer-engine vllm, which serves each checkpoint, "
+                "or evaluate them one by one",
+            )
     engine: Engine = resolve(ENGINES, spec.kind, "engine").open(spec, job.config, job.paths)
     if job.config.answer_engine:
         engine.probe()

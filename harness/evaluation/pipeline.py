@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.config.evaluation import SPECS, EvalConfig, in_shard
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import answering, judging
@@ -24,8 +24,8 @@ from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 
 HOW_TO_JUDGE = (
-    "set a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
-    "with `judge:` in settings.yaml, or with KDHARNESS_JUDGE"
+    f"set a judge with --judge SPEC ({SPECS}), with `judge:` in settings.yaml, "
+    "or with KDHARNESS_JUDGE"
 )
 
 

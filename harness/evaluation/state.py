@@ -62,6 +62,8 @@ class Evaluation:
     sides: dict[str, Subject] = field(default_factory=dict)
     good_answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     overlaps: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    served: dict[str, str] = field(default_factory=dict)
+    """Answering engine -> the checkpoint it has answered for."""
 
     def side(self, name: str) -> Subject:
         """Return a baseline or teacher, resolved once."""

@@ -6,16 +6,19 @@ next attempt.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, parse_spec
+from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
+from kdharness.harness.models.engine_files import check_engine
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source
@@ -67,10 +70,17 @@ def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
 
 def _check_model(field: str, source: str, paths: Paths) -> None:
     """Check that a model exists, and that an adapter would load completely."""
-    try:
+    with naming_field(field):
         folder = find_source(source, paths)
         if folder is not None and exists(Path(folder), folder=True):
             check_adapter(Path(folder), source, paths)
+
+
+@contextmanager
+def naming_field(field: str) -> Iterator[None]:
+    """Name the field in errors that name no place."""
+    try:
+        yield
     except KDHarnessError as error:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
@@ -123,10 +133,14 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
         )
     for name in sorted(others):
         _check_model("baseline", name, paths)
-    engines = [config.answer_engine] if config.answer_engine else []
+    named = config.answer_engine or ""
+    engines = [named] if named and named not in FOR_EACH else []
+    if named in FOR_EACH:
+        models = [name for name in config.checkpoints if name not in _answers_alone(config, paths)]
+        engines = [f"{named}:{model}" for model in (*models, *sorted(others))]
     judges = config.judge or default_judges(paths)
     asked = judges if any(bench.needs_judge for bench in benches) else ()
     for field, specs in (("answer_engine", engines), ("judge", asked)):
         for spec in map(parse_spec, specs):
-            if spec.kind == "local":
-                _check_model(field, spec.model, paths)
+            with naming_field(field):
+                check_engine(spec, paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdharness.harness.types import GenerationRequest
@@ -42,6 +42,7 @@ class Dialect:
         least_tokens: the smallest limit that is accepted.
         thinks: whether the model reasons before it answers, within its token limit.
         room: whether a limit raised by `thinking_room` is accepted.
+        extra: further fields of every call.
     """
 
     completion_tokens: bool = False
@@ -52,6 +53,7 @@ class Dialect:
     least_tokens: int = 1
     thinks: bool = False
     room: bool = True
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 def token_limit(request: GenerationRequest, dialect: Dialect) -> int:
@@ -70,6 +72,7 @@ def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, 
         "model": model,
         "messages": messages,
         limit: token_limit(request, dialect),
+        **dialect.extra,
     }
     sampled = request.temperature >= GREEDY
     if dialect.temperature:

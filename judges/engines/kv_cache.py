@@ -1,12 +1,13 @@
-"""A key-value cache with room to grow.
+"""A key-value cache and a mask with room to grow.
 
 transformers' dynamic cache concatenates on every token, which copies the whole cache each time:
-after a thousand tokens that costs more than the model. This one writes into buffers that are
+after a thousand tokens that costs more than the model. These write into buffers that are
 reallocated only when they are full.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,9 +53,14 @@ class RoomyLayer(DynamicLayer):
         return buffers[0], buffers[1]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some rows; the buffers are reallocated at the next token."""
-        super().batch_select_indices(indices)
-        self.room = None
+        """Keep some rows, and the buffers' room with them."""
+        if self.room is None:
+            super().batch_select_indices(indices)
+            return
+        used = self.get_seq_length()
+        keys, values = (buffer[indices] for buffer in self.room)
+        self.room = keys, values
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
 
     def reset(self) -> None:
         """Clear the cache."""
@@ -69,3 +75,35 @@ def roomy_cache(config: Any) -> Cache:
         RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+class PaddingMask:
+    """Which positions of a left-padded batch are tokens.
+
+    A batch without padding has no mask: transformers would otherwise check at every token, on the
+    host, that nothing is masked.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Create the mask of prompts of these lengths."""
+        self._lengths = list(lengths)
+        self._width = max(lengths)
+        starts = torch.tensor([[self._width - length] for length in lengths], device=device)
+        places = torch.arange(self._width, device=device)
+        self.positions = (places - starts).clamp(min=0)
+        self._buffer = (places >= starts).long()
+
+    def of(self, length: int) -> torch.Tensor | None:
+        """Return the mask of the first `length` positions: everything after a prompt is a token."""
+        if all(known == self._width for known in self._lengths):
+            return None
+        missing = length - self._buffer.shape[-1]
+        if missing > 0:
+            rest = self._buffer.new_ones(len(self._buffer), max(missing, ROOM))
+            self._buffer = torch.cat([self._buffer, rest], -1)
+        return self._buffer[:, :length]
+
+    def keep(self, rows: Sequence[int], indices: torch.Tensor) -> None:
+        """Keep some rows; `indices` are `rows` on the device."""
+        self._lengths = [self._lengths[row] for row in rows]
+        self._buffer = self._buffer[indices]

@@ -1,19 +1,20 @@
 """A Hugging Face model in this process as an engine, for answers and for offline judging.
 
 The loop is our own and not `generate`, because a benchmark needs things that do not combine there:
-one batch with different temperatures, seeds and lengths, each row sampled from its own generator
-(so that an answer does not depend on the rest of its batch), rows that leave the batch as they
-finish, and the first token's log-probabilities from the same pass.
+one batch with different temperatures, seeds and lengths, each row's draws from its own seed (so
+that an answer does not depend on the rest of its batch), rows that leave the batch as they finish,
+and the first token's log-probabilities from the same pass. Tokens are chosen on the device, and the
+host waits for it once per token.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,8 +36,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines.dialect import GREEDY
-from kdharness.judges.engines.kv_cache import roomy_cache
+from kdharness.judges.engines.kv_cache import PaddingMask, roomy_cache
+from kdharness.judges.engines.logprobs import Wanted, first_logprobs
+from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
@@ -56,17 +58,13 @@ class _Row:
     request: GenerationRequest
     prompt: list[int]
     limit: int
-    generator: torch.Generator | None
     done: bool = False
     tokens: list[int] = field(default_factory=list)
     logprobs: tuple[tuple[str, float], ...] | None = None
 
     def restarted(self) -> _Row:
         """Return the same row before its first token."""
-        seeded = None
-        if self.generator is not None:
-            seeded = torch.Generator().manual_seed(self.request.seed)
-        return _Row(self.index, self.request, self.prompt, self.limit, seeded)
+        return _Row(self.index, self.request, self.prompt, self.limit)
 
 
 class LocalEngine:
@@ -216,10 +214,7 @@ class LocalEngine:
                 finish=Finish.ERROR,
                 prompt_tokens=len(prompt),
             )
-        generator = None
-        if request.temperature >= GREEDY:
-            generator = torch.Generator().manual_seed(request.seed)
-        return _Row(index, request, prompt, min(room, request.max_new_tokens), generator)
+        return _Row(index, request, prompt, min(room, request.max_new_tokens))
 
     def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         """Yield the longest rows first, so that running out of memory shows at once."""
@@ -243,24 +238,29 @@ class LocalEngine:
         width = max(len(row.prompt) for row in rows)
         pad = usable_pad(self.tokenizer.pad_token_id, self.limits)
         ids = torch.tensor([[pad] * (width - len(r.prompt)) + r.prompt for r in rows])
-        mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in rows])
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            past_key_values=roomy_cache(model.config),
-            **self._last_only,
+        ids, mask = ids.to(device), PaddingMask([len(r.prompt) for r in rows], device)
+        position, cache = mask.positions, roomy_cache(model.config)
+        options = self._last_only
+        sampler = Sampler(
+            [temperature_of(r.request) for r in rows], [r.request.seed for r in rows], device
         )
-        cache, position = output.past_key_values, positions[:, -1:]
-        logits = output.logits[:, -1].float()
-        self._note_logprobs(rows, logits)
-        while True:
-            chosen = self.choose_tokens(rows, logits)
+        for step in count():
+            output = model(
+                input_ids=ids,
+                attention_mask=mask.of(width + step),
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                **options,
+            )
+            # A model spread over several devices ends on another one.
+            cache, logits = output.past_key_values, output.logits[:, -1].float().to(device)
+            if step == 0:
+                self._note_logprobs(rows, logits)
+            chosen = sampler.choose(logits, step)
             active = []
-            for index, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+            # The one place where the host waits for the device.
+            for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
                 reason = self._ended(row, token)
                 if reason is None:
                     active.append(index)
@@ -268,40 +268,26 @@ class LocalEngine:
                     yield row.index, self._reply(row, reason, time.monotonic() - started)
             if not active or self._stopped:
                 return
+            position, options = position[:, -1:] + 1, {}
             if len(active) < len(rows):
                 keep = torch.tensor(active, device=device)
                 rows = [rows[index] for index in active]
+                chosen, position = chosen[keep], position[keep]
                 cache.batch_select_indices(keep)
-                mask, position = mask[keep], position[keep]
-            step = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            position = position + 1
-            output = model(
-                input_ids=step,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache, logits = output.past_key_values, output.logits[:, -1].float()
+                mask.keep(active, keep)
+                sampler.keep(active)
+            ids = chosen[:, None]
 
     @property
-    def _last_only(self) -> dict[str, Any]:
+    def _last_only(self) -> dict[str, int]:
         """The option to compute only the last position's logits, if the model supports it."""
         parameters = inspect.signature(self.model.forward).parameters
         return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
-    def choose_tokens(self, rows: Sequence[_Row], logits: Any) -> list[int]:
-        """Return the next token of each row: the likeliest, or drawn with the row's generator."""
-        chosen: list[int] = logits.argmax(-1).tolist()
-        for index, row in enumerate(rows):
-            if row.generator is not None:
-                shares = (logits[index].cpu() / row.request.temperature).softmax(-1)
-                chosen[index] = int(torch.multinomial(shares, 1, generator=row.generator))
-        return chosen
-
     def _ended(self, row: _Row, token: int) -> Finish | None:
         """Append a token to a row; return why the row ended, or None."""
+        if token < 0:
+            return Finish.ERROR
         if token in self.end_tokens:
             return Finish.STOP
         row.tokens.append(token)
@@ -318,7 +304,9 @@ class LocalEngine:
 
     def _reply(self, row: _Row, reason: Finish, seconds: float) -> Reply:
         row.done = True
+        broken = reason is Finish.ERROR
         return Reply(
+            error=BROKEN if broken else "",
             text=self.tokenizer.decode(row.tokens, skip_special_tokens=True).strip(),
             finish=reason,
             prompt_tokens=len(row.prompt),
@@ -327,25 +315,20 @@ class LocalEngine:
             top_logprobs=row.logprobs,
         )
 
-    def _note_logprobs(self, rows: Sequence[_Row], logits: Any) -> None:
+    def _note_logprobs(self, rows: Sequence[_Row], logits: torch.Tensor) -> None:
         """Record the first token's log-probabilities: the top ones, and the requested choices."""
-        for index, row in enumerate(rows):
-            if row.request.top_logprobs <= 0:
-                continue
-            logs = logits[index].log_softmax(-1)
-            values, tokens = logs.topk(min(row.request.top_logprobs, logs.shape[-1]))
-            logprobs = {
-                self.tokenizer.decode([token]): value
-                for token, value in reversed(
-                    list(zip(tokens.tolist(), values.tolist(), strict=True))
-                )
-            }
-            for choice in row.request.choices:
-                spelt = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
-                if len(spelt) == 1 and spelt[0] < logs.shape[-1] and choice not in logprobs:
-                    logprobs[choice] = float(logs[spelt[0]])
-            ranked = sorted(logprobs.items(), key=lambda pair: -pair[1])
-            row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))
+        wanted = {
+            index: Wanted(row.request.top_logprobs, self._spelt(row.request.choices))
+            for index, row in enumerate(rows)
+            if row.request.top_logprobs > 0
+        }
+        found = first_logprobs(logits, wanted, lambda token: self.tokenizer.decode([token]))
+        for index, logprobs in found.items():
+            rows[index].logprobs = logprobs
+
+    def _spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
+        """Return the tokens of each choice."""
+        return {c: self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in choices}
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

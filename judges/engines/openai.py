@@ -73,6 +73,7 @@ class OpenAIEngine:
     deterministic = False
     identity = ""
     unchanged_since = 0.0
+    key: str | None = None
 
     def __init__(
         self,
@@ -108,8 +109,7 @@ class OpenAIEngine:
         self.streak = Streak()
         self.idle: Callable[[], None] = lambda: None
         self.calls = 0
-        self._failures = 0
-        self._stopping = False
+        self._failures, self._stopping = 0, False
         self._started = time.monotonic()
 
     @classmethod
@@ -244,7 +244,7 @@ class OpenAIEngine:
         """Return the openai package's async client."""
         import openai
 
-        key = find_key()
+        key = self.key or find_key()
         return openai.AsyncOpenAI(
             api_key=key or "none",
             max_retries=0,

@@ -38,6 +38,11 @@ def prompt_estimate(request: GenerationRequest) -> int:
     return sum(estimated_tokens(message["content"]) for message in request.messages) + 8
 
 
+def free_estimate(requests: Sequence[GenerationRequest]) -> tuple[int, float]:
+    """Return the tokens of requests that cost nothing, at most, and a cost of 0."""
+    return sum(prompt_estimate(r) + r.max_new_tokens for r in requests), 0.0
+
+
 def least_tokens(messages: Sequence[Message]) -> int:
     """Return a lower bound on the number of tokens of these texts, for any tokenizer.
 

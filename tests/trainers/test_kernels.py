@@ -24,6 +24,8 @@ from kdharness.trainers.losses import attention, fused
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss
 from kdharness.trainers.losses.top_k import top_k
+from kdharness.trainers.teachers.cache_hidden import HiddenCache
+from kdharness.trainers.teachers.cache_top_k import TopKCache
 from kdharness.trainers.teachers.cached import CachedTeacher
 from support.commands import CommandLine
 from support.configs import config_file, kd_config
@@ -117,11 +119,16 @@ def test_block_of_the_reference_is_refused_beside_triton() -> None:
 
 
 def test_what_is_left_to_the_reference_is_said() -> None:
-    cached, other = CachedTeacher.__new__(CachedTeacher), object()
+    cached, hidden = (CachedTeacher.__new__(CachedTeacher) for _ in range(2))
+    cached.cache, hidden.cache = TopKCache.__new__(TopKCache), HiddenCache.__new__(HiddenCache)
+    other = object()
     triton = Kernels("triton", attention.attention_kl, fused.chunk_loss)
     assert reference_parts(kernels.REFERENCE, {"general": cached}) == ""
-    assert reference_parts(triton, {"general": other}) == ""
-    assert "triton has none for cached teachers" in reference_parts(triton, {"general": cached})
+    # A cached teacher with hidden states gives the loss what an online one gives.
+    assert reference_parts(triton, {"general": other, "domain": hidden}) == ""
+    assert "triton has none for cached distributions" in reference_parts(
+        triton, {"general": cached}
+    )
     assert "of all rows" in reference_parts(triton, {"general": cached})
     assert "of domain rows" in reference_parts(triton, {"domain": cached, "general": other})
 

@@ -10,7 +10,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from kdharness.harness.config.evaluation import parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import SPECS, parse_spec, plain_http_warning
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.text import age, safe_text
@@ -132,8 +132,7 @@ class JudgesScreen(ListPlace):
             if text:
                 self.check(text)
 
-        help_text = "openai:MODEL, openai:MODEL@http://host:port/v1 or local:PATH_OR_HUB_ID"
-        self.app.push_screen(Ask("Check a judge", "", help_text, wrong), take)
+        self.app.push_screen(Ask("Check a judge", "", SPECS, wrong), take)
 
     def check(self, spec: str) -> None:
         """Check a judge in a separate process: judges load what the app must not."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import assets
+from kdharness.harness.config.evaluation import SPECS
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.shipped_data import SHIPPED_NAMES
 from kdharness.harness.errors import ConfigError
@@ -52,9 +53,7 @@ def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], No
             return
         take(names if many else names[0])
 
-    other = {"judges": "openai:MODEL, openai:MODEL@URL or local:PATH"}.get(
-        field.pick, "types another"
-    )
+    other = SPECS if field.pick == "judges" else "types another"
     app.push_screen(
         Choose(
             field.title,

@@ -256,7 +256,10 @@ def test_absolute_source_resolves_local_paths_only(
     monkeypatch.chdir(tiny_teacher.parent)
     assert absolute_source(tiny_teacher.name) == str(tiny_teacher)
     assert absolute_source(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
+    assert absolute_source(f"vllm:{tiny_teacher.name}") == f"vllm:{tiny_teacher}"
+    assert absolute_source(f"llama:{tiny_teacher.name}/config.json").startswith("llama:/")
     assert absolute_source("org/model") == "org/model"
+    assert absolute_source("vllm:org/model") == "vllm:org/model"
     assert absolute_source("openai:m@http://h/v1") == "openai:m@http://h/v1"
 
 

@@ -270,6 +270,12 @@ def test_model_folders_are_resolved_relative_to_the_config(field: str, tmp_path:
     assert absolute_paths({"vary": {f"kd.{field}": ["mine"]}}, tmp_path) == {
         "vary": {f"kd.{field}": [str(tmp_path / "mine")]}
     }
+    for kind in ("vllm", "llama"):
+        named = "mine/config.json" if kind == "llama" else "mine"
+        assert absolute_paths({"answer_engine": f"{kind}:{named}"}, tmp_path) == {
+            "answer_engine": f"{kind}:{tmp_path / named}"
+        }
+    assert absolute_paths({"judge": ["vllm:org/model"]}, tmp_path) == {"judge": ["vllm:org/model"]}
     assert absolute_paths({"judge": ["local:mine"]}, tmp_path) == {
         "judge": [f"local:{tmp_path / 'mine'}"]
     }

@@ -96,7 +96,9 @@ def test_optional_extras(install: Callable[..., None]) -> None:
     says(packages.extras(), "ok", "8-bit and 4-bit teachers", "")
     for name in packages.EXTRAS:
         install(name, "1.0")
-    says(packages.extras(), "ok", "bitsandbytes, torchao, deepspeed: installed", "")
+    says(
+        packages.extras(), "ok", "bitsandbytes, torchao, deepspeed, llama-cpp-python: installed", ""
+    )
 
 
 # ---------------------------------------------------------------- the whole command

@@ -14,8 +14,10 @@ import pytest
 
 from kdharness.harness import assets
 from kdharness.harness.doctor import network
+from kdharness.harness.models import engine_files
 from kdharness.harness.paths import Paths
 from support.doctor import Env, one, says
+from support.gguf_files import write_gguf
 
 # ---------------------------------------------------------------- judges and hub
 
@@ -51,22 +53,22 @@ def endpoint() -> Iterator[SimpleNamespace]:
     server.server_close()
 
 
-def test_judge_without_an_api_key() -> None:
-    (row,) = network.judge("openai:gpt-4o", online=True)
+def test_judge_without_an_api_key(paths: Paths) -> None:
+    (row,) = network.judge("openai:gpt-4o", paths, online=True)
     says(row, "broken", "no API key", "export OPENAI_API_KEY=")
 
 
-def test_reachable_judge(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
+def test_reachable_judge(paths: Paths, endpoint: SimpleNamespace, monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", paths, online=True)
     says(row, "ok", "lists the model", "")
     assert endpoint.keys == [("/v1/models", "Bearer sk-test")]
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "other-key")
     endpoint.models, endpoint.keys[:] = ["judge-1", "other-key"], []
-    (row,) = network.judge(f"openai:judge-2@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-2@{endpoint.url}", paths, online=True)
     says(row, "note", "lists judge-1, ***", "correct the name")
     assert endpoint.keys == [("/v1/models", "Bearer other-key")], "the client's own order"
-    assert network.judge(f"openai:judge-1@{endpoint.url}", online=False)[0].status == "ok"
+    assert network.judge(f"openai:judge-1@{endpoint.url}", paths, online=False)[0].status == "ok"
     assert len(endpoint.keys) == 1, "--offline asks nobody"
 
 
@@ -83,18 +85,24 @@ def test_reachable_judge(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
     ],
 )
 def test_judge_error_responses(
-    endpoint: SimpleNamespace, status: int, models: list[str], kind: str, detail: str, advice: str
+    paths: Paths,
+    endpoint: SimpleNamespace,
+    status: int,
+    models: list[str],
+    kind: str,
+    detail: str,
+    advice: str,
 ) -> None:
     endpoint.status, endpoint.models = status, models
-    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", paths, online=True)
     says(row, kind, detail, advice)
     assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
 
-def test_judge_that_is_not_running() -> None:
+def test_judge_that_is_not_running(paths: Paths) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
-    (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
+    (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", paths, online=True)
     says(row, "broken", "unreachable", "is the server running")
 
 
@@ -121,18 +129,18 @@ def test_slow_name_resolution(paths: Paths, monkeypatch: Env) -> None:
     resolved.set()
 
 
-def test_api_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
+def test_api_key_over_plain_http_to_another_host(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "secret-key")
-    rows = network.judge("openai:x@http://gpu.example:8000/v1", online=False)
+    rows = network.judge("openai:x@http://gpu.example:8000/v1", paths, online=False)
     says(rows[0], "note", "plain http", "use https")
     assert "secret-key" not in str(rows)
-    (row,) = network.judge("openai:x@http://localhost:8000/v1", online=False)
+    (row,) = network.judge("openai:x@http://localhost:8000/v1", paths, online=False)
     assert row.status == "ok"
 
 
-def test_malformed_api_keys(monkeypatch: Env) -> None:
+def test_malformed_api_keys(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test\n")
-    (row,) = network.judge("openai:gpt-4o", online=False)
+    (row,) = network.judge("openai:gpt-4o", paths, online=False)
     assert row.status == "ok"  # surrounding line breaks are stripped
     for key, problem in (
         ("sk-te–st", "EN DASH"),
@@ -140,15 +148,15 @@ def test_malformed_api_keys(monkeypatch: Env) -> None:
         ("sk-te\nst", "line break"),
     ):
         monkeypatch.setenv("OPENAI_API_KEY", key)
-        (row,) = network.judge("openai:gpt-4o", online=True)
+        (row,) = network.judge("openai:gpt-4o", paths, online=True)
         assert row.status == "broken" and problem in row.detail
         assert "sk-te" not in str(row)
 
 
 def test_invalid_and_missing_judges(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
-    (row,) = network.judge("gpt-4o", online=True)
+    (row,) = network.judge("gpt-4o", paths, online=True)
     says(row, "broken", "is not a valid judge spec", "openai:MODEL")
-    (row,) = network.judge(f"local:{tmp_path}/none", online=True)
+    (row,) = network.judge(f"local:{tmp_path}/none", paths, online=True)
     says(row, "broken", "does not exist", "correct the path")
     says(
         one(network.run_checks(paths, online=False), "judge"),
@@ -156,6 +164,31 @@ def test_invalid_and_missing_judges(paths: Paths, tmp_path: Path, monkeypatch: E
         "none set",
         "KDHARNESS_JUDGE=SPEC",
     )
+
+
+def test_judges_of_this_machine(
+    paths: Paths, tmp_path: Path, tiny_teacher: Path, monkeypatch: Env
+) -> None:
+    """Without their packages they are broken, with what to install."""
+    gguf = write_gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(engine_files, "LLAMA", "no_such_package")
+    (row,) = network.judge(f"llama:{gguf}", paths, online=False)
+    says(row, "broken", "needs llama-cpp-python", "pip install 'kdharness[llama]'")
+    monkeypatch.setattr(engine_files, "LLAMA", "json")
+    assert network.judge(f"llama:{gguf}", paths, online=False)[0].status == "ok"
+    gguf.write_bytes(gguf.read_bytes()[:-40])
+    says(network.judge(f"llama:{gguf}", paths, online=False)[0], "broken", "damaged", "again")
+    (row,) = network.judge(f"llama:{tmp_path}/none.gguf", paths, online=False)
+    says(row, "broken", "does not exist", "correct the path")
+    monkeypatch.setenv("PATH", "/nowhere")
+    (row,) = network.judge(f"vllm:{tiny_teacher}", paths, online=False)
+    says(row, "broken", "not installed", "pip install vllm")
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (row,) = network.judge(f"vllm:{tiny_teacher}", paths, online=False)
+    says(row, "ok", "starts when needed", "")
 
 
 def test_model_hub(paths: Paths, monkeypatch: Env) -> None:

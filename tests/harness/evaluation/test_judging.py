@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import JudgeError
@@ -17,6 +18,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
 from kdharness.judges.audit.report_card import check
 from kdharness.judges.engines.local import LocalEngine
+from kdharness.judges.engines.sampling import Sampler
 from support.benchmark_files import write_assets
 from support.evaluations import imported, judged, scores
 from support.files import WriteRows
@@ -202,7 +204,7 @@ def test_stop_string_inside_reasoning_does_not_stop_a_local_judge(
         "<think>[[2]] or</think> Rating: [[9]] and more of it", add_special_tokens=False
     )["input_ids"]
     remaining = list(token_ids)
-    monkeypatch.setattr(engine, "choose_tokens", lambda rows, logits: [remaining.pop(0)])
+    monkeypatch.setattr(Sampler, "choose", lambda *_: torch.tensor([remaining.pop(0)]))
     request = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))
     reply = dict(engine.stream([request]))[0]
     assert reply.finish is Finish.STOP and reply.text.endswith("Rating: [[9]]")

@@ -110,5 +110,5 @@ def test_what_the_reference_computes_is_said_once(
         "trainer": {**trainer, "kernels": "triton"},
     }
     _, said = run(paths, "cached", values, ROWS, write_jsonl)
-    notes = [text for _, text in said.said if "has none for cached teachers" in text]
+    notes = [text for _, text in said.said if "has none for cached distributions" in text]
     assert len(notes) == 1 and "all rows" in notes[0] and launches == []

@@ -1,0 +1,382 @@
+"""A GGUF file in this process through llama.cpp, for answers and judges on a CPU.
+
+Prompts are rendered by the file's own template, which alone decides about a token that begins the
+text, and tokens are chosen as for a local model: the likeliest one, or a draw that depends on the
+request's seed and the position. llama.cpp's own samplers would cut the distribution (top-k, top-p,
+min-p) and keep a state. A reply depends on its request alone: nothing is left of the one before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy
+import torch
+
+from kdharness.harness.assets import file_sha256
+from kdharness.harness.chat.rendering import as_turn
+from kdharness.harness.config.evaluation import EvalConfig, Spec
+from kdharness.harness.errors import DataError, ModelError
+from kdharness.harness.models.engine_files import LLAMA, find_gguf, need_llama
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Probe
+from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
+from kdharness.judges.engines.logprobs import Logprobs, Wanted, first_logprobs
+from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
+from kdharness.judges.engines.token_estimates import free_estimate
+from kdharness.judges.scoring.verdicts import is_unfinished
+
+CPU = torch.device("cpu")
+FIRST_CONTEXT = 4096
+"""Tokens of the first context: a larger one is made when a request needs it."""
+CHUNK = 512
+"""Prompt tokens read at once, between which stop requests are noticed."""
+LOOK = 1.0
+"""Seconds between looks for a stop request."""
+PROMPT_END = 8
+LOG_ERROR = 4
+"""llama.cpp's level of errors."""
+STOP_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One request that fits into the model's context."""
+
+    index: int
+    request: GenerationRequest
+    prompt: list[int]
+    limit: int
+
+
+class LlamaEngine:
+    """One request after the other; deterministic for a seed."""
+
+    deterministic = True
+
+    def __init__(self, source: str, paths: Paths, *, device: str = "auto", name: str = "") -> None:
+        """Create the engine; nothing is loaded before the first request.
+
+        Args:
+            source: a GGUF file, or a pulled asset that is one.
+            device: auto, cpu, cuda or cuda:1, as far as this llama.cpp was built for it.
+        """
+        need_llama()
+        self.source = source
+        self.files = find_gguf(source, paths)
+        self.device = device
+        self.name = name or f"llama:{source}"
+        self.idle: Callable[[], None] = lambda: None
+        self._model: _Model | None = None
+        self._stopped = False
+        self._looked = 0.0
+
+    @classmethod
+    def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> LlamaEngine:
+        """Create the engine from a SPEC and an evaluation's config.
+
+        Raises:
+            JudgeError: llama-cpp-python is not installed.
+            ModelError, AssetError: no such file, or a damaged one.
+        """
+        return cls(spec.model, paths, device=config.device)
+
+    @cached_property
+    def identity(self) -> str:
+        """The hash of its bytes, which hold the template too."""
+        return digest("gguf", *[file_sha256(path) for path in self.files])
+
+    @property
+    def unchanged_since(self) -> float:
+        """When its files were last written, in seconds since the epoch."""
+        return max(path.stat().st_mtime for path in self.files)
+
+    def probe(self, *, logprobs: bool = False) -> Probe:
+        """Return what it supports, without loading it; log-probabilities are always available."""
+        return Probe(True, True, True, note="a local judge: see its report card")
+
+    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
+        """Return a rough number of tokens, and a cost of 0."""
+        return free_estimate(requests)
+
+    def stop_soon(self) -> None:
+        """Stop after the current token."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Release the model."""
+        if self._model is not None:
+            self._model.close()
+        self._model = None
+
+    # ------------------------------------------------------------ generating
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        """Yield replies in the order of the requests.
+
+        Raises:
+            ModelError: the file cannot be loaded, or has no chat template.
+        """
+        if not requests:
+            return
+        model = self._loaded(FIRST_CONTEXT)
+        jobs = []
+        for index, request in enumerate(requests):
+            job = _prepared(model, index, request)
+            if isinstance(job, Reply):
+                yield index, job
+            else:
+                jobs.append(job)
+        if jobs:
+            model = self._loaded(max(len(job.prompt) + job.limit for job in jobs))
+        for job in jobs:
+            reply = self._answered(model, job)
+            if reply is None:
+                return
+            yield job.index, reply
+
+    def _loaded(self, tokens: int) -> _Model:
+        """Return the model with a context of at least so many tokens."""
+        if self._model is not None and self._model.room < min(tokens, self._model.trained_on):
+            self.close()
+        if self._model is None:
+            self._model = _Model(str(self.files[0]), self.name, self.device, tokens)
+        return self._model
+
+    def _answered(self, model: _Model, job: _Job) -> Reply | None:
+        """Return the reply to one request; None after a stop request."""
+        request, started = job.request, time.monotonic()
+        sampler = Sampler([temperature_of(request)], [request.seed], CPU)
+        tokens: list[int] = []
+        logprobs: Logprobs | None = None
+        reason, error = None, ""
+        waiting = job.prompt
+        while reason is None:
+            try:
+                logits = self._read(model, waiting, fresh=not tokens)
+            except RuntimeError as failed:
+                reason, error = Finish.ERROR, f"llama.cpp could not read the prompt: {failed}"
+                break
+            if logits is None:
+                return None
+            if request.top_logprobs > 0 and not tokens:
+                wanted = Wanted(request.top_logprobs, model.spelt(request.choices))
+                logprobs = first_logprobs(
+                    logits, {0: wanted}, lambda t: model.text([t], special=True)
+                )[0]
+            token = int(sampler.choose(logits, len(tokens)))
+            if token < 0:
+                reason, error = Finish.ERROR, BROKEN
+            elif model.ends(token):
+                reason = Finish.STOP
+            else:
+                tokens.append(token)
+                waiting = [token]
+                reason = _reason(model, job, tokens)
+        return Reply(
+            text=model.text(tokens).strip(),
+            finish=reason,
+            prompt_tokens=len(job.prompt),
+            tokens=len(tokens),
+            seconds=time.monotonic() - started,
+            top_logprobs=logprobs,
+            error=error,
+        )
+
+    def _read(self, model: _Model, tokens: list[int], *, fresh: bool) -> torch.Tensor | None:
+        """Return the logits after further tokens; None after a stop request."""
+        if fresh:
+            model.forget()
+        for start in range(0, len(tokens), CHUNK):
+            if time.monotonic() - self._looked > LOOK:
+                self._looked = time.monotonic()
+                self.idle()
+            if self._stopped:
+                return None
+            model.read(tokens[start : start + CHUNK])
+        return model.logits()
+
+
+def _prepared(model: _Model, index: int, request: GenerationRequest) -> _Job | Reply:
+    """Return a request as tokens, or an error reply if that is not possible."""
+    try:
+        prompt = model.prompt(request)
+    except DataError as error:
+        return Reply(error=str(error), finish=Finish.ERROR)
+    room = model.trained_on - len(prompt)
+    if room < 1:
+        message = (
+            f"the prompt has {len(prompt)} tokens, but the context length is {model.trained_on}"
+        )
+        return Reply(error=message, finish=Finish.ERROR, prompt_tokens=len(prompt))
+    return _Job(index, request, prompt, min(room, request.max_new_tokens))
+
+
+def _reason(model: _Model, job: _Job, tokens: list[int]) -> Finish | None:
+    """Return why a reply ends after its newest token, or None."""
+    if job.request.stops:
+        tail = model.text(tokens[-STOP_TOKENS:])
+        if any(stop in tail for stop in job.request.stops):
+            # A verdict inside the reasoning does not end the reply.
+            whole = model.text(job.prompt[-PROMPT_END:] + tokens, special=True)
+            if not is_unfinished(whole):
+                return Finish.STOP
+    return Finish.LENGTH if len(tokens) >= job.limit else None
+
+
+class _Model:
+    """A loaded GGUF file."""
+
+    def __init__(self, path: str, name: str, device: str, tokens: int) -> None:
+        """Load the file with a context of `tokens`.
+
+        Raises:
+            ModelError: llama.cpp cannot load it, with its own words.
+        """
+        self.api = _library()
+        self.name = name
+        options = _placed(self.api, device)
+        _errors.clear()
+        try:
+            self.llama = self.api.Llama(
+                path,
+                n_ctx=tokens,
+                n_batch=CHUNK,
+                n_threads=torch.get_num_threads(),
+                n_threads_batch=torch.get_num_threads(),
+                verbose=False,
+                **options,
+            )
+        except (ValueError, RuntimeError, MemoryError, AssertionError) as error:
+            raise ModelError(
+                f"llama.cpp cannot load it: {'; '.join(_errors) or error}",
+                where=path,
+                hint=f"is there memory for it and a context of {tokens} tokens? Does this "
+                "llama.cpp know its architecture? pip install --upgrade llama-cpp-python",
+            ) from error
+        # At the interpreter's end llama_cpp's own clean-up finds its functions gone.
+        atexit.register(self.llama.close)
+        self.room = self.llama.n_ctx()
+        self.trained_on = int(self.api.llama_model_n_ctx_train(self.llama.model))
+        self.vocabulary = self.api.llama_model_get_vocab(self.llama.model)
+        self._template = self._own_template(path)
+
+    def _own_template(self, path: str) -> Any:
+        """Return the file's own chat template, compiled."""
+        source = self.llama.metadata.get("tokenizer.chat_template")
+        if not source:
+            raise ModelError(
+                "this GGUF file has no chat template (tokenizer.chat_template)",
+                where=path,
+                hint="use the file of a chat model",
+            )
+        formatter = self.api.llama_chat_format.Jinja2ChatFormatter
+        try:
+            return formatter(
+                template=source,
+                eos_token=self._word(self.llama.token_eos()),
+                bos_token=self._word(self.llama.token_bos()),
+            )
+        except Exception as error:  # jinja has its own errors
+            raise ModelError(f"its chat template is damaged: {error}", where=path) from error
+
+    def _word(self, token: int) -> str:
+        """Return the text of a special token; empty for none."""
+        return self.text([token], special=True) if token >= 0 else ""
+
+    def prompt(self, request: GenerationRequest) -> list[int]:
+        """Return the tokens of a chat with an assistant turn opened at its end.
+
+        Raises:
+            DataError: the template refuses these turns.
+        """
+        try:
+            text = self._template(messages=[as_turn(m) for m in request.messages]).prompt
+        except Exception as error:  # templates may raise anything
+            raise DataError(f"the chat template of {self.name} rejects a chat: {error}") from error
+        data = str(text).encode("utf-8", "replace")
+        return list(self.llama.tokenize(data, add_bos=False, special=True))
+
+    def spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
+        """Return the tokens of each choice."""
+        return {
+            choice: list(self.llama.tokenize(choice.encode(), add_bos=False, special=False))
+            for choice in choices
+        }
+
+    def text(self, tokens: list[int], *, special: bool = False) -> str:
+        """Return the text of tokens; a character that was cut in two becomes U+FFFD."""
+        raw: bytes = self.llama.detokenize(tokens, special=special) if tokens else b""
+        return raw.decode("utf-8", "replace")
+
+    def ends(self, token: int) -> bool:
+        """Return whether a token ends a turn: the end of the text, of the turn, or their like."""
+        return bool(self.api.llama_vocab_is_eog(self.vocabulary, token))
+
+    def forget(self) -> None:
+        """Forget everything read."""
+        self.llama.reset()
+
+    def read(self, tokens: list[int]) -> None:
+        """Read further tokens; raise RuntimeError if llama.cpp cannot."""
+        self.llama.eval(tokens)
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits after the last token read, fp32 [1, tokens]."""
+        found = self.api.llama_get_logits_ith(self.llama.ctx, -1)
+        view = numpy.ctypeslib.as_array(found, shape=(self.llama.n_vocab(),))
+        return torch.from_numpy(view.copy())[None]
+
+    def close(self) -> None:
+        """Release the memory."""
+        atexit.unregister(self.llama.close)
+        self.llama.close()
+
+
+def _placed(api: Any, device: str) -> dict[str, int]:
+    """Return where the layers go.
+
+    Raises:
+        ModelError: a device that this llama.cpp was not built for.
+    """
+    if device == "cpu":
+        return {"n_gpu_layers": 0}
+    if device != "auto" and not api.llama_supports_gpu_offload():
+        raise ModelError(
+            f"llama-cpp-python was built for the CPU alone, and the device is {device}",
+            hint="use --device auto, or build it for the GPU: see its documentation",
+        )
+    number = device.partition(":")[2]
+    whole = {"n_gpu_layers": -1}
+    if not number.isdecimal():
+        return whole
+    return {**whole, "main_gpu": int(number), "split_mode": api.LLAMA_SPLIT_MODE_NONE}
+
+
+@cache
+def _library() -> Any:
+    """Import llama.cpp, and collect what it says about errors instead of printing everything."""
+    api: Any = importlib.import_module(LLAMA)
+
+    @api.llama_log_callback
+    def collect(level: int, text: bytes, _: object) -> None:
+        words = text.decode("utf-8", "replace").strip()
+        if level == LOG_ERROR and words:
+            _errors.append(words)
+
+    api.llama_log_set(collect, None)
+    _kept.append(collect)
+    return api
+
+
+_kept: list[object] = []
+"""The callback, which llama.cpp calls as long as the process lives."""
+_errors: deque[str] = deque(maxlen=4)
+"""The last errors of llama.cpp."""
