@@ -7,7 +7,7 @@ QUIET := --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint contracts types install bench soak snapshots docs site lock audit clean
+.PHONY: demo smoke test check lint contracts types install bench gpu soak snapshots docs site lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -38,6 +38,10 @@ types: $(VENV)/.ready .typing
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/bench/bench_trainers.py tests/bench/bench_app.py -p no:randomly -s
 	$(BIN)/python tests/bench/bench_judges.py
+
+# Kernels and short trainings against the CPU, then speed and memory: for a machine with a CUDA GPU.
+gpu: $(VENV)/.ready
+	$(BIN)/python tests/bench/bench_gpu.py --out gpu.md
 
 # What takes long or breaks things in earnest: docs/reliability.md. The disks need root.
 soak: $(VENV)/.ready
