@@ -117,7 +117,7 @@ def skip_masks(model: PreTrainedModel) -> bool:
     """
     config = model.config.get_text_config()
     base = str(model.config._attn_implementation or "eager").removeprefix(PREFIX)
-    windowed = getattr(config, "sliding_window", None) and getattr(
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(
         config, "use_sliding_window", True
     )
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

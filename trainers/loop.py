@@ -108,6 +108,11 @@ def train(
     except torch.OutOfMemoryError as error:
         raise out_of_memory(setting, error) from error
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise RunError(
+                f"a process that prepares micro-batches died: {error}",
+                hint="it may have run out of memory: set trainer.workers: 0, and resume the run",
+            ) from error
         # torch seeks to offsets read from the file; in a damaged one the system reports EINVAL.
         machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):

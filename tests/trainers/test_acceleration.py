@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.training import config_hash
-from kdharness.harness.errors import ConfigError, Interrupted
+from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.estimate import model_size
@@ -157,6 +158,27 @@ def test_loader_processes_do_not_change_a_training(pair: tuple[Path, Path], path
     ]
     alone, shared = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(alone[name], shared[name]) for name in alone)
+
+
+class LoaderKiller(Listener):
+    """Kills a loader process after the first step."""
+
+    def advance(self, done: int, **values: float) -> None:
+        super().advance(done, **values)
+        for process in multiprocessing.active_children()[:1] if done == 1 else ():
+            process.kill()
+            process.join()
+
+
+@pytest.mark.slow
+def test_killed_loader_process_ends_the_run_with_advice(
+    pair: tuple[Path, Path], paths: Paths
+) -> None:
+    config = pair_config(pair, "sft", workers=1, max_steps=200)
+    with pytest.raises(RunError, match="prepares micro-batches died") as caught:
+        train(config, paths, "w", reporter=LoaderKiller())
+    assert "trainer.workers: 0" in caught.value.hint
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
