@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._dynamo import config as dynamo
 
 from kdharness.harness.config.models import QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import DAEConfig, KDConfig, TrainConfig
+from kdharness.harness.config.training import ROLES, DAEConfig, KDConfig, TrainConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import backbone
 from kdharness.trainers.engines import uses_fsdp
@@ -75,7 +76,13 @@ def _check_attention(config: TrainConfig, kind: str, precision: Precision) -> No
             where=where,
             hint="install it, or use sdpa, which has a flash kernel of its own",
         )
-    teachers = [spec for spec in teacher_specs(config).values() if spec and not spec.cache]
+    if isinstance(config, KDConfig) and config.trainer.attention_weight:
+        raise ConfigError(
+            f"the attention loss cannot be computed beside {name}",
+            where=where,
+            hint="use sdpa, or set trainer.attention_weight: 0",
+        )
+    teachers = [spec for spec in teacher_specs(config).values() if spec and not spec.served]
     if precision.compute != "bfloat16" or any(spec.dtype == "float32" for spec in teachers):
         raise ConfigError(
             f"{name} computes in bf16 only",
@@ -87,16 +94,28 @@ def _check_attention(config: TrainConfig, kind: str, precision: Precision) -> No
 def _check_compiler(kind: str) -> None:
     problem = ""
     if kind == "cuda":
-        problem = "" if find_spec("triton") else "compile needs the package triton on a GPU"
+        problem = triton_problem()
     elif kind != "cpu":
         problem = f"compile does not support {kind}"
     # torch's own choice: $CXX, else g++.
     elif shutil.which(os.environ.get("CXX") or "g++") is None:
         problem = "compile needs a C++ compiler: g++, or the one that CXX names"
     if problem:
-        raise ConfigError(
-            problem, where="trainer.compile", hint="remove it: only speed depends on it"
-        )
+        hint = "remove it: only speed depends on it"
+        raise ConfigError(problem, where="trainer.compile", hint=hint)
+
+
+def triton_problem() -> str:
+    """Return what Triton lacks on this machine, or an empty string.
+
+    It compiles a launcher for every kernel, with $CC, gcc or clang.
+    """
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    named = os.environ.get("CC")
+    if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):
+        return "Triton needs a C compiler: gcc, clang, or the one that CC names"
+    return ""
 
 
 def teacher_specs(config: TrainConfig) -> dict[str | None, TeacherSpec | None]:
@@ -106,9 +125,8 @@ def teacher_specs(config: TrainConfig) -> dict[str | None, TeacherSpec | None]:
 
 def quantized(config: TrainConfig) -> dict[str, QuantizationSpec]:
     """Return the quantisations of a config by the names of their fields."""
-    names = {None: "teacher", "general": "reference", "domain": "expert"}
     found = {
-        f"{names.get(kind, f'experts.{kind}')}.quantization": spec.quantization
+        f"{ROLES.get(kind, f'experts.{kind}')}.quantization": spec.quantization
         for kind, spec in teacher_specs(config).items()
         if spec is not None
     }
@@ -125,8 +143,22 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> int:
     """Compile a decoder layer by layer; return how many layers it has.
 
     Layers share their code: what is compiled for one serves all. Names of weights do not change.
+
+    Raises:
+        ConfigError: its layers were not found.
     """
-    layers = getattr(backbone(model), "layers", None) or ()
+    depth = model.config.get_text_config().num_hidden_layers
+    lists = [part for part in backbone(model).modules() if isinstance(part, torch.nn.ModuleList)]
+    layers = next((part for part in lists if len(part) == depth), ())
+    if not layers:
+        raise ConfigError(
+            f"compile: the layers of {type(model).__name__} were not found",
+            where="trainer.compile",
+            hint="remove it: only speed depends on it",
+        )
+    # Grad mode, adapters and single rows make variants of the same code; torch's limit of 8 would
+    # leave the others uncompiled.
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     for layer in layers:
         layer.compile(dynamic=True, backend=backend)
     return len(layers)

@@ -53,8 +53,6 @@ def training_arguments(
         disable_tqdm=True,
         report_to=[],
         average_tokens_across_devices=True,
-        # Copies from page-locked memory go on while the device computes.
-        accelerator_config={"non_blocking": not on_cpu},
         label_names=["labels"],
     )
     # More than one would make the Trainer wrap the model in nn.DataParallel.

@@ -101,9 +101,14 @@ def install_attention_hook(model: PreTrainedModel) -> None:
     Raises:
         ModelError: the architecture does not use transformers' attention interface.
     """
-    base = str(model.config._attn_implementation or "eager")
-    if base.startswith(PREFIX):
+    if str(model.config._attn_implementation).startswith(PREFIX):
         return
+    base = _base_name(model)
+    if base.startswith("flash"):
+        raise ModelError(
+            f"the attention loss cannot be computed beside {base}, whose name transformers needs",
+            hint="set trainer.attn_implementation: sdpa, or trainer.attention_weight: 0",
+        )
     AttentionMaskInterface.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
     _switch(model, PREFIX, base)
 
@@ -116,13 +121,11 @@ def skip_masks(model: PreTrainedModel) -> bool:
     A name without a mask function is left alone, and the kernel is told that it is causal.
     """
     config = model.config.get_text_config()
-    base = str(model.config._attn_implementation or "eager").removeprefix(PREFIX)
-    windowed = getattr(config, "sliding_window", None) is not None and getattr(
-        config, "use_sliding_window", True
-    )
+    base = _base_name(model)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = config.model_type in PLAIN_DECODERS and kinds == {"full_attention"}
-    if base not in ("sdpa", "flash_attention_2", "flash_attention_3") or windowed or not plain:
+    # Qwen's mixtures write 0 for no window.
+    if base != "sdpa" or getattr(config, "sliding_window", None) or not plain:
         return False
     _switch(model, UNMASKED, base)
     return True
@@ -139,6 +142,12 @@ def mask_for(model: PreTrainedModel, keys: Tensor, masked: bool) -> Tensor | Non
     if str(model.config._attn_implementation).startswith(UNMASKED):
         raise ModelError("rows padded at their beginning need a model that attends with masks")
     return keys
+
+
+def _base_name(model: PreTrainedModel) -> str:
+    """Return the name of the attention that the hook calls."""
+    name = str(model.config._attn_implementation or "eager")
+    return name.removeprefix(UNMASKED).removeprefix(PREFIX)
 
 
 def _switch(model: PreTrainedModel, prefix: str, base: str) -> None:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from kdharness.harness.config.kernels import KernelsName
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.loading import pick_device
+from kdharness.trainers.acceleration import triton_problem
 from kdharness.trainers.losses.attention import AttentionKL, attention_kl
 from kdharness.trainers.losses.fused import ChunkLoss, chunk_loss
 from kdharness.trainers.teachers.cache_top_k import TopKCache
@@ -57,15 +58,15 @@ def check_kernels(name: KernelsName, device: str, environ: Mapping[str, str] = o
     """
     if name == "reference":
         return
-    if find_spec("triton") is None:
+    if interpreted(environ) and find_spec("triton") is not None:
+        return
+    if problem := triton_problem():
         raise ConfigError(
-            "kernels: triton needs the package triton, which is not installed",
+            f"kernels: triton cannot run: {problem}",
             where="trainer.kernels",
             hint="pip install triton (Linux; torch for CUDA brings it), or set trainer.kernels: "
             "reference",
         )
-    if interpreted(environ):
-        return
     device = pick_device(device)
     if not device.startswith("cuda"):
         raise ConfigError(

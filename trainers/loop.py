@@ -204,9 +204,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
+    check_acceleration(config, device, precision, os.environ)
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
-        check_acceleration(config, device, precision, os.environ)
         check_kernels(spec.kernels, device)
     if spec.dtype != "auto":
         job.reporter.say(

@@ -115,6 +115,15 @@ class DistillTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Move a micro-batch to the device, its layout too, without waiting for the copies.
+
+        transformers would move tensors alone, and wait for each.
+        """
+        if isinstance(data, Mapping):
+            return {name: self._prepare_input(value) for name, value in data.items()}
+        return data.to(self.args.device, non_blocking=True) if hasattr(data, "to") else data
+
     def compute_loss(
         self,
         model: Any,

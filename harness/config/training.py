@@ -6,7 +6,7 @@ are generated. `config.files` reads and writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -152,6 +152,15 @@ class DAEConfig(RunConfig):
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         _check_lora(self.student, self.trainer)
         return self
+
+
+ROLES: Mapping[str | None, str] = {None: "teacher", "general": "reference", "domain": "expert"}
+"""Kind of rows -> role of its teacher; those of further experts are `expert NAME`."""
+
+
+def role_of(kind: str | None) -> str:
+    """Return the role of the teacher of a kind of rows, in plans and in a checkpoint's parents."""
+    return ROLES.get(kind) or f"expert {kind}"
 
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig

@@ -53,7 +53,7 @@ SHARED = frozenset(
 EXTRAS = {
     "datasets": ("training on hub datasets", "pip install 'datasets>=4'"),
     "bitsandbytes": (
-        "8-bit and 4-bit teachers and adamw_8bit, on a GPU",
+        "8-bit and 4-bit models, and adamw_8bit",
         "pip install 'kdharness[gpu]'",
     ),
     "torchao": ("precision: bf16-sr", "pip install 'kdharness[gpu]'"),

@@ -108,9 +108,22 @@ def load_model(
         if type(error).__name__ == "OutOfMemoryError":
             raise
         raise explain(error, source) from error
+    if quantization:
+        _keep_layout(model)
     if not {"device_map", "distributed_config"} & options.keys():
         model = model.to(device)
     return model.eval()
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew on a CPU with bf16 instructions.
+
+    It does so in the first forward in eval mode, and later backward passes read the new layout as
+    the old one: gradients are off by most of their size.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], device: str) -> Any:

@@ -305,7 +305,9 @@ def _shared_bytes(
         return None
     base = config.trainer.precision_on(lora=True, has_bf16=has_bf16).weights
     spec = teacher_spec(config, role)
-    if spec is not None and spec.dtype not in ("auto", base):
+    if spec is not None and (
+        spec.dtype not in ("auto", base) or spec.quantization != config.student.quantization
+    ):
         return None
     ours, theirs = resolve_model(config.student.model, paths), resolve_model(source, paths)
     if theirs == ours:

@@ -54,7 +54,8 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         _check_model(field, source, paths)
     if trains_on_data(config):
         _check_data(config)
-        if config.trainer.kernels != "reference":
+        # Where a run is prepared for another machine, that one checks its own GPU.
+        if config.trainer.kernels != "reference" and hub:
             check: Any = resolve(TOOLS, "check_kernels", "tool")
             check(config.trainer.kernels, config.trainer.device)
 

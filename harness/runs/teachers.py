@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
-
-ROLES: Mapping[str | None, str] = {None: "teacher", "general": "reference", "domain": "expert"}
-"""Kind of rows -> role of its teacher; other kinds are named like their experts."""
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, role_of
 
 
 class CachedRows(NamedTuple):
@@ -39,7 +36,7 @@ def teacher_kinds(config: AnyConfig) -> dict[str, tuple[str | None, TeacherSpec]
     if not isinstance(config, (KDConfig, DAEConfig)):
         return {}
     return {
-        ROLES.get(kind, str(kind)): (kind, spec)
+        role_of(kind): (kind, spec)
         for kind, spec in config.teacher_specs.items()
         if spec is not None
     }

@@ -15,17 +15,20 @@ from safetensors.torch import load_file
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.training import config_hash
-from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.errors import ConfigError, Interrupted, ModelError, RunError
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.estimate import model_size
+from kdharness.harness.runs.estimate import _shared_bytes, model_size
 from kdharness.harness.runs.memory import plan_memory
 from kdharness.trainers import loop
 from kdharness.trainers.acceleration import check_acceleration, compile_layers
+from kdharness.trainers.attention_hook import install_attention_hook, skip_masks
+from kdharness.trainers.methods.dae import _teacher
+from kdharness.trainers.teachers.online import AdapterTeacher, refuse_other_heads
 from support.models import make_llama
 from support.reporters import Listener
 from support.training_runs import config_of, train
-from support.training_steps import make_batch, make_model
+from support.training_steps import make_batch, make_model, with_lora
 
 MIXED = precision_of("mixed", "auto", lora=False, has_bf16=True)
 FP32 = precision_of("fp32", "auto", lora=False, has_bf16=True)
@@ -100,12 +103,31 @@ def test_what_the_machine_lacks_is_refused_by_name(
 
 def test_flash_attention_needs_bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdharness.trainers.acceleration.find_spec", lambda name: object())
-    config = config_of(Path("m"), "kd", attn_implementation="flash_attention_2")
+    config = config_of(Path("m"), "kd", attn_implementation="flash_attention_2", attention_weight=0)
     check_acceleration(config, "cuda", MIXED, {})
     for precision, teacher in ((FP32, {}), (MIXED, {"dtype": "float32"})):
         wrong = with_changes(config, teacher=teacher)
         with pytest.raises(ConfigError, match="computes in bf16 only"):
             check_acceleration(wrong, "cuda", precision, {})
+
+
+def test_flash_attention_excludes_the_attention_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdharness.trainers.acceleration.find_spec", lambda name: object())
+    config = config_of(Path("m"), "kd", attn_implementation="flash_attention_2")
+    with pytest.raises(ConfigError, match="attention loss cannot be computed beside flash_"):
+        check_acceleration(config, "cuda", MIXED, {})
+    model = make_model(1)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    assert not skip_masks(model)
+    with pytest.raises(ModelError, match="cannot be computed beside flash_attention_2"):
+        install_attention_hook(model)
+    # Its head is checked with another kernel: this one takes neither fp32 nor the CPU.
+    switched: list[str] = []
+    monkeypatch.setattr(model, "set_attn_implementation", switched.append)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(ImportError):  # the kernel itself, which this machine lacks
+        refuse_other_heads(model, "m")
+    assert switched == ["sdpa", "flash_attention_2"]
 
 
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +137,14 @@ def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler"):
         check_acceleration(config, "cpu", FP32, {})
+    # On a GPU Triton compiles a launcher for every kernel.
+    monkeypatch.setenv("CC", sys.executable)
+    check_acceleration(config, "cuda", FP32, {})
+    for changes in ({"CC": "no-such-compiler"}, {"CC": "", "PATH": "/nowhere"}):
+        for name, value in changes.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match="needs a C compiler"):
+            check_acceleration(config, "cuda", FP32, {})
 
 
 def test_quantised_weights_need_an_adapter_a_package_and_no_sharding(
@@ -224,6 +254,15 @@ def test_layers_share_what_is_compiled_for_one() -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize(("family", "layers"), [("gpt_neox", 3), ("falcon", 3), ("mixtral", 3)])
+def test_layers_are_found_whatever_their_list_is_called(family: str, layers: int) -> None:
+    assert compile_layers(make_model(1, family), "eager") == layers
+    model = make_model(1)
+    model.config.num_hidden_layers = 7
+    with pytest.raises(ConfigError, match="layers of LlamaForCausalLM were not found"):
+        compile_layers(model, "eager")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "lora"), [("kd", False), ("dae", True)])
 def test_compiled_training_equals_an_uncompiled_one(
@@ -233,14 +272,20 @@ def test_compiled_training_equals_an_uncompiled_one(
     paths: Paths,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "compile_layers", partial(compile_layers, backend="eager"))
+    graphs: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(loop, "compile_layers", partial(compile_layers, backend=backend))
     torch.compiler.reset()
     found = [
         losses(train(pair_config(pair, method, lora=lora, compile=on), paths, f"{on}")[1])
         for on in (False, True)
     ]
     torch.compiler.reset()
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[1] == pytest.approx(found[0], rel=1e-4) and graphs
 
 
 # ---------------------------------------------------------------- quantised students
@@ -266,6 +311,47 @@ def test_adapter_of_quantised_weights(
     before, after = (part.model.layers[0].mlp.up_proj.weight for part in (base, model))
     assert float((after - before).detach().abs().max()) > 1e-3
     assert not hasattr(model.config, "quantization_config")
+
+
+@pytest.mark.parametrize("kind", ["bnb-4bit", "bnb-8bit"])
+def test_evaluating_quantised_weights_does_not_change_their_gradients(
+    kind: str, pair: tuple[Path, Path], paths: Paths
+) -> None:
+    """bitsandbytes packs weights anew for a CPU, which its backward pass did not expect."""
+    ids = torch.arange(3, 21).reshape(2, 9)
+    found = []
+    for evaluated in (False, True):
+        model = load_model(str(pair[0]), paths, quantization={"method": kind}, device="cpu")
+        if evaluated:
+            with torch.no_grad():
+                model.eval()(input_ids=ids)
+        student = with_lora(model, 3).train()
+        student(input_ids=ids).logits.square().mean().backward()
+        parts = [value.grad.flatten() for value in student.parameters() if value.grad is not None]
+        found.append(torch.cat(parts))
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("ours", [None, "bnb-4bit"])
+@pytest.mark.parametrize("theirs", [None, "bnb-4bit", "bnb-8bit"])
+def test_teacher_shares_the_students_base_only_as_it_is_quantised(
+    ours: str | None, theirs: str | None, pair: tuple[Path, Path], paths: Paths
+) -> None:
+    def quantised(kind: str | None) -> dict[str, Any]:
+        return {"quantization": {"method": kind}} if kind else {}
+
+    config = with_changes(pair_config(pair, "dae", lora=True), student=quantised(ours))
+    reference = {"model": str(pair[0]), **quantised(theirs)}
+    config = parse_config(
+        {**config.model_dump(mode="json", by_alias=True, exclude_none=True), "reference": reference}
+    )
+    size = model_size(str(pair[0]), paths)
+    shared = _shared_bytes("reference", str(pair[0]), config, size, paths, has_bf16=False)
+    assert (shared == 0) is (ours == theirs)
+    setting = loop.prepare_setting(config, paths, str(pair[1]), lambda text: None)
+    assert config.reference is not None
+    teacher, _ = _teacher(config.reference, "general", setting)
+    assert isinstance(teacher, AdapterTeacher) is (ours == theirs)
 
 
 @pytest.mark.slow

@@ -35,12 +35,13 @@ ROWS = [
 ]
 
 
-def a_trainer(method: Objective, max_loss: float = 1e4) -> Any:
+def a_trainer(method: Objective, device: str = "cpu", max_loss: float = 1e4) -> Any:
     """Make a trainer with what `compute_loss` uses; transformers' own needs real weights."""
     trainer = DistillTrainer.__new__(DistillTrainer)
     trainer.method, trainer.max_loss = method, max_loss
     trainer.routed, trainer.routing = False, None
-    trainer.args, trainer.state = SimpleNamespace(world_size=1), SimpleNamespace(global_step=6)
+    trainer.args = SimpleNamespace(world_size=1, device=torch.device(device))
+    trainer.state = SimpleNamespace(global_step=6)
     trainer.watched, trainer.sums, trainer.tokens_since = [], {}, 0
     trainer.train_dataset = Dataset(ROWS)
     return trainer
@@ -89,7 +90,8 @@ def launches(
         for model in (causal, *teachers):
             assert skip_masks(model)
             move(model)
-        trainer, batch = a_trainer(method), move(batch)
+        trainer = a_trainer(method, "meta")
+        batch = trainer._prepare_input(batch)  # as transformers' training step does
         with Launches() as counted:
             trainer.compute_loss(
                 student, batch, num_items_in_batch=move(torch.tensor(9))
@@ -233,6 +235,8 @@ def test_rows_padded_at_the_end_need_no_mask(family: str) -> None:
     ("family", "changes"),
     [
         ("mistral", {"sliding_window": 4}),
+        # A field of other families, which this one does not read.
+        ("mistral", {"sliding_window": 4, "use_sliding_window": False}),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
         ("gemma3_text", {"head_dim": 8, "sliding_window": 4}),
     ],

@@ -18,7 +18,7 @@ from kdharness.harness.config.training import KDConfig, SFTConfig, config_hash
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import CHUNK_BYTES, Head, rows_at_once
 from kdharness.harness.runs.memory import Size, head_bytes
-from kdharness.trainers import kernels
+from kdharness.trainers import acceleration, kernels
 from kdharness.trainers.kernels import Kernels, check_kernels, kernels_named, reference_parts
 from kdharness.trainers.losses import attention, fused
 from kdharness.trainers.losses.attention import AttentionTape
@@ -54,13 +54,14 @@ def test_reference_is_the_default_and_imports_no_triton() -> None:
 
 def on_this_machine(monkeypatch: pytest.MonkeyPatch, *, triton: bool, cuda: bool) -> None:
     found = ModuleSpec("triton", None) if triton else None
-    monkeypatch.setattr(kernels, "find_spec", lambda name: found)
+    for module in (kernels, acceleration):
+        monkeypatch.setattr(module, "find_spec", lambda name: found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
 
 
 def test_triton_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     on_this_machine(monkeypatch, triton=False, cuda=True)
-    with pytest.raises(ConfigError, match="needs the package triton") as missing:
+    with pytest.raises(ConfigError, match="the package triton is not installed") as missing:
         check_kernels("triton", "auto", {})
     assert missing.value.where == "trainer.kernels" and "reference" in str(missing.value.hint)
     on_this_machine(monkeypatch, triton=True, cuda=False)

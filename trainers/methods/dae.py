@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DAEConfig
+from kdharness.harness.config.training import DAEConfig, role_of
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
@@ -35,8 +35,7 @@ def train(config: DAEConfig, job: Job) -> Outcome:
         for number, kind in enumerate(setting.kinds):
             teacher, parent = _teacher(specs[kind], kind, setting)
             teachers[number] = teacher
-            role = {"general": "reference", "domain": "expert"}.get(kind, f"expert {kind}")
-            parents[role] = parent
+            parents[role_of(kind)] = parent
         return Objective(make_mix(config.trainer), teachers), parents
 
     return train_method(config, job, build, teacher=config.main_teacher.model)
@@ -54,8 +53,11 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
-    # A precision of its own needs weights of its own.
-    shareable = spec.dtype in ("auto", setting.precision.weights)
+    # Another precision or quantisation needs weights of its own.
+    shareable = (
+        spec.dtype in ("auto", setting.precision.weights)
+        and spec.quantization == setting.config.student.quantization
+    )
     if setting.config.student.lora and shareable:
         if parent.model == setting.start.model:
             return AdapterTeacher(setting.student, None, vocab, setting.precision), parent.id

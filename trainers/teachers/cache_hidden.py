@@ -72,7 +72,8 @@ class HiddenCache(TeacherCache):
             self.head_shape = self._stored_shape()
         if has_rows and self.head_shape is None:
             raise self.damaged(f"{HEAD}, the teacher's output head, is missing")
-        super().refresh()
+        if self.head_shape is not None:  # else head and rows that come now are read next time
+            super().refresh()
 
     def _stored_shape(self) -> tuple[int, int] | None:
         path = self.folder / HEAD

@@ -254,6 +254,8 @@ def config_cases(
     teacher = config.main_teacher
     check_kernels(config.trainer.kernels, config.trainer.device)
     setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
+    if config.trainer.compile or config.trainer.tf32:
+        say("without compile and tf32, which the comparison leaves out")
     chosen = setting.plan.batches[0][:ROWS]
     # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
     collate = Collator(0, setting.kinds)

@@ -92,8 +92,11 @@ def test_torch_too_old_for_transformers(install: Callable[..., None]) -> None:
     says(packages.together(), "broken", "transformers", "pip install 'torch>=")
 
 
-def test_optional_extras(install: Callable[..., None]) -> None:
-    says(packages.extras(), "ok", "8-bit and 4-bit teachers", "")
+def test_optional_extras(install: Callable[..., None], monkeypatch: Env) -> None:
+    extras = {**packages.EXTRAS, "no-such-extra": ("seeing in the dark", "pip install eyes")}
+    with monkeypatch.context() as patched:
+        patched.setattr(packages, "EXTRAS", extras)
+        says(packages.extras(), "ok", "seeing in the dark", "")
     for name in packages.EXTRAS:
         install(name, "1.0")
     says(
