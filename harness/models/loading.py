@@ -123,7 +123,7 @@ def _keep_layout(model: PreTrainedModel) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], device: str) -> Any:

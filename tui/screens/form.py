@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual import on
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
@@ -39,6 +39,29 @@ from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
 WIDE = 110
+
+
+class EditLine(Input):
+    """The input line of a form. Keys that follow Enter at once are not typed into it."""
+
+    closing = False
+
+    def _on_focus(self, event: events.Focus) -> None:
+        self.closing = False
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Pass keys on once Enter was pressed: its action comes only after they have arrived."""
+        if event.key == "enter":
+            self.closing = True
+        elif self.closing:
+            event.stop()
+            event.prevent_default()
+            self.app.post_message(events.Key(event.key, event.character))
+
+    async def action_submit(self) -> None:
+        """Submit, and give the focus back at once."""
+        await super().action_submit()
+        self.screen.set_focus(self.screen.query_one(FormSheet))
 
 
 class FormScreen(Screen):
@@ -100,7 +123,7 @@ class FormScreen(Screen):
         yield Static(classes="detail", id="help")
         with Horizontal(id="edit"):
             yield Static(id="label")
-            yield Input(id="line")
+            yield EditLine(id="line")
 
     def on_mount(self) -> None:
         """Show the form, and the preview if there is room."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -104,6 +105,23 @@ async def test_errors_are_shown_next_to_the_field_while_typing(
         assert "learning_rate: 0.001" in shown(app)
         await press(pilot, "d")
         assert "+ 0.001" in shown(app) and "- 0.0003" in shown(app)
+
+
+async def test_key_right_after_enter_is_not_typed_into_the_field(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        move_to(app, "trainer.learning_rate")
+        await type_value(pilot, press, "0.002", enter=False)
+        for key, character in (("enter", None), ("slash", "/")):
+            app.post_message(events.Key(key, character))
+        for _ in range(4):
+            await pilot.pause()
+        form = next(screen for screen in app.screen_stack if isinstance(screen, NewRunScreen))
+        assert "Find a field" in shown(app)
+        assert form.values["trainer"]["learning_rate"] == 0.002
 
 
 async def test_form_edits_choices_flags_groups_and_lists(
