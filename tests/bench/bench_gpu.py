@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from gpu_cases import TOY, Report, case_of, fresh_memory, kernels_here, seconds, wait
-from gpu_checks import check_attention, check_heads, check_rounding, check_trainings
+from gpu_checks import check_attention, check_heads, check_rounding, check_runs, check_trainings
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
@@ -281,6 +284,7 @@ def main() -> int:
         check_heads,
         check_attention,
         check_trainings,
+        check_runs,
         check_rounding,
         measure_head,
         measure_steps,

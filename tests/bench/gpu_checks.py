@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from gpu_cases import CPU, TOY, Report, case_of, distance, kernels_here
 from torch import Tensor
 
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.models.lm_head import Head
+from kdharness.harness.paths import Paths
 from kdharness.trainers.kernels import Kernels, kernels_named
 from kdharness.trainers.losses.attention import AttentionTape, Rows
 from kdharness.trainers.losses.fused import Mix, fused_loss
 from kdharness.trainers.precision import stochastic_optimizer
 from kdharness.trainers.tools.selfcheck import fused_step
+from support.models import make_llama
+from support.training_runs import config_of, train
 
 
 def check_heads(report: Report) -> None:
@@ -147,3 +153,24 @@ def check_rounding(report: Report) -> None:
     report.check(
         "bf16-sr: what fp32 gains and it does not", 1 - gains["bf16-sr"] / gains["fp32"], 0.1
     )
+
+
+def check_runs(report: Report) -> None:
+    """Compare whole runs, from config to checkpoint, with the same on the CPU."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in (1, 2):
+            make_llama(folder / f"{seed}", seed=seed, initializer_range=0.05)
+        for method, lora in (("sft", False), ("kd", False), ("dae", True)):
+            found = []
+            for device in ("cpu", report.device.type):
+                config = config_of(folder / "2", method, lora, precision="fp32")
+                values = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+                values["student"]["model"] = str(folder / "1")
+                values["trainer"]["device"] = device
+                paths = Paths(folder / f"{method}-{device}-{len(found)}")
+                _, listener = train(parse_config(values), paths, "run")
+                points = [point["loss"] for _, point in listener.points if "loss" in point]
+                found.append(torch.tensor(points))
+            kind = f"{method}{' with LoRA' if lora else ''}"
+            report.check(f"run, {kind}, {len(found[0])} steps", distance(found[1], found[0]), 1e-3)

@@ -35,6 +35,7 @@ def test_every_part_runs_and_is_in_the_table(tmp_path: Path) -> None:
         "head, js, reference",
         "attention, other head counts, reference",
         "kd with LoRA, 3 steps, reference",
+        "run, dae with LoRA, 6 steps",
         "bf16-sr: what fp32 gains and it does not",
         "head loss and gradients, 64 × 32 × 512",
         "SFT step, toy, 2 × 64",
