@@ -13,6 +13,50 @@ from kdharness.trainers.step import Objective, loss_inputs
 VOCAB = 64
 
 
+EXTRA: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 5},
+    "gemma2": {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 5,
+        "final_logit_softcapping": 3.0,
+        "attn_logit_softcapping": 2.0,
+        "attn_implementation": "eager",
+    },
+    "cohere": {"logit_scale": 0.5},
+    "granite": {"logits_scaling": 2.0},
+    "mixtral": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+        "router_aux_loss_coef": 0.05,
+    },
+    "qwen3": {"head_dim": 8},
+    # One projection for queries, keys and values.
+    "phi3": {"bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": {"rotary_pct": 0.5, "hidden_dropout": 0.0},
+    # Multi-head latent attention, and values of another size than keys.
+    "deepseek_v3": {
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 2,
+        "topk_group": 1,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 6,
+        "moe_intermediate_size": 16,
+        "first_k_dense_replace": 1,
+        "num_key_value_heads": 4,
+    },
+    "gemma3": {"head_dim": 8, "sliding_window": 5},
+    "starcoder2": {"sliding_window": None, "residual_dropout": 0, "embedding_dropout": 0},
+    "falcon": {"new_decoder_architecture": True},
+}
+"""What an architecture needs beside the common sizes."""
+
+
 def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
     """Make a small random model of an architecture family."""
     import transformers as tf
@@ -46,48 +90,7 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
         "starcoder2": ("Starcoder2Config", "Starcoder2ForCausalLM"),
         "falcon": ("FalconConfig", "FalconForCausalLM"),
     }[family]
-    extra: dict[str, Any] = {
-        "mistral": {"sliding_window": 5},
-        "gemma2": {
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 5,
-            "final_logit_softcapping": 3.0,
-            "attn_logit_softcapping": 2.0,
-            "attn_implementation": "eager",
-        },
-        "cohere": {"logit_scale": 0.5},
-        "granite": {"logits_scaling": 2.0},
-        "mixtral": {
-            "num_local_experts": 4,
-            "num_experts_per_tok": 2,
-            "sliding_window": None,
-            "router_aux_loss_coef": 0.05,
-        },
-        "qwen3": {"head_dim": 8},
-        # One projection for queries, keys and values.
-        "phi3": {"bos_token_id": 1, "eos_token_id": 2},
-        "gpt_neox": {"rotary_pct": 0.5, "hidden_dropout": 0.0},
-        # Multi-head latent attention, and values of another size than keys.
-        "deepseek_v3": {
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 2,
-            "topk_group": 1,
-            "kv_lora_rank": 8,
-            "q_lora_rank": 8,
-            "qk_rope_head_dim": 4,
-            "qk_nope_head_dim": 8,
-            "v_head_dim": 6,
-            "moe_intermediate_size": 16,
-            "first_k_dense_replace": 1,
-            "num_key_value_heads": 4,
-        },
-        "gemma3": {"head_dim": 8, "sliding_window": 5},
-        "starcoder2": {"sliding_window": None, "residual_dropout": 0, "embedding_dropout": 0},
-        "falcon": {"new_decoder_architecture": True},
-    }.get(family, {})
-    config = getattr(tf, names[0])(**{**settings, **extra, **changes})
+    config = getattr(tf, names[0])(**{**settings, **EXTRA.get(family, {}), **changes})
     return getattr(tf, names[1])(config).eval()
 
 

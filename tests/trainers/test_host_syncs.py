@@ -20,7 +20,7 @@ from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.trainer import DistillTrainer
 from support.device_trace import Launches, no_values
 from support.teacher_caches import all_targets, filling, open_cache, warm
-from support.training_steps import make_model, with_lora
+from support.training_steps import EXTRA, make_model, with_lora
 
 KINDS = ["general", "domain"]
 ROWS = [
@@ -182,20 +182,7 @@ SHAPE: dict[str, Any] = {
     "attn_implementation": "sdpa",
 }
 MORE: dict[str, dict[str, Any]] = {
-    "deepseek_v3": {
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_group": 2,
-        "topk_group": 1,
-        "kv_lora_rank": 8,
-        "q_lora_rank": 8,
-        "qk_rope_head_dim": 4,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 6,
-        "moe_intermediate_size": 16,
-        "first_k_dense_replace": 1,
-        "num_key_value_heads": 4,
-    },
+    "deepseek_v3": EXTRA["deepseek_v3"],
     "gemma": {"head_dim": 8},
     "mixtral": {"num_local_experts": 4},
     "olmo2": {"num_key_value_heads": 4},
