@@ -60,8 +60,9 @@ class IFEval(Benchmark):
         flags: Sequence[str] = (),
         total: int | None = None,
     ) -> None:
-        asked = [[item.id, repr(instructions[item.id])] for item in items]
-        super().__init__(items, fixed=[self.name, asked], flags=flags, total=total)
+        asked = [[item.id, [part.identity for part in instructions[item.id]]] for item in items]
+        fixed = [self.name, asked, model_files()]
+        super().__init__(items, fixed=fixed, flags=flags, total=total)
         self.instructions = instructions
         self._assets = assets
 
@@ -70,14 +71,17 @@ class IFEval(Benchmark):
         """Load the prompts with their instructions.
 
         Raises:
-            AssetError: an asset has not been pulled.
+            AssetError: an asset has not been pulled, or a file of it is missing or has changed.
             DataError: a line without a prompt, or with instructions that cannot be checked.
         """
-        missing = [name for name in ASSETS if status(paths, find_asset(name)) == "missing"]
-        if missing:
+        # Answers are generated before they are checked: what could fail then is read now. A model
+        # that has changed would still give scores, but others.
+        states = {name: status(paths, find_asset(name), verify=True) for name in ASSETS}
+        unusable = [name for name, state in states.items() if state != "pulled"]
+        if unusable:
             raise AssetError(
-                f"not pulled yet: {', '.join(missing)}",
-                hint=f"run: kdharness data pull {' '.join(missing)}",
+                ", ".join(f"{name} is {states[name]}" for name in unusable),
+                hint=f"run: kdharness data pull {' '.join(unusable)}",
             )
         path = asset_file(paths, *PROMPTS)
         read = [_prompt(row, f"{path}, line {n}", config) for n, row in read_jsonl(path)]
@@ -209,6 +213,15 @@ def _instruction(kind: object, given: object, where: str) -> Instruction:
     if language and f"profiles/{language}" not in find_asset(LANGUAGES).files:
         raise DataError(f"{kind}: no profile of the language {language!r}", where=where)
     return instruction
+
+
+def model_files() -> list[list[str]]:
+    """Return [asset, file, sha256] of the models' files: part of what the scores depend on."""
+    return sorted(
+        [asset, name, file.sha256]
+        for asset in (LANGUAGES, SENTENCES)
+        for name, file in find_asset(asset).files.items()
+    )
 
 
 @cache

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.assets import find_asset
+import pytest
+
+from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
 
 SENTENCES = {
     "en": "the quick brown fox jumps over the lazy dog and this is what it had for its dinner",
@@ -42,8 +45,10 @@ PROMPTS: list[dict[str, Any]] = [
 ]
 
 
-def write_ifeval(assets: Path, prompts: list[dict[str, Any]] | None = None) -> None:
-    """Write the three assets below `assets`."""
+def write_ifeval(
+    assets: Path, patch: pytest.MonkeyPatch, prompts: list[dict[str, Any]] | None = None
+) -> None:
+    """Write the three assets below `assets`, and patch the manifest to list their checksums."""
     for name in ("ifeval", "language-profiles/profiles", "sentence-model"):
         (assets / name).mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in (PROMPTS if prompts is None else prompts))
@@ -58,6 +63,12 @@ def write_ifeval(assets: Path, prompts: list[dict[str, Any]] | None = None) -> N
     (sentences / "collocations.tab").write_text("##number##\tfrench\n")
     (sentences / "sent_starters.txt").write_text("he\n")
     (sentences / "ortho_context.tab").write_text("he\t34\nsmith\t4\nfrench\t4\n")
+    for name in ("ifeval", "language-profiles", "sentence-model"):
+        listed = {}
+        for file in find_asset(name).files:
+            path = assets / name / file
+            listed[file] = AssetFile(file_sha256(path), path.stat().st_size)
+        patch.setitem(manifest(), name, replace(find_asset(name), files=listed))
 
 
 def profile(code: str) -> dict[str, Any]:

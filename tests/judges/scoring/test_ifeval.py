@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish
 from kdharness.judges.benchmarks.ifeval import ASSETS, IFEval, load_tools
 from kdharness.judges.scoring.ifeval import (
     KINDS,
@@ -25,6 +27,7 @@ from kdharness.judges.scoring.ifeval_outcome import Arguments, Tools, read_argum
 from kdharness.judges.scoring.ifeval_words import count_capital_words, count_words
 from kdharness.judges.scoring.languages import LanguageModel, language_of
 from kdharness.judges.scoring.sentences import SentenceModel, count_sentences
+from support.commands import CommandLine
 from support.ifeval import profile
 from support.locations import ROOT
 
@@ -97,6 +100,24 @@ def test_published_prompts_are_read_whole(pulled: Paths) -> None:
     assert {item.max_new_tokens for item in bench.items} == {1280}
     assert {item.temperature for item in bench.items} == {0.0}
     assert all(part.asks for part in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_eval_command_scores_stored_answers(
+    pulled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = IFEval.load(pulled, EvalConfig(limit=4)).items
+    with Store(pulled.store) as store:
+        store.add_checkpoint(Checkpoint(id="m", name="m", method="import", path="", created=1.0))
+        store.add_answers(
+            Answer(i.id, "m", "ifeval", "", i.id, 1, " ", Finish.STOP, "", "", 1.0) for i in items
+        )
+    run = CommandLine(pulled.home, capsys)
+    out = run.ok("eval", "--answers", "m", "--bench", "ifeval", "--limit", "4")
+    assert "prompt_strict" in out and items[0].category in out
+    rows = run.json("leaderboard", "--metric", "prompt_strict")
+    assert [(row["value"], row["n"]) for row in rows] == [(0.0, 4)]
 
 
 # ---------------------------------------------------------------- choices
