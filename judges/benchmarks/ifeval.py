@@ -50,6 +50,7 @@ class IFEval(Benchmark):
     """Prompts whose instructions are checked by programs."""
 
     name: ClassVar[str] = "ifeval"
+    headline: ClassVar[str] = PROMPT_STRICT
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
+from kdharness.harness.types import Answer, Finish
 
 SENTENCES = {
     "en": "the quick brown fox jumps over the lazy dog and this is what it had for its dinner",
@@ -43,6 +44,34 @@ PROMPTS: list[dict[str, Any]] = [
         "kwargs": [{"num_sentences": 2.0, "relation": "at least"}],
     },
 ]
+
+GOOD = {
+    "7": "apples and pears",
+    "8": '"yes"',
+    "9": "der hund und das",
+    "10": "Mr. Smith left. He slept.",
+}
+BAD = {"7": "apples, pears", "8": 'Here:\n"no"', "9": "the fox and the dog", "10": "One only"}
+
+
+def make(texts: dict[str, str], finish: Finish = Finish.STOP, of: str = "c") -> list[Answer]:
+    """Return a checkpoint's answers to items, with ids such as `c/7`."""
+    return [
+        Answer(
+            id=f"{of}/{item}",
+            checkpoint=of,
+            bench="ifeval",
+            revision="",
+            item=item,
+            turn=1,
+            text=text,
+            finish=finish,
+            prompt_hash="",
+            settings="",
+            created=1.0,
+        )
+        for item, text in texts.items()
+    ]
 
 
 def write_ifeval(

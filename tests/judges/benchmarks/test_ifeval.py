@@ -21,7 +21,6 @@ from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.stats.rows import ScoreContext, from_judgments
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
-    Answer,
     Checkpoint,
     Finish,
     Judgment,
@@ -36,40 +35,13 @@ from kdharness.judges.scoring.ifeval_scores import score_ifeval
 from kdharness.tui.viewmodels.transcripts import read_prompts, read_transcript, verdict_lines
 from support.commands import CommandLine
 from support.evaluations import scores
-from support.ifeval import PROMPTS, write_ifeval
-
-GOOD = {
-    "7": "apples and pears",
-    "8": '"yes"',
-    "9": "der hund und das",
-    "10": "Mr. Smith left. He slept.",
-}
-BAD = {"7": "apples, pears", "8": 'Here:\n"no"', "9": "the fox and the dog", "10": "One only"}
+from support.ifeval import BAD, GOOD, PROMPTS, make, write_ifeval
 
 
 @pytest.fixture
 def home(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     write_ifeval(paths.assets, monkeypatch)
     return paths
-
-
-def make(texts: dict[str, str], finish: Finish = Finish.STOP, of: str = "c") -> list[Answer]:
-    return [
-        Answer(
-            id=f"{of}/{item}",
-            checkpoint=of,
-            bench="ifeval",
-            revision="",
-            item=item,
-            turn=1,
-            text=text,
-            finish=finish,
-            prompt_hash="",
-            settings="",
-            created=1.0,
-        )
-        for item, text in texts.items()
-    ]
 
 
 def values(judgments: Sequence[Judgment]) -> dict[tuple[str, str, int], float | None]:
@@ -287,6 +259,15 @@ def evaluated(home: Paths, store: Store) -> Paths:
     assert (done["judgments"], done["failed_judgments"], done["waiting"]) == (36, 0, [])
     assert pipeline.run(config, home, store, NullReporter())["judgments"] == 0
     return home
+
+
+def test_a_missing_answer_is_one_failure(home: Paths, store: Store) -> None:
+    """It has no judgment of each instruction nor of the prompt: 6 of one item."""
+    store.add_checkpoint(Checkpoint(id="f", name="f", method="import", path="", created=1.0))
+    store.add_answers(make({"7": ""}, Finish.ERROR, of="f") + make({"8": '"yes"'}, of="f"))
+    config = EvalConfig(imported=["f"], benches=["ifeval"])
+    done = pipeline.run(config, home, store, NullReporter())
+    assert (done["judgments"], done["failed_judgments"]) == (6 + 4, 1)
 
 
 def test_leaderboard_compare_and_trade_off(evaluated: Paths, store: Store) -> None:
