@@ -174,15 +174,18 @@ def loose_words(checked: Checked | None) -> str:
 def _prompt(
     row: Mapping[str, object], where: str, config: EvalConfig
 ) -> tuple[Item, tuple[Instruction, ...]]:
-    """Read one line of the file; arguments that are null count as not given."""
+    """Read one line of the file; arguments that are null count as missing."""
     kinds, arguments = row.get("instruction_id_list"), row.get("kwargs")
     if not isinstance(row.get("prompt"), str) or "key" not in row:
         raise DataError("missing key or prompt", where=where)
     if not isinstance(kinds, list) or not isinstance(arguments, list):
-        raise DataError("instruction_id_list or kwargs is not a list", where=where)
-    if not kinds or len(kinds) != len(arguments):
+        raise DataError("instruction_id_list and kwargs must be lists", where=where)
+    if not kinds:
+        raise DataError("instruction_id_list is empty", where=where)
+    if len(kinds) != len(arguments):
         raise DataError(
-            f"{len(kinds)} instructions with {len(arguments)} sets of arguments", where=where
+            f"instruction_id_list has {len(kinds)} entries, kwargs has {len(arguments)}",
+            where=where,
         )
     asked = tuple(
         _instruction(kind, given, where) for kind, given in zip(kinds, arguments, strict=True)
@@ -200,19 +203,19 @@ def _prompt(
 def _instruction(kind: object, given: object, where: str) -> Instruction:
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
-            f"unknown kind of instruction {kind!r}",
+            f"unknown kind of instruction: {kind!r}",
             where=where,
             hint=f"known: {', '.join(KINDS)}",
         )
     if not isinstance(given, Mapping):
-        raise DataError(f"the arguments of {kind} are not an object", where=where)
+        raise DataError(f"the arguments of {kind} must be an object", where=where)
     try:
         instruction = Instruction(kind, read_arguments(KINDS[kind], given))
     except ValueError as error:
         raise DataError(f"{kind}: {error}", where=where) from error
     language = instruction.arguments.language
     if language and f"profiles/{language}" not in find_asset(LANGUAGES).files:
-        raise DataError(f"{kind}: no profile of the language {language!r}", where=where)
+        raise DataError(f"{kind}: unsupported language {language!r}", where=where)
     return instruction
 
 

@@ -147,15 +147,15 @@ def test_other_models_are_another_revision(
     ("change", "message"),
     [
         ({"instruction_id_list": ["punctuation:no_dash"], "kwargs": [{}]}, "unknown kind"),
-        ({"kwargs": [{}]}, "2 instructions with 1 sets"),
-        ({"kwargs": None}, "not a list"),
-        ({"kwargs": [{}, None]}, "not an object"),
+        ({"kwargs": [{}]}, "list has 2 entries, kwargs has 1"),
+        ({"kwargs": None}, "must be lists"),
+        ({"kwargs": [{}, None]}, "must be an object"),
         ({"kwargs": [{}, {"num_words": 3}]}, "number_words: missing argument 'relation'"),
-        ({"instruction_id_list": [], "kwargs": []}, "0 instructions"),
+        ({"instruction_id_list": [], "kwargs": []}, "instruction_id_list is empty"),
         ({"prompt": None}, "missing key or prompt"),
         (
             {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": "zz"}]},
-            "no profile of the language 'zz'",
+            "unsupported language 'zz'",
         ),
     ],
 )
