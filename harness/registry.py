@@ -244,6 +244,16 @@ def scorer_of(name: str) -> Any:
     return resolve(SCORERS, "file", "scorer")
 
 
+def headline_of(name: str) -> str:
+    """Return the metric that stands for an answer as a whole; empty if its mean over all does."""
+    if name not in BENCHMARKS:
+        return ""
+    try:
+        return str(getattr(resolve(BENCHMARKS, name, "benchmark"), "headline", ""))
+    except ConfigError:  # results of a plugin that cannot be imported are still shown
+        return ""
+
+
 def plugin_problems() -> list[str]:
     """Describe each entry point that uses a taken name, and each that cannot be used.
 

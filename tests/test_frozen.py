@@ -47,11 +47,13 @@ from kdharness.harness.util import atomic
 from kdharness.judges.benchmarks.alpaca_eval import AlpacaEval1, AlpacaEval2
 from kdharness.judges.benchmarks.domain import Shop, UserBench, exact_judgment
 from kdharness.judges.benchmarks.heldout import Heldout
+from kdharness.judges.benchmarks.ifeval import IFEval, model_files
 from kdharness.judges.benchmarks.mt_bench import MTBench
 from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
 from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.teachers.cache_store import row_key
 from support.benchmark_files import write_assets
+from support.ifeval import write_ifeval
 
 Call = Callable[..., tuple[int, str, str]]
 FROZEN = Path(__file__).parent / "fixtures" / "frozen"
@@ -136,7 +138,7 @@ def test_run_names_of_experiments() -> None:
     assert_frozen("run names", [short, run_name("p" * 40, "step", settings, list(settings))])
 
 
-def test_identities_of_answers_and_judgments(paths: Paths) -> None:
+def test_identities_of_answers_and_judgments(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = request_for(ITEM, 2, ["Four."], seed=7)
     sampled = request_for(
         Item(id="q1", category="c", turns=("Say it.",), temperature=0.7), 1, [], seed=7
@@ -150,6 +152,9 @@ def test_identities_of_answers_and_judgments(paths: Paths) -> None:
     key = call_keys(JudgeEngine(), call)[0]  # type: ignore[arg-type]
     shop = Shop.load(paths, EvalConfig())
     exact = exact_judgment("c1", shop, shop.items[0], ANSWER, shop.items[0].metric)
+    write_ifeval(paths.assets, monkeypatch)
+    ifeval = IFEval.load(paths, EvalConfig())
+    checked = ifeval.exact([Answer(**{**vars(ANSWER), "item": "7"})])
     row = TrainRow(input_ids=[5, 6, 7], labels=[-100, 6, 7], kind="general", source=0, where="")
     identities = {
         "greedy answer": answer_identity("c1", "mt-bench", ITEM, 2, greedy),
@@ -158,13 +163,18 @@ def test_identities_of_answers_and_judgments(paths: Paths) -> None:
         "call": key,
         "judgment": judgment_identity(bench, call, key),
         "exact": exact.id,
+        "ifeval": checked[0].id,
         "shard of 5": [n for n in range(12) if in_shard("2/5", str(n))],
         "cached row": row_key(row),
     }
     assert_frozen("answers and judgments", identities)
 
 
-def test_benchmark_revisions(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
+def test_benchmark_revisions(
+    paths: Paths, write_jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published_models = digest(model_files())
+    write_ifeval(paths.assets, monkeypatch)
     assets = write_assets(paths.home / "assets")
     (assets / "alpaca-eval-1").mkdir()
     rows = (assets / "alpaca-eval/alpaca_eval_gpt4_baseline.json").read_bytes()
@@ -181,6 +191,8 @@ def test_benchmark_revisions(paths: Paths, write_jsonl: Callable[..., Path]) -> 
         "alpaca-eval-1": AlpacaEval1.load(paths, config).revision,
         "alpaca-eval-2": alpaca.revision,
         "alpaca-eval-2 discrete": alpaca.for_judge(False, True).revision,
+        "ifeval": IFEval.load(paths, config).revision,
+        "ifeval models": published_models,
         "shop": Shop.load(paths, config).revision,
         "exact rows": UserBench.load(paths, config, str(exact)).revision,
         "rated rows": UserBench.load(paths, config, str(judged)).revision,

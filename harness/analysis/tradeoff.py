@@ -13,8 +13,9 @@ above a floor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from kdharness.harness.analysis.leaderboard import leaderboard
@@ -120,6 +121,7 @@ def dominated_area(
     return hypervolume(finite, floor) if finite else None
 
 
+# Of the defaults that most checkpoints share, the first is chosen.
 GENERAL_DEFAULTS = (
     "heldout:other_writer_loss",
     "heldout:general_loss",
@@ -127,8 +129,6 @@ GENERAL_DEFAULTS = (
     "mt-bench:score",
     "alpaca-eval-2:win_rate",
 )
-
-
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
 
 
@@ -159,30 +159,58 @@ def trade_off_view(
         ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
     """
     scores = leaderboard(store, paths)
-    x = choose_axis(scores, general, GENERAL_DEFAULTS, "general")
-    y = choose_axis(scores, domain, DOMAIN_DEFAULTS, "domain")
+    x, y = choose_axes(scores, general, domain)
     points = collect_points(scores, x, y)
     parts = roles(store, {point.checkpoint for point in points}, reference, expert)
     return TradeOffView(x, y, place(points, x, y, *parts), parts)
 
 
-def choose_axis(
-    scores: Sequence[Score], wanted: str | None, defaults: Sequence[str], name: str
-) -> Axis:
-    """Return the requested axis, or the first default that has scores."""
-    stored = dict.fromkeys(f"{score.bench}:{score.metric}" for score in scores)
-    label = wanted
-    if label is not None and ":" not in label:
-        label = next((axis for axis in stored if axis.startswith(f"{label}:")), label)
-    if label is None:
-        label = next((axis for axis in defaults if axis in stored), None)
-    if label is None or label not in stored:
-        names = ", ".join(stored) or "none yet; run: kdharness eval --ckpt PATH"
-        raise ConfigError(
-            f"no checkpoint has {wanted or 'a score'} for the {name} axis",
-            where=f"--{name}",
-            hint=f"available: {names}",
-        )
+def choose_axes(
+    scores: Sequence[Score], general: str | None, domain: str | None
+) -> tuple[Axis, Axis]:
+    """Return the axes; of the defaults, those with the most checkpoints on the chart.
+
+    Ties go to the defaults that are listed first. An axis is never compared with itself by
+    default, unless it is the only one.
+
+    Raises:
+        ConfigError: an axis for which no checkpoint has a score.
+    """
+    scored: dict[str, set[str]] = {}
+    for score in scores:
+        checkpoints = scored.setdefault(f"{score.bench}:{score.metric}", set())
+        if score.value is not None:
+            checkpoints.add(score.checkpoint)
+    xs = _candidates(scored, general, GENERAL_DEFAULTS, "general")
+    ys = _candidates(scored, domain, DOMAIN_DEFAULTS, "domain")
+    # Of several equals, max returns the first.
+    y, x = max(product(ys, xs), key=lambda pair: (pair[0] != pair[1], _shared(scored, pair)))
+    return _axis(x), _axis(y)
+
+
+def _candidates(
+    stored: Collection[str], wanted: str | None, defaults: Sequence[str], name: str
+) -> list[str]:
+    """Return the labels that an axis may have: the requested one, or every stored default."""
+    labels = list(defaults) if wanted is None else [wanted]
+    if wanted is not None and ":" not in wanted:
+        labels = [axis for axis in stored if axis.startswith(f"{wanted}:")][:1]
+    if found := [label for label in labels if label in stored]:
+        return found
+    names = ", ".join(stored) or "none yet; run: kdharness eval --ckpt PATH"
+    raise ConfigError(
+        f"no checkpoint has {wanted or 'a score'} for the {name} axis",
+        where=f"--{name}",
+        hint=f"available: {names}",
+    )
+
+
+def _shared(scored: Mapping[str, set[str]], pair: tuple[str, str]) -> int:
+    """Return the number of checkpoints with both scores."""
+    return len(scored[pair[0]] & scored[pair[1]])
+
+
+def _axis(label: str) -> Axis:
     bench, _, metric = label.partition(":")
     return Axis(bench, metric, is_lower_better(metric))
 

@@ -371,7 +371,7 @@ def trade_off(
     """Compute the trade-off of general against domain scores from the store.
 
     Args:
-        general, domain: the axes as BENCH:METRIC; by default the first default that is stored.
+        general, domain: the axes as BENCH:METRIC; the defaults are those of `choose_axes`.
         reference, expert: checkpoints; by default the parents of the newest DAE run.
         floor: reference point of the hypervolume, as (retention, gain).
         keep: pick the highest domain score that retains at least this share of the general one.

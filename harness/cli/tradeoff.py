@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdharness.harness.analysis.tradeoff import (
+    DOMAIN_DEFAULTS,
     GENERAL_DEFAULTS,
     Axis,
     TradeOffPoint,
@@ -39,9 +40,14 @@ TRADE_OFF_COLUMNS = [
 @click.option(
     "--general",
     metavar="BENCH:METRIC",
-    help=f"The general axis (default: the first of {', '.join(GENERAL_DEFAULTS)} that is stored).",
+    help=f"The general axis (default: the one of {', '.join(GENERAL_DEFAULTS)} "
+    "with the most checkpoints that also have a domain score).",
 )
-@click.option("--domain", metavar="BENCH:METRIC", help="The domain axis (default: shop:score).")
+@click.option(
+    "--domain",
+    metavar="BENCH:METRIC",
+    help=f"The domain axis (default: {' or '.join(DOMAIN_DEFAULTS)}, chosen in the same way).",
+)
 @click.option("--reference", metavar="CKPT", help="The baseline of gain and retention.")
 @click.option("--expert", metavar="CKPT", help="The checkpoint whose gain counts as 1.")
 @click.option(

@@ -143,7 +143,8 @@ def score_alone(job: Evaluation, subject: Subject, benches: Sequence[Benchmark])
         ]
         job.store.add_judgments(fresh)
         job.tally.judgments += len(fresh)
-        job.tally.failed_judgments += sum(j.value is None for j in fresh)
+        # An answer may have several judgments, all of which fail if it is missing.
+        job.tally.failed_judgments += len({(j.item, j.turn) for j in fresh if j.value is None})
         record_red_flags(job, subject, bench, answers)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from kdharness.harness.analysis.scorebook import groups_of, read_group
+from kdharness.harness.analysis.judged_answers import (
+    current_judgments,
+    headline_metric,
+    judged_answers,
+    revision_rank,
+)
+from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.reports.blocks import Block, Paragraph, Transcript, number
 from kdharness.harness.stats.rows import question_sums
-from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish
+from kdharness.harness.store import BenchNotes, Store
+from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment
 
 LONGEST = 3000
 
@@ -23,29 +30,23 @@ def largest_differences(
     first, second = (store.checkpoint(name) for name in names)
     if first is None or second is None:
         return []
-    candidates: list[tuple[str, str, float, float]] = []
-    for bench, tables in _means(store, first, second).items():
-        shared = sorted(set(tables[0]) & set(tables[1]))
-        gaps = sorted(shared, key=lambda item: tables[1][item] - tables[0][item])
+    compared = _compared(store, first, second)
+    candidates: list[tuple[str, str]] = []
+    for bench, (before, after) in compared.items():
+        shared = sorted(set(before.means) & set(after.means))
+        gaps = sorted(shared, key=lambda item: after.means[item] - before.means[item])
         chosen = [item for pair in zip(reversed(gaps), gaps, strict=True) for item in pair]
-        chosen = [i for i in dict.fromkeys(chosen) if tables[0][i] != tables[1][i]]
-        candidates += [(bench, item, tables[0][item], tables[1][item]) for item in chosen[:count]]
+        chosen = [i for i in dict.fromkeys(chosen) if before.means[i] != after.means[i]]
+        candidates += [(bench, item) for item in chosen[:count]]
     transcripts: list[Block] = []
     prompts: dict[str, dict[str, str]] = {}
-    for bench, item, before, after in _in_turn(candidates, count):
+    for bench, item in _in_turn(candidates, count):
         prompts.setdefault(bench, read_prompts(paths, bench))
         transcripts.append(
             Transcript(
                 f"{bench}, {item}",
                 prompts[bench].get(item, "(prompt not available)"),
-                tuple(
-                    (
-                        checkpoint.name,
-                        _text(store.answers(checkpoint.id, bench), item),
-                        f"scored {number(value)}{_failed(store, checkpoint.id, bench, item)}",
-                    )
-                    for checkpoint, value in ((first, before), (second, after))
-                ),
+                tuple(side.shown(item) for side in compared[bench]),
             )
         )
     if not transcripts:
@@ -55,11 +56,9 @@ def largest_differences(
     return transcripts
 
 
-def _in_turn(
-    candidates: Sequence[tuple[str, str, float, float]], count: int
-) -> list[tuple[str, str, float, float]]:
+def _in_turn(candidates: Sequence[tuple[str, str]], count: int) -> list[tuple[str, str]]:
     """Interleave the items of all benchmarks."""
-    lists: dict[str, list[tuple[str, str, float, float]]] = {}
+    lists: dict[str, list[tuple[str, str]]] = {}
     for entry in candidates:
         lists.setdefault(entry[0], []).append(entry)
     longest = max(map(len, lists.values()), default=0)
@@ -67,42 +66,70 @@ def _in_turn(
     return mixed[:count]
 
 
-def _means(
+@dataclass(frozen=True)
+class _Results:
+    """A checkpoint's results on one revision of a benchmark by one judge.
+
+    Attributes:
+        name: the checkpoint's.
+        means: the mean per item, of the benchmark's headline metric if it has one.
+        answers, judgments: by item, oldest first.
+    """
+
+    name: str
+    means: Mapping[str, float]
+    answers: Mapping[str, Sequence[Answer]]
+    judgments: Mapping[str, Sequence[Judgment]]
+    notes: BenchNotes
+
+    def shown(self, item: str) -> tuple[str, str, str]:
+        """Return the name, the judged answer, and its score with what failed."""
+        current = current_judgments(self.judgments.get(item, ()), self.notes)
+        answers, current = judged_answers(self.answers.get(item, ()), current)
+        failed = [j.raw for j in current if j.judge == "exact" and j.value == 0 and j.raw]
+        score = "; ".join([f"scored {number(self.means[item])}", *failed])
+        return self.name, _text(answers), score
+
+
+def _compared(
     store: Store, first: Checkpoint, second: Checkpoint
-) -> dict[str, tuple[Mapping[str, float], Mapping[str, float]]]:
-    """Map each benchmark to the mean per item of both checkpoints, for their first common judge."""
+) -> dict[str, tuple[_Results, _Results]]:
+    """Return the results on each benchmark: on its highest common revision, by one judge."""
+    notes = store.bench_notes()
     tables = [
         {(group.bench, group.revision, group.judge): group for group in groups_of(store, [one.id])}
         for one in (first, second)
     ]
-    out: dict[str, tuple[Mapping[str, float], Mapping[str, float]]] = {}
-    for key in tables[0]:
-        if key not in tables[1] or key[0] in out or not store.answers(first.id, key[0]):
-            continue
-        sides = []
-        for table in tables:
-            sums = question_sums(read_group(store, table[key]), "")
-            sides.append({item: v / w for item, (v, w) in sums.items() if w})
-        out[key[0]] = (sides[0], sides[1])
-    return out
+    pairs: dict[str, tuple[Group, Group]] = {}
+    for key, group in tables[0].items():
+        known = pairs.get(group.bench)
+        rank = revision_rank(notes, group.bench, group.revision)
+        better = known is None or rank > revision_rank(notes, group.bench, known[0].revision)
+        if key in tables[1] and better:
+            pairs[group.bench] = (group, tables[1][key])
+    return {
+        bench: (_results(store, first, pair[0], notes), _results(store, second, pair[1], notes))
+        for bench, pair in pairs.items()
+        if store.answers(first.id, bench)
+    }
 
 
-def _failed(store: Store, checkpoint: str, bench: str, item: str) -> str:
-    """Return what a program says about the checks that an answer failed."""
-    said = [
-        judgment.raw
-        for judgment in store.judgments(checkpoint, bench, "exact")
-        if judgment.item == item and judgment.value == 0 and judgment.raw
-    ]
-    return "".join(f"; {text}" for text in said)
+def _results(store: Store, checkpoint: Checkpoint, group: Group, notes: BenchNotes) -> _Results:
+    sums = question_sums(read_group(store, group), headline_metric(notes, group.bench))
+    answers: dict[str, list[Answer]] = {}
+    for answer in store.answers(checkpoint.id, group.bench):
+        answers.setdefault(answer.item, []).append(answer)
+    judgments: dict[str, list[Judgment]] = {}
+    for judgment in store.judgments(checkpoint.id, group.bench, group.judge, group.revision):
+        judgments.setdefault(judgment.item, []).append(judgment)
+    means = {item: value / weight for item, (value, weight) in sums.items() if weight}
+    return _Results(checkpoint.name, means, answers, judgments, notes)
 
 
-def _text(answers: Sequence[Answer], item: str) -> str:
+def _text(answers: Sequence[Answer]) -> str:
     """Return all turns of an answer, marking failed and truncated ones."""
-    turns = {a.turn: a for a in answers if a.item == item}
     texts = []
-    for turn in sorted(turns):
-        answer = turns[turn]
+    for answer in answers:
         text = answer.text or "(empty)"
         if len(text) > LONGEST:
             text = f"{text[:LONGEST]}… (+{len(text) - LONGEST} characters)"

@@ -43,6 +43,8 @@ class Benchmark:
         needs_judge: whether `judge_calls` returns any.
         judge_metric: the metric of its judgments, used to record failed ones; a benchmark whose
             rows differ overrides `judged_metrics`.
+        headline: the metric that stands for an answer as a whole where several are stored; empty
+            if the mean over all of them does.
         against: the baseline's name, if there is one.
         sources: the files it was read from, if they are a user's own.
         needs_logprobs: whether the judge must return log-probabilities.
@@ -55,6 +57,7 @@ class Benchmark:
     answers_as: ClassVar[str] = ""
     needs_judge: bool = False
     judge_metric: ClassVar[str] = ""
+    headline: ClassVar[str] = ""
     needs_logprobs: bool = False
     against: str = ""
 

@@ -140,6 +140,8 @@ class UserBench(Benchmark):
     """A JSONL file of prompts, scored by exact metrics, a judge, or both."""
 
     name: ClassVar[str] = "file"
+    # From 1 to 10: a mean with exact metrics or comparisons, from 0 to 1, says nothing.
+    headline: ClassVar[str] = "rating"
     needs_judge: bool = True
 
     def __init__(self, rows: Sequence[BenchRow], stem: str, against: str = "", **rest: Any) -> None:

@@ -50,6 +50,7 @@ class IFEval(Benchmark):
     """Prompts whose instructions are checked by programs."""
 
     name: ClassVar[str] = "ifeval"
+    headline: ClassVar[str] = PROMPT_STRICT
 
     def __init__(
         self,
@@ -60,8 +61,9 @@ class IFEval(Benchmark):
         flags: Sequence[str] = (),
         total: int | None = None,
     ) -> None:
-        asked = [[item.id, repr(instructions[item.id])] for item in items]
-        super().__init__(items, fixed=[self.name, asked], flags=flags, total=total)
+        asked = [[item.id, [part.identity for part in instructions[item.id]]] for item in items]
+        fixed = [self.name, asked, model_files()]
+        super().__init__(items, fixed=fixed, flags=flags, total=total)
         self.instructions = instructions
         self._assets = assets
 
@@ -70,14 +72,17 @@ class IFEval(Benchmark):
         """Load the prompts with their instructions.
 
         Raises:
-            AssetError: an asset has not been pulled.
+            AssetError: an asset has not been pulled, or a file of it is missing or has changed.
             DataError: a line without a prompt, or with instructions that cannot be checked.
         """
-        missing = [name for name in ASSETS if status(paths, find_asset(name)) == "missing"]
-        if missing:
+        # Answers are generated before they are checked: what could fail then is read now. A model
+        # that has changed would still give scores, but others.
+        states = {name: status(paths, find_asset(name), verify=True) for name in ASSETS}
+        unusable = [name for name, state in states.items() if state != "pulled"]
+        if unusable:
             raise AssetError(
-                f"not pulled yet: {', '.join(missing)}",
-                hint=f"run: kdharness data pull {' '.join(missing)}",
+                ", ".join(f"{name} is {states[name]}" for name in unusable),
+                hint=f"run: kdharness data pull {' '.join(unusable)}",
             )
         path = asset_file(paths, *PROMPTS)
         read = [_prompt(row, f"{path}, line {n}", config) for n, row in read_jsonl(path)]
@@ -169,15 +174,18 @@ def loose_words(checked: Checked | None) -> str:
 def _prompt(
     row: Mapping[str, object], where: str, config: EvalConfig
 ) -> tuple[Item, tuple[Instruction, ...]]:
-    """Read one line of the file; arguments that are null count as not given."""
+    """Read one line of the file; arguments that are null count as missing."""
     kinds, arguments = row.get("instruction_id_list"), row.get("kwargs")
     if not isinstance(row.get("prompt"), str) or "key" not in row:
         raise DataError("missing key or prompt", where=where)
     if not isinstance(kinds, list) or not isinstance(arguments, list):
-        raise DataError("instruction_id_list or kwargs is not a list", where=where)
-    if not kinds or len(kinds) != len(arguments):
+        raise DataError("instruction_id_list and kwargs must be lists", where=where)
+    if not kinds:
+        raise DataError("instruction_id_list is empty", where=where)
+    if len(kinds) != len(arguments):
         raise DataError(
-            f"{len(kinds)} instructions with {len(arguments)} sets of arguments", where=where
+            f"instruction_id_list has {len(kinds)} entries, kwargs has {len(arguments)}",
+            where=where,
         )
     asked = tuple(
         _instruction(kind, given, where) for kind, given in zip(kinds, arguments, strict=True)
@@ -195,20 +203,29 @@ def _prompt(
 def _instruction(kind: object, given: object, where: str) -> Instruction:
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
-            f"unknown kind of instruction {kind!r}",
+            f"unknown kind of instruction: {kind!r}",
             where=where,
             hint=f"known: {', '.join(KINDS)}",
         )
     if not isinstance(given, Mapping):
-        raise DataError(f"the arguments of {kind} are not an object", where=where)
+        raise DataError(f"the arguments of {kind} must be an object", where=where)
     try:
         instruction = Instruction(kind, read_arguments(KINDS[kind], given))
     except ValueError as error:
         raise DataError(f"{kind}: {error}", where=where) from error
     language = instruction.arguments.language
     if language and f"profiles/{language}" not in find_asset(LANGUAGES).files:
-        raise DataError(f"{kind}: no profile of the language {language!r}", where=where)
+        raise DataError(f"{kind}: unsupported language {language!r}", where=where)
     return instruction
+
+
+def model_files() -> list[list[str]]:
+    """Return [asset, file, sha256] of the models' files: part of what the scores depend on."""
+    return sorted(
+        [asset, name, file.sha256]
+        for asset in (LANGUAGES, SENTENCES)
+        for name, file in find_asset(asset).files.items()
+    )
 
 
 @cache

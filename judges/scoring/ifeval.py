@@ -102,6 +102,11 @@ class Instruction:
         """What it asks for, in a few words."""
         return KINDS[self.kind].asks.format(**vars(self.arguments))
 
+    @property
+    def identity(self) -> list[object]:
+        """Its kind and the arguments that this kind needs: arguments of others may be added."""
+        return [self.kind, {name: getattr(self.arguments, name) for name in KINDS[self.kind].needs}]
+
 
 @dataclass(frozen=True)
 class Checked:

@@ -40,7 +40,7 @@ def has_postscript(text: str, args: Arguments, tools: Tools) -> Outcome:
 
 
 def has_bullets(text: str, args: Arguments, tools: Tools) -> Outcome:
-    """Check for exactly so many lines that begin with `*` or `-`; `**` is bold text."""
+    """Check the exact number of lines that begin with `*` or `-`; `**` is bold text."""
     lines = [line.lstrip() for line in text.split("\n")]
     count = sum(line.startswith("-") for line in lines) + _asterisk_bullets(lines)
     return Outcome(count == args.num_bullets, quantity(count, "bullet point"))
@@ -104,7 +104,7 @@ def _title(line: str) -> str:
 
 
 def has_paragraphs(text: str, args: Arguments, tools: Tools) -> Outcome:
-    """Check for exactly so many paragraphs between dividers `***`."""
+    """Check the exact number of paragraphs between dividers `***`."""
     parts = [part.strip() for part in text.split("***")]
     if "" in parts[1:-1]:
         return Outcome(False, "an empty paragraph between two dividers")
@@ -133,7 +133,7 @@ def has_two_responses(text: str, args: Arguments, tools: Tools) -> Outcome:
         return Outcome(False, "nothing between two dividers")
     given = [part for part in parts if part]
     if len(given) == 2 and given[0] == given[1]:
-        return Outcome(False, "two equal responses")
+        return Outcome(False, "two identical responses")
     return Outcome(len(given) == 2, quantity(len(given), "response"))
 
 
@@ -144,7 +144,7 @@ def repeats_prompt(text: str, args: Arguments, tools: Tools) -> Outcome:
 
 
 def has_end(text: str, args: Arguments, tools: Tools) -> Outcome:
-    """Check the end of the answer, in any case and without quotation marks behind it."""
+    """Check the end of the answer, in any case and ignoring quotation marks after it."""
     text = text.strip().strip('"')
     followed = text.lower().endswith(args.end_phrase.lower())
     return Outcome(followed, "the phrase" if followed else f"ends with {text[-40:]!r}")

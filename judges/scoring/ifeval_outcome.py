@@ -1,4 +1,4 @@
-"""IFEval: what a check gets besides the answer, and what it gives."""
+"""IFEval: what a check takes besides the answer, and what it returns."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ Check = Callable[[str, Arguments, Tools], Outcome]
 class Kind:
     """A kind of instruction: its check, the arguments it needs, and what it asks for.
 
-    `asks` is a template over the arguments, in words of ours.
+    `asks` is a template over the arguments, in our own words.
     """
 
     check: Check
@@ -76,7 +76,7 @@ def read_arguments(kind: Kind, given: Mapping[str, object]) -> Arguments:
     """Return the arguments of an instruction; those that are null count as not given.
 
     Raises:
-        ValueError: one is missing, unknown to the kind, or not of the right form.
+        ValueError: one is missing, unknown to the kind, or malformed.
     """
     values = {name: value for name, value in given.items() if value is not None}
     if unknown := sorted(set(values) - set(kind.needs)):
@@ -97,32 +97,32 @@ def _count(name: str, value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is not a whole number of 0 or more: {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
     if name == "nth_paragraph" and value == 0:
-        raise ValueError("nth_paragraph counts from 1")
+        raise ValueError("nth_paragraph must be at least 1")
     return value
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} is not a text: {value!r}")
+        raise ValueError(f"{name} must be a non-empty text, not {value!r}")
     if name.endswith("relation") and value not in RELATIONS:
-        raise ValueError(f"{name} is neither of {', '.join(RELATIONS)}: {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, RELATIONS))}, not {value!r}")
     if name == "letter" and len(value.strip()) != 1:
-        raise ValueError(f"letter is not one character: {value!r}")
-    # The prompt is compared as it is; all others are shown with their surroundings stripped.
+        raise ValueError(f"letter must be a single character, not {value!r}")
+    # As published, surrounding white space is not part of an argument: not of the prompt either.
     return value.strip()
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{name} is not a list of texts: {value!r}")
+        raise ValueError(f"{name} must be a non-empty list of texts, not {value!r}")
     return tuple(_word(name, part) for part in value)
 
 
 def _word(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} has an entry that is not a text: {value!r}")
+        raise ValueError(f"each entry of {name} must be a non-empty text, not {value!r}")
     return value
 
 

@@ -64,7 +64,7 @@ class LanguageModel:
         """Parse langdetect's profiles (JSON, one per language) and its table of ideographs.
 
         Raises:
-            ValueError, KeyError, TypeError: files of another form.
+            ValueError, KeyError, TypeError: files in another format.
         """
         read = [json.loads(text) for text in profiles]
         grams: dict[str, Vector] = {}
@@ -83,7 +83,7 @@ class LanguageModel:
 
 
 def language_of(text: str, model: LanguageModel) -> str | None:
-    """Return the code of the likeliest language; None if no n-gram of the text is known.
+    """Return the code of the most likely language; None if no n-gram of the text is known.
 
     The code is "unknown" if every language is unlikely.
     """
@@ -145,7 +145,7 @@ def _known_grams(text: str, model: LanguageModel) -> list[Vector]:
 
 @cache
 def _normal(char: str) -> str:
-    """Return the character that stands for this one in the n-grams; a space for no letter."""
+    """Return the letter that stands for this one in the n-grams; a space for other characters."""
     if char < "\x80":
         return char if char.isalpha() else " "
     if char in _ALIKE:

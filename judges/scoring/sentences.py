@@ -69,7 +69,7 @@ class SentenceModel:
         """Parse the four text files of NLTK's `punkt_tab`.
 
         Raises:
-            ValueError: a line without its second column, or with a spelling that is no integer.
+            ValueError: a line without its second column, or with a spelling that is not an integer.
         """
         pairs = [line.split("\t") for line in collocations.splitlines() if line]
         spelled = [line.split("\t") for line in spellings.splitlines() if line]
@@ -132,7 +132,7 @@ def count_sentences(text: str, model: SentenceModel) -> int:
 
 
 def _parts(text: str, model: SentenceModel) -> Iterator[str]:
-    """Yield the text between two boundaries, without the white space behind a boundary."""
+    """Yield the text between two boundaries, without the white space after a boundary."""
     start = 0
     for match, context in _candidates(text):
         if _has_boundary(context, model):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.assets import find_asset
+import pytest
+
+from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
+from kdharness.harness.types import Answer, Finish
 
 SENTENCES = {
     "en": "the quick brown fox jumps over the lazy dog and this is what it had for its dinner",
@@ -41,9 +45,39 @@ PROMPTS: list[dict[str, Any]] = [
     },
 ]
 
+GOOD = {
+    "7": "apples and pears",
+    "8": '"yes"',
+    "9": "der hund und das",
+    "10": "Mr. Smith left. He slept.",
+}
+BAD = {"7": "apples, pears", "8": 'Here:\n"no"', "9": "the fox and the dog", "10": "One only"}
 
-def write_ifeval(assets: Path, prompts: list[dict[str, Any]] | None = None) -> None:
-    """Write the three assets below `assets`."""
+
+def make(texts: dict[str, str], finish: Finish = Finish.STOP, of: str = "c") -> list[Answer]:
+    """Return a checkpoint's answers to items, with ids such as `c/7`."""
+    return [
+        Answer(
+            id=f"{of}/{item}",
+            checkpoint=of,
+            bench="ifeval",
+            revision="",
+            item=item,
+            turn=1,
+            text=text,
+            finish=finish,
+            prompt_hash="",
+            settings="",
+            created=1.0,
+        )
+        for item, text in texts.items()
+    ]
+
+
+def write_ifeval(
+    assets: Path, patch: pytest.MonkeyPatch, prompts: list[dict[str, Any]] | None = None
+) -> None:
+    """Write the three assets below `assets`, and patch the manifest to list their checksums."""
     for name in ("ifeval", "language-profiles/profiles", "sentence-model"):
         (assets / name).mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in (PROMPTS if prompts is None else prompts))
@@ -58,6 +92,12 @@ def write_ifeval(assets: Path, prompts: list[dict[str, Any]] | None = None) -> N
     (sentences / "collocations.tab").write_text("##number##\tfrench\n")
     (sentences / "sent_starters.txt").write_text("he\n")
     (sentences / "ortho_context.tab").write_text("he\t34\nsmith\t4\nfrench\t4\n")
+    for name in ("ifeval", "language-profiles", "sentence-model"):
+        listed = {}
+        for file in find_asset(name).files:
+            path = assets / name / file
+            listed[file] = AssetFile(file_sha256(path), path.stat().st_size)
+        patch.setitem(manifest(), name, replace(find_asset(name), files=listed))
 
 
 def profile(code: str) -> dict[str, Any]:

@@ -7,6 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kdharness.harness.analysis.judged_answers import (
+    current_judgments,
+    headline_metric,
+    judged_answers,
+)
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
@@ -30,12 +35,18 @@ class Side:
 
     answers: tuple[Answer, ...] = ()
     judgments: tuple[Judgment, ...] = ()
+    headline: str = ""
 
     @property
     def value(self) -> float | None:
-        """The mean of its verdicts."""
-        values = [j.value for j in self.judgments if j.value is not None]
-        return sum(values) / len(values) if values else None
+        """The mean verdict of the benchmark's headline metric, or of all if it has none."""
+        named = [j for j in self.judgments if j.metric == self.headline]
+        return _mean(named or self.judgments)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of all verdicts."""
+        return _mean(self.judgments)
 
     @property
     def failed(self) -> bool:
@@ -43,6 +54,11 @@ class Side:
         return any(j.status is not JudgmentStatus.OK for j in self.judgments) or any(
             answer.finish.value == "error" for answer in self.answers
         )
+
+
+def _mean(judgments: Sequence[Judgment]) -> float | None:
+    values = [j.value for j in judgments if j.value is not None]
+    return sum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Exchange:
     @property
     def differs(self) -> bool:
         """Whether the verdicts are not the same."""
-        return self.first.value != self.second.value
+        return (self.first.value, self.first.mean) != (self.second.value, self.second.mean)
 
     @property
     def failed(self) -> bool:
@@ -88,23 +104,24 @@ def read_transcript(
     """Read both sides of every item, in the order of the items' ids."""
     sides: list[dict[str, Side]] = []
     categories: dict[str, str] = {}
+    notes = store.bench_notes()
+    headline = headline_metric(notes, bench)
     for name in names:
         checkpoint = store.checkpoint(name)
         table: dict[str, Side] = {}
         if checkpoint is not None:
-            answers: dict[str, dict[int, Answer]] = {}
+            answers: dict[str, list[Answer]] = {}
             for answer in store.answers(checkpoint.id, FAMILIES.get(bench, bench)):
-                answers.setdefault(answer.item, {})[answer.turn] = answer
-            verdicts: dict[str, dict[tuple[str, int, str, int, str], Judgment]] = {}
+                answers.setdefault(answer.item, []).append(answer)
+            verdicts: dict[str, list[Judgment]] = {}
             for j in store.judgments(checkpoint.id, bench):
-                key = (j.judge, j.turn, j.metric, j.order, j.baseline)
-                verdicts.setdefault(j.item, {})[key] = j
+                verdicts.setdefault(j.item, []).append(j)
                 categories[j.item] = j.category
             for item in {*answers, *verdicts}:
-                turns = [answers.get(item, {})[t] for t in sorted(answers.get(item, {}))]
-                judgments = verdicts.get(item, {})
-                order = sorted(judgments, key=lambda key: (key[1], key[0], key[3], key[2]))
-                table[item] = Side(tuple(turns), tuple(judgments[key] for key in order))
+                current = current_judgments(verdicts.get(item, []), notes)
+                turns, judgments = judged_answers(answers.get(item, []), current)
+                judgments.sort(key=lambda j: (j.turn, j.judge, j.order, j.metric))
+                table[item] = Side(tuple(turns), tuple(judgments), headline)
         sides.append(table)
     items = sorted({*sides[0], *sides[1]}, key=_natural)
     judged = {item for item in items if item in categories}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import make_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdharness.harness.analysis.compare import compare_sides, sides_of
 from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError, DataError
 from kdharness.harness.evaluation import pipeline
@@ -18,7 +21,6 @@ from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.stats.rows import ScoreContext, from_judgments
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
-    Answer,
     Checkpoint,
     Finish,
     Judgment,
@@ -27,44 +29,19 @@ from kdharness.harness.types import (
 )
 from kdharness.judges.audit.gaming import gaming_flags
 from kdharness.judges.benchmarks.ifeval import IFEval
+from kdharness.judges.scoring.ifeval import Instruction
+from kdharness.judges.scoring.ifeval_outcome import Arguments
 from kdharness.judges.scoring.ifeval_scores import score_ifeval
 from kdharness.tui.viewmodels.transcripts import read_prompts, read_transcript, verdict_lines
 from support.commands import CommandLine
 from support.evaluations import scores
-from support.ifeval import PROMPTS, write_ifeval
-
-GOOD = {
-    "7": "apples and pears",
-    "8": '"yes"',
-    "9": "der hund und das",
-    "10": "Mr. Smith left. He slept.",
-}
-BAD = {"7": "apples, pears", "8": 'Here:\n"no"', "9": "the fox and the dog", "10": "One only"}
+from support.ifeval import BAD, GOOD, PROMPTS, make, write_ifeval
 
 
 @pytest.fixture
-def home(paths: Paths) -> Paths:
-    write_ifeval(paths.assets)
+def home(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    write_ifeval(paths.assets, monkeypatch)
     return paths
-
-
-def make(texts: dict[str, str], finish: Finish = Finish.STOP, of: str = "c") -> list[Answer]:
-    return [
-        Answer(
-            id=f"{of}/{item}",
-            checkpoint=of,
-            bench="ifeval",
-            revision="",
-            item=item,
-            turn=1,
-            text=text,
-            finish=finish,
-            prompt_hash="",
-            settings="",
-            created=1.0,
-        )
-        for item, text in texts.items()
-    ]
 
 
 def values(judgments: Sequence[Judgment]) -> dict[tuple[str, str, int], float | None]:
@@ -89,44 +66,103 @@ def test_items_are_greedy_and_have_the_published_limit(home: Paths) -> None:
     assert short.revision != bench.revision
 
 
-def test_other_arguments_are_another_revision(home: Paths) -> None:
+def test_other_arguments_are_another_revision(home: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     before = IFEval.load(home, EvalConfig()).revision
     changed = [dict(row) for row in PROMPTS]
     changed[0]["kwargs"] = [{}, {"num_words": 4, "relation": "at least"}]
-    write_ifeval(home.assets, changed)
+    write_ifeval(home.assets, monkeypatch, changed)
     assert IFEval.load(home, EvalConfig()).revision != before
 
 
+def test_an_added_argument_of_another_kind_keeps_the_revision(home: Paths) -> None:
+    bench = IFEval.load(home, EvalConfig())
+    more = make_dataclass("More", [("sign", str, "")], bases=(Arguments,), frozen=True)
+    instructions = {
+        item: tuple(Instruction(part.kind, more(**vars(part.arguments))) for part in parts)
+        for item, parts in bench.instructions.items()
+    }
+    assert IFEval(bench.items, instructions, home.assets).revision == bench.revision
+
+
 def test_all_missing_assets_are_named_at_once(paths: Paths) -> None:
-    with pytest.raises(AssetError) as caught:
+    with pytest.raises(AssetError, match="ifeval is missing, language-profiles is") as caught:
         IFEval.load(paths, EvalConfig())
     assert caught.value.hint == ("run: kdharness data pull ifeval language-profiles sentence-model")
-    write_ifeval(paths.assets)
-    (paths.assets / "sentence-model/ortho_context.tab").write_text("he\tmany\n")
-    with pytest.raises(AssetError, match="damaged"):
-        IFEval.load(paths, EvalConfig()).exact(make(GOOD))
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _change(path: Path) -> None:
+    """Change one byte; the size remains."""
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize("damage", [_remove, _shorten, _change])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "ifeval/ifeval_input_data.jsonl",
+        "language-profiles/profiles/hi",
+        "language-profiles/messages.properties",
+        "sentence-model/ortho_context.tab",
+    ],
+)
+def test_damaged_assets_are_refused_before_any_answer(
+    home: Paths, file: str, damage: Callable[[Path], None]
+) -> None:
+    damage(home.assets / file)
+    asset = file.partition("/")[0]
+    with pytest.raises(AssetError, match="damaged") as caught:
+        IFEval.load(home, EvalConfig())
+    assert caught.value.message == f"{asset} is damaged"
+    assert caught.value.hint == f"run: kdharness data pull {asset}"
+
+
+@pytest.mark.parametrize("asset", ["language-profiles", "sentence-model"])
+def test_other_models_are_another_revision(
+    home: Paths, monkeypatch: pytest.MonkeyPatch, asset: str
+) -> None:
+    before = IFEval.load(home, EvalConfig()).revision
+    file = {"language-profiles": "profiles/de", "sentence-model": "abbrev_types.txt"}[asset]
+    (home.assets / asset / file).write_text("dr\n")
+    listed = AssetFile(file_sha256(home.assets / asset / file), 3)
+    files = {**find_asset(asset).files, file: listed}
+    monkeypatch.setitem(manifest(), asset, replace(find_asset(asset), files=files))
+    assert IFEval.load(home, EvalConfig()).revision != before
+    # The order of the manifest says nothing.
+    files = dict(reversed(find_asset(asset).files.items()))
+    after = IFEval.load(home, EvalConfig()).revision
+    monkeypatch.setitem(manifest(), asset, replace(find_asset(asset), files=files))
+    assert IFEval.load(home, EvalConfig()).revision == after
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"instruction_id_list": ["punctuation:no_dash"], "kwargs": [{}]}, "unknown kind"),
-        ({"kwargs": [{}]}, "2 instructions with 1 sets"),
-        ({"kwargs": None}, "not a list"),
-        ({"kwargs": [{}, None]}, "not an object"),
+        ({"kwargs": [{}]}, "list has 2 entries, kwargs has 1"),
+        ({"kwargs": None}, "must be lists"),
+        ({"kwargs": [{}, None]}, "must be an object"),
         ({"kwargs": [{}, {"num_words": 3}]}, "number_words: missing argument 'relation'"),
-        ({"instruction_id_list": [], "kwargs": []}, "0 instructions"),
+        ({"instruction_id_list": [], "kwargs": []}, "instruction_id_list is empty"),
         ({"prompt": None}, "missing key or prompt"),
         (
             {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": "zz"}]},
-            "no profile of the language 'zz'",
+            "unsupported language 'zz'",
         ),
     ],
 )
 def test_a_line_that_cannot_be_checked_is_refused_by_its_number(
-    home: Paths, change: dict[str, Any], message: str
+    home: Paths, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_ifeval(home.assets, [PROMPTS[1], {**PROMPTS[0], **change}])
+    write_ifeval(home.assets, monkeypatch, [PROMPTS[1], {**PROMPTS[0], **change}])
     with pytest.raises(DataError, match=message) as caught:
         IFEval.load(home, EvalConfig())
     assert "line 2" in caught.value.where
@@ -166,11 +202,11 @@ def test_scores_are_the_four_accuracies_and_one_per_kind(home: Paths) -> None:
     assert all(score.n_failed == 0 for score in got.values())
 
 
-def test_intervals_are_over_prompts(home: Paths) -> None:
+def test_intervals_are_over_prompts(home: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of 24 prompts half follow both instructions and half neither: 48 instructions are no more
     # evidence than 24.
     rows = [{**PROMPTS[0], "key": n} for n in range(24)]
-    write_ifeval(home.assets, rows)
+    write_ifeval(home.assets, monkeypatch, rows)
     texts = {str(n): GOOD["7"] if n % 2 else BAD["7"] for n in range(24)}
     got = scored(IFEval.load(home, EvalConfig()).exact(make(texts)))
     prompt, inst = got["prompt_strict"], got["inst_strict"]
@@ -198,9 +234,11 @@ def test_reasoning_is_no_part_of_the_answer(home: Paths) -> None:
     assert {j.value for j in endless} == {0.0}
 
 
-def test_an_answer_in_the_language_asked_for_is_no_red_flag(home: Paths) -> None:
+def test_an_answer_in_the_language_asked_for_is_no_red_flag(
+    home: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{**PROMPTS[2], "key": n, "prompt": "Answer in Kannada."} for n in range(3)]
-    write_ifeval(home.assets, rows)
+    write_ifeval(home.assets, monkeypatch, rows)
     bench = IFEval.load(home, EvalConfig())
     kannada = "ಇದು ಕನ್ನಡದಲ್ಲಿ ಬರೆದ ಒಂದು ಉದ್ದವಾದ ಉತ್ತರ"
     flags = gaming_flags(bench, make({str(n): f"{kannada} {n}" for n in range(3)}))
@@ -221,6 +259,15 @@ def evaluated(home: Paths, store: Store) -> Paths:
     assert (done["judgments"], done["failed_judgments"], done["waiting"]) == (36, 0, [])
     assert pipeline.run(config, home, store, NullReporter())["judgments"] == 0
     return home
+
+
+def test_a_missing_answer_is_one_failure(home: Paths, store: Store) -> None:
+    """It has no judgment of each instruction nor of the prompt: 6 of one item."""
+    store.add_checkpoint(Checkpoint(id="f", name="f", method="import", path="", created=1.0))
+    store.add_answers(make({"7": ""}, Finish.ERROR, of="f") + make({"8": '"yes"'}, of="f"))
+    config = EvalConfig(imported=["f"], benches=["ifeval"])
+    done = pipeline.run(config, home, store, NullReporter())
+    assert (done["judgments"], done["failed_judgments"]) == (6 + 4, 1)
 
 
 def test_leaderboard_compare_and_trade_off(evaluated: Paths, store: Store) -> None:
@@ -260,11 +307,11 @@ def test_the_command_needs_no_judge(evaluated: Paths, kd: CommandLine) -> None:
 
 
 @pytest.mark.slow
-def test_eval_command_scores_stored_answers(home: Paths, store: Store, kd: CommandLine) -> None:
+def test_eval_command_refuses_damaged_assets(home: Paths, store: Store, kd: CommandLine) -> None:
+    # The command's own process has the manifest of the package: all three have other checksums.
     store.add_checkpoint(Checkpoint(id="m", name="m", method="import", path="", created=1.0))
-    store.add_answers(make({**GOOD, "8": BAD["8"]}, of="m"))
-    out = kd.ok("eval", "--answers", "m", "--bench", "ifeval")
-    assert "prompt_strict" in out and "0.75" in out and "startend:quotation" in out
-    (home.assets / "ifeval/ifeval_input_data.jsonl").write_text('{"key": 1}\n', "utf-8")
+    store.add_answers(make(GOOD, of="m"))
     code, _, err = kd("eval", "--answers", "m", "--bench", "ifeval")
-    assert code and "missing key or prompt" in err and "line 1" in err
+    assert code and "ifeval is damaged, language-profiles is damaged" in err
+    assert "run: kdharness data pull ifeval language-profiles sentence-model" in err
+    assert store.judgments("m") == []

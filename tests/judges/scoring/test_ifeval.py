@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish
 from kdharness.judges.benchmarks.ifeval import ASSETS, IFEval, load_tools
 from kdharness.judges.scoring.ifeval import (
     KINDS,
@@ -25,6 +27,7 @@ from kdharness.judges.scoring.ifeval_outcome import Arguments, Tools, read_argum
 from kdharness.judges.scoring.ifeval_words import count_capital_words, count_words
 from kdharness.judges.scoring.languages import LanguageModel, language_of
 from kdharness.judges.scoring.sentences import SentenceModel, count_sentences
+from support.commands import CommandLine
 from support.ifeval import profile
 from support.locations import ROOT
 
@@ -97,6 +100,24 @@ def test_published_prompts_are_read_whole(pulled: Paths) -> None:
     assert {item.max_new_tokens for item in bench.items} == {1280}
     assert {item.temperature for item in bench.items} == {0.0}
     assert all(part.asks for part in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_eval_command_scores_stored_answers(
+    pulled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = IFEval.load(pulled, EvalConfig(limit=4)).items
+    with Store(pulled.store) as store:
+        store.add_checkpoint(Checkpoint(id="m", name="m", method="import", path="", created=1.0))
+        store.add_answers(
+            Answer(i.id, "m", "ifeval", "", i.id, 1, " ", Finish.STOP, "", "", 1.0) for i in items
+        )
+    run = CommandLine(pulled.home, capsys)
+    out = run.ok("eval", "--answers", "m", "--bench", "ifeval", "--limit", "4")
+    assert "prompt_strict" in out and items[0].category in out
+    rows = run.json("leaderboard", "--metric", "prompt_strict")
+    assert [(row["value"], row["n"]) for row in rows] == [(0.0, 4)]
 
 
 # ---------------------------------------------------------------- choices
@@ -268,23 +289,27 @@ def test_long_hostile_answers_take_no_long() -> None:
     [
         ("length_constraints:number_words", {"num_words": 3}, "missing argument 'relation'"),
         ("detectable_format:number_bullet_lists", {"num_bullets": None}, "missing argument"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": -1}, "0 or more: -1"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": True}, "not a whole number"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": 2.5}, "not a whole number"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": -1}, "at least 0, not -1"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": True}, "a whole number of"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 2.5}, "a whole number of"),
         ("punctuation:no_comma", {"comma": 1}, "unknown argument 'comma'"),
-        ("keywords:existence", {"keywords": "story"}, "not a list of texts"),
-        ("keywords:existence", {"keywords": []}, "not a list of texts"),
-        ("keywords:existence", {"keywords": [3]}, "an entry that is not a text"),
-        ("startend:end_checker", {"end_phrase": " "}, "not a text"),
+        ("keywords:existence", {"keywords": "story"}, "list of texts, not 'story'"),
+        ("keywords:existence", {"keywords": []}, "a non-empty list of texts"),
+        (
+            "keywords:existence",
+            {"keywords": [3]},
+            "each entry of keywords must be a non-empty text",
+        ),
+        ("startend:end_checker", {"end_phrase": " "}, "a non-empty text, not ' '"),
         (
             "length_constraints:number_words",
             {"num_words": 3, "relation": "at most"},
-            "neither of at least, less than: 'at most'",
+            "relation must be one of 'at least', 'less than', not 'at most'",
         ),
         (
             "keywords:letter_frequency",
             {"letter": "ab", "let_frequency": 1, "let_relation": "at least"},
-            "not one character",
+            "a single character, not 'ab'",
         ),
         (
             "length_constraints:nth_paragraph_first_word",
@@ -294,7 +319,7 @@ def test_long_hostile_answers_take_no_long() -> None:
         (
             "length_constraints:nth_paragraph_first_word",
             {"num_paragraphs": 1, "nth_paragraph": 0, "first_word": "a"},
-            "counts from 1",
+            "at least 1",
         ),
     ],
 )
@@ -304,6 +329,13 @@ def test_arguments_that_cannot_be_checked_are_refused(
     # Others draw a value at random for an argument that is missing or out of range.
     with pytest.raises(ValueError, match=message):
         read_arguments(KINDS[kind], given)
+
+
+def test_surrounding_white_space_is_not_part_of_an_argument() -> None:
+    kind = KINDS["combination:repeat_prompt"]
+    asked = read_arguments(kind, {"prompt_to_repeat": " Say it.\n"})
+    assert asked.prompt_to_repeat == "Say it."
+    assert kind.check("say it. It!", asked, SMALL).followed
 
 
 def test_nulls_and_whole_floats_of_tables_are_read() -> None:
