@@ -9,7 +9,7 @@ from kdharness.harness.config.evaluation import FOR_EACH
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark
 from kdharness.harness.registry import TOOLS, resolve
-from kdharness.harness.types import Answer, Checkpoint, Method, Run
+from kdharness.harness.types import Answer, Checkpoint, Finish, Method, Run
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -41,7 +41,7 @@ def answered_elsewhere(answers: Sequence[Answer]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for answer in answers:
         kind = str(answer.info.get("engine", "")).partition(":")[0]
-        if kind and kind not in FOR_EACH:
+        if kind and kind not in FOR_EACH and answer.finish is not Finish.ERROR:
             found.setdefault(kind, []).append(answer.item)
     return {kind: sorted(set(items)) for kind, items in found.items()}
 

@@ -167,14 +167,17 @@ def _check_answer_engine(config: EvalConfig, named: str, paths: Paths, *, hub: b
         return
     others = sorted({bench.pairwise_with for bench in benches} - {"", "all"})
     sources = [name for name in (*config.checkpoints, *others) if hub or not _is_on_hub(name)]
-    one = None if named in FOR_EACH else parse_spec(named)
-    is_known = one is None or not (
-        is_unconverted(one.model, paths) or (not hub and _is_model_on_hub(one))
-    )
-    wanted = _to_answer(config, benches, sources, paths) if is_known else sources
-    if wanted:
-        specs = [named] if one is not None else [f"{named}:{name}" for name in wanted]
-        _check_engines("answer_engine", specs, paths, hub=hub)
+    if named in FOR_EACH:
+        models = _to_answer(config, benches, sources, paths)
+        _check_engines("answer_engine", [f"{named}:{name}" for name in models], paths, hub=hub)
+        return
+    spec = parse_spec(named)
+    # Reading the weights takes time: where nothing can be refused, it is left to the run.
+    is_left = is_unconverted(spec.model, paths) or (not hub and _is_model_on_hub(spec))
+    if spec.kind == "openai":
+        is_left = len(set(sources)) == 1
+    if is_left or _to_answer(config, benches, sources, paths):
+        _check_engines("answer_engine", [named], paths, hub=hub)
 
 
 def _to_answer(
