@@ -55,10 +55,14 @@ class Spec:
         return f"{self.kind}:{self.model}" + (f"@{self.url}" if self.url else "")
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, what: str = "judge spec", also: str = "") -> Spec:
     """Read a SPEC: `openai:MODEL`, `openai:MODEL@URL`, `local:PATH_OR_ID` and the like.
 
     A model's own name may contain `@` and `:`; the URL is what follows the last `@http`.
+
+    Args:
+        what: what the text should be, for errors.
+        also: what may be used instead, for the hint.
 
     Raises:
         ConfigError: an unknown kind, no model, or a secret in the URL.
@@ -66,9 +70,9 @@ def parse_spec(text: str) -> Spec:
     kind, separator, rest = text.strip().partition(":")
     if not separator or kind not in ENGINES or not rest.strip():
         raise ConfigError(
-            f"{redact(text, shapes=True)[:200]!r} is not a valid judge spec",
-            hint="use openai:MODEL, openai:MODEL@http://host:port/v1, local:PATH_OR_HUB_ID, "
-            "llama:FILE.gguf or vllm:PATH_OR_HUB_ID",
+            f"{redact(text, shapes=True)[:200]!r} is not a valid {what}",
+            hint=f"use {also}openai:MODEL, openai:MODEL@http://host:port/v1, "
+            "local:PATH_OR_HUB_ID, llama:FILE.gguf or vllm:PATH_OR_HUB_ID",
         )
     model, url = rest.strip(), ""
     if kind not in WITHOUT_URL:
@@ -251,7 +255,7 @@ class EvalConfig(Settings):
     )
     answer_engine: str | None = Field(
         None,
-        title="Answering endpoint",
+        title="Answering engine",
         description="vllm starts a vLLM server for each checkpoint; openai:MODEL@URL, vllm:PATH "
         "or llama:FILE.gguf serves one checkpoint. Default: generate in this process.",
     )
@@ -332,10 +336,14 @@ class EvalConfig(Settings):
     @field_validator("answer_engine")
     @classmethod
     def _endpoint_parses(cls, value: str | None) -> str | None:
-        """Parse the answering engine, which is a SPEC too."""
+        """Parse the answering engine, which is a SPEC or the name of an engine alone."""
+        value = (value or "").strip()
         if value and value not in FOR_EACH:
+            kind = value.partition(":")[0].strip().lower()
+            if kind in FOR_EACH and not value.partition(":")[2].strip():
+                raise ValueError(f"{value!r} is not an answering engine; did you mean {kind!r}?")
             try:
-                parse_spec(value)
+                parse_spec(value, "answering engine", "vllm, ")
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return value or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdharness.harness.config.evaluation import (
@@ -13,7 +13,7 @@ from kdharness.harness.config.evaluation import (
     in_shard,
     parse_spec,
 )
-from kdharness.harness.errors import ConfigError, Interrupted
+from kdharness.harness.errors import Interrupted
 from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
@@ -108,38 +108,47 @@ def answers_for(
     return answers
 
 
+def by_family(benches: Sequence[Benchmark]) -> dict[str, tuple[Benchmark, list[Item]]]:
+    """Return the items of each family of benchmarks, which share answers, and its first one."""
+    families: dict[str, tuple[Benchmark, dict[str, Item]]] = {}
+    for bench in benches:
+        _, items = families.setdefault(bench.family, (bench, {}))
+        items.update({item.id: item for item in bench.items})
+    return {name: (bench, list(items.values())) for name, (bench, items) in families.items()}
+
+
 def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Benchmark]) -> None:
     """Generate the missing answers turn by turn; open the engine only if there are any."""
-    if not subject.source:
+    if not subject.source or not job.is_answered(subject):
         return
-    families: dict[str, dict[str, Item]] = {}
-    owners: dict[str, Benchmark] = {}
-    for bench in benches:
-        owners.setdefault(bench.family, bench)
-        families.setdefault(bench.family, {}).update({item.id: item for item in bench.items})
     engine: Engine | None = None
     try:
-        for name, items in families.items():
-            for turn in range(1, max((len(i.turns) for i in items.values()), default=0) + 1):
-                wanted = _missing(job, subject, name, list(items.values()), turn)
+        for name, (bench, items) in by_family(benches).items():
+            for turn in range(1, max((len(i.turns) for i in items), default=0) + 1):
+                wanted = missing_answers(job, subject, name, items, turn)
                 if not wanted:
                     continue
                 engine = engine or open_answerer(job, subject)
-                _answer(job, subject, owners[name], name, engine, wanted, turn)
+                _answer(job, subject, bench, name, engine, wanted, turn)
     finally:
         if engine is not None:
             engine.close()
 
 
-def _missing(
-    job: Evaluation, subject: Subject, name: str, items: Sequence[Item], turn: int
+def missing_answers(
+    job: Evaluation,
+    subject: Subject,
+    name: str,
+    items: Sequence[Item],
+    turn: int,
+    retries: Callable[[Answer], bool] = lambda _: True,
 ) -> list[tuple[Item, GenerationRequest]]:
-    """Return the items whose answer at `turn` is missing or failed and whose earlier ones exist."""
-    good = {
-        answer.id: answer
-        for answer in job.store.answers(subject.checkpoint.id, name)
-        if answer.finish is not Finish.ERROR
-    }
+    """Return the items whose answer at `turn` is missing and whose earlier ones exist.
+
+    Args:
+        retries: whether a failed answer counts as missing.
+    """
+    stored = {answer.id: answer for answer in job.store.answers(subject.checkpoint.id, name)}
     wanted = []
     for item in items:
         if len(item.turns) < turn or not in_shard(job.config.shard, item.id):
@@ -147,38 +156,36 @@ def _missing(
         earlier: list[str] = []
         for step in range(1, turn + 1):
             request = request_for(item, step, earlier, job.config.seed)
-            answer = good.get(identity(subject.checkpoint.id, name, item, step, request))
-            if step == turn and answer is None:
+            answer = stored.get(identity(subject.checkpoint.id, name, item, step, request))
+            failed = answer is not None and answer.finish is Finish.ERROR
+            if step == turn and (answer is None or (failed and retries(answer))):
                 wanted.append((item, request))
-            if answer is None:
+            if answer is None or failed:
                 break
             earlier.append(answer.text)
     return wanted
 
 
 def open_answerer(job: Evaluation, subject: Subject) -> Engine:
-    """Open the engine that serves the checkpoint, by default the model in this process.
-
-    Raises:
-        ConfigError: an engine of one model, which has answered for another checkpoint.
-    """
+    """Open the engine that serves the checkpoint, by default the model in this process."""
     named = job.config.answer_engine or "local"
-    if named in FOR_EACH:
-        spec = Spec(named, subject.source)
-    else:
-        spec, name = parse_spec(named), subject.checkpoint.name
-        first = job.served.setdefault(named, name)
-        if first != name:
-            raise ConfigError(
-                f"{named} serves one model: it has answered for {first}, and {name} needs answers",
-                where="answer_engine",
-                hint="use --answer-engine vllm, which serves each checkpoint, "
-                "or evaluate them one by one",
-            )
+    spec = Spec(named, subject.source) if named in FOR_EACH else parse_spec(named)
     engine: Engine = resolve(ENGINES, spec.kind, "engine").open(spec, job.config, job.paths)
     if job.config.answer_engine:
         engine.probe()
     return engine
+
+
+def _origin(job: Evaluation, engine: Engine) -> dict[str, str]:
+    """Return what an answer's `info` records of the engine; nothing for the model in this process.
+
+    The model's hash is recorded where it is not that of the checkpoint.
+    """
+    kind = (job.config.answer_engine or "local").partition(":")[0]
+    if kind == "local":
+        return {}
+    other = engine.identity and kind not in FOR_EACH
+    return {"engine": engine.name, **({"engine_identity": engine.identity} if other else {})}
 
 
 def _answer(
@@ -196,9 +203,10 @@ def _answer(
     done = failed = 0
     first_error = ""
     reported: set[str] = set()
+    origin = _origin(job, engine)
     for index, reply in stream_until_stopped(engine, requests, job.reporter):
         item, request = wanted[index]
-        answer = _as_answer(subject, bench, name, item, turn, request, reply)
+        answer = _as_answer(subject, bench, name, item, turn, request, reply, origin)
         job.store.add_answers([answer])
         done += 1
         say_once(job.reporter, engine.name, reply, reported)
@@ -223,6 +231,7 @@ def _as_answer(
     turn: int,
     request: GenerationRequest,
     reply: Reply,
+    origin: dict[str, str],
 ) -> Answer:
     prompt_hash, settings = _hashes(request)
     return Answer(
@@ -240,7 +249,7 @@ def _as_answer(
         prompt_tokens=reply.prompt_tokens,
         tokens=reply.tokens,
         seconds=reply.seconds,
-        info={**reply.info, **({"error": reply.error} if reply.error else {})},
+        info={**reply.info, **({"error": reply.error} if reply.error else {}), **origin},
     )
 
 

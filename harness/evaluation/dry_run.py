@@ -8,6 +8,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation import answering, judging
+from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.pipeline import (
     find_baselines,
     find_subjects,
@@ -36,7 +37,9 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
         bench for bench in load_benches(config, paths) if not isinstance(bench, MeasuredBenchmark)
     ]
     subjects = find_subjects(config, paths, store)
-    find_baselines(job, benches, subjects)
+    baselines = find_baselines(job, benches, subjects)
+    if config.answer_engine:
+        choose_answered(job, [*subjects, *baselines], benches)
     engines = [_engine(spec, config, paths) for spec in config.judge or default_judges(paths)]
     rows = []
     for bench in benches:
@@ -49,7 +52,7 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
                 "checkpoint": subject.checkpoint.name,
                 "bench": bench.label,
                 "judge": "",
-                "answers": turns - len(good) if subject.source else 0,
+                "answers": turns - len(good) if subject.source and job.is_answered(subject) else 0,
                 "calls": 0,
                 "tokens": 0,
                 "usd": 0.0,

@@ -14,6 +14,7 @@ from kdharness.harness.config.evaluation import SPECS, EvalConfig, in_shard
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import answering, judging
+from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.judges import bench_note, open_judges, other_side
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.red_flags import record_red_flags, record_trained_rows
@@ -33,7 +34,8 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     """Run an evaluation; stored results are reused.
 
     Raises:
-        ConfigError: nothing to evaluate, unknown benchmarks, a pairwise one without a baseline.
+        ConfigError: nothing to evaluate, unknown benchmarks, a pairwise one without a baseline,
+            an answering engine of another model.
         JudgeError: a judge that cannot be reached or does not support what a benchmark needs.
             This is checked before any answer is generated.
         Interrupted: stopped by the user; finished work is stored.
@@ -45,6 +47,8 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     panel = open_judges(job, judges, benches) if any(bench.needs_judge for bench in benches) else []
     try:
         baselines = find_baselines(job, benches, subjects)
+        if config.answer_engine and not choose_answered(job, [*subjects, *baselines], benches):
+            reporter.say(f"{config.answer_engine} is not used: no answers are missing", kind="note")
         for bench in benches:
             refuse_namesake(store, bench)
             note = bench_note(bench, other_side(job, bench))
@@ -53,6 +57,8 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
             score_alone(job, subject, benches)
         for judge in panel:
             judging.judge_all(job, judge, subjects)
+            # A local model is released before the next one is loaded.
+            judge.engine.close()
     finally:
         for judge in panel:
             judge.engine.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kdharness.harness.config.evaluation import FOR_EACH
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark
 from kdharness.harness.registry import TOOLS, resolve
-from kdharness.harness.types import Answer, Checkpoint, Method, Run
+from kdharness.harness.types import Answer, Checkpoint, Finish, Method, Run
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -29,7 +30,20 @@ def record_red_flags(
     if known:
         note["flags"].append(f"contaminated:{len(known)}")
         note["items"]["contaminated"] = sorted(known)[:50]
+    for kind, found in answered_elsewhere(answers).items():
+        note["flags"].append(f"answered-by:{kind}")
+        note["items"][f"answered-by:{kind}"] = found[:50]
     job.store.set_bench_note(bench.label, bench.revision, note, subject.checkpoint.id)
+
+
+def answered_elsewhere(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    """Return items by the kind of engine whose model could not be compared with the checkpoint."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        kind = str(answer.info.get("engine", "")).partition(":")[0]
+        if kind and kind not in FOR_EACH and answer.finish is not Finish.ERROR:
+            found.setdefault(kind, []).append(answer.item)
+    return {kind: sorted(set(items)) for kind, items in found.items()}
 
 
 def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Benchmark) -> dict[str, float]:

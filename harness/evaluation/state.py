@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.models.adoption import adopt_folder
 from kdharness.harness.models.checkpoints import find_model, progress_callbacks
 from kdharness.harness.models.loading import check_adapter
+from kdharness.harness.models.resolve import identity_of, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint
+from kdharness.harness.types import Answer, Checkpoint, Method
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ class Evaluation:
     sides: dict[str, Subject] = field(default_factory=dict)
     good_answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     overlaps: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    served: dict[str, str] = field(default_factory=dict)
-    """Answering engine -> the checkpoint it has answered for."""
+    answered: frozenset[str] | None = None
+    """Ids of the checkpoints that the answering engine answers for; None for all."""
+
+    def is_answered(self, subject: Subject) -> bool:
+        """Return whether missing and failed answers of a checkpoint are generated."""
+        return self.answered is None or subject.checkpoint.id in self.answered
 
     def side(self, name: str) -> Subject:
         """Return a baseline or teacher, resolved once."""
@@ -85,3 +91,29 @@ def find_checkpoint(
     if folder:
         check_adapter(Path(folder), source, paths)
     return Subject(checkpoint, folder)
+
+
+def stored_subject(source: str, paths: Paths, store: Store) -> Subject:
+    """Return what `find_checkpoint` will return, without storing a new checkpoint or a new name.
+
+    Raises:
+        ModelError, AssetError: nothing of that name, or weights that cannot be read.
+    """
+    known = store.checkpoint(source)
+    if known is not None and not known.path:
+        return Subject(known, "")
+    found = resolve_model(source, paths)
+    model = identity_of(found, paths, store)
+    adopt_folder(found, paths, store)
+    stored = store.checkpoint(model.id)
+    if stored is None or stored.id != model.id:
+        stored = Checkpoint(
+            id=model.id,
+            name=source,
+            method=Method.MODEL.value,
+            path=found,
+            created=0.0,
+            weights=model.weights,
+            interface=model.interface,
+        )
+    return Subject(stored, found)

@@ -42,6 +42,7 @@ from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
+from kdharness.harness.experiments.engines import refuse_served_adapters
 from kdharness.harness.experiments.steps import ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Method, digest
@@ -174,6 +175,7 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
         for step in order:
             run = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(run.name, run)
+    refuse_served_adapters({run.name: (run.step, run.config) for run in planned.values()}, where)
     return list(planned.values())
 
 

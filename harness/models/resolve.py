@@ -45,6 +45,12 @@ def find_source(source: str, paths: Paths) -> str | None:
     return resolve_model(source, paths)
 
 
+def is_unconverted(source: str, paths: Paths) -> bool:
+    """Return whether a source is an asset that `resolve_model` would convert first."""
+    named = source in assets.manifest() and not exists(local_path(source), folder=True)
+    return named and not (paths.models / source / "config.json").exists()
+
+
 def resolve_model(source: str, paths: Paths) -> str:
     """Resolve a source to a local folder, or to `org/name@commit` of the hub.
 

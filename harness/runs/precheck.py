@@ -6,23 +6,26 @@ next attempt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, parse_spec
+from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
+from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
+from kdharness.harness.evaluation.state import Evaluation, stored_subject
 from kdharness.harness.models.engine_files import check_engine
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
-from kdharness.harness.models.resolve import find_source
+from kdharness.harness.models.resolve import find_source, is_unconverted
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Benchmark, MeasuredBenchmark, NullReporter
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists, local_path
@@ -44,20 +47,26 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         ConfigError, DataError, ModelError, AssetError: what is missing, and which field names it.
     """
     if isinstance(config, EvalConfig):
-        _check_evaluation(config, paths)
+        _check_evaluation(config, paths, hub=hub)
     answered = _answers_alone(config, paths)
     for field, source in model_references(config):
         if source in answered:
             continue
-        if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
-            continue
-        _check_model(field, source, paths)
+        if hub or not _is_on_hub(source):
+            _check_model(field, source, paths)
+    if isinstance(config, EvalConfig) and config.answer_engine:
+        _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
         _check_data(config)
         # Where a run is prepared for another machine, that one checks its own GPU.
         if config.trainer.kernels != "reference" and hub:
             check: Any = resolve(TOOLS, "check_kernels", "tool")
             check(config.trainer.kernels, config.trainer.device)
+
+
+def _is_on_hub(source: str) -> bool:
+    """Return whether a model's name can only be looked up on the hub."""
+    return bool(split_hub_name(source)) and not exists(local_path(source), folder=True)
 
 
 def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
@@ -114,7 +123,7 @@ def _check_data(config: TrainConfig) -> None:
                 raise DataError(error.message, where=where, hint=error.hint) from error
 
 
-def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
+def _check_evaluation(config: EvalConfig, paths: Paths, *, hub: bool) -> None:
     benches = load_benches(config, paths)
     known: set[str] = set()
     others = {bench.pairwise_with for bench in benches} - {"", "all"}
@@ -133,15 +142,56 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
             hint="import them: kdharness import fastchat|alpaca-eval PATH",
         )
     for name in sorted(others):
-        _check_model("baseline", name, paths)
-    named = config.answer_engine or ""
-    engines = [named] if named and named not in FOR_EACH else []
-    if named in FOR_EACH:
-        models = [name for name in config.checkpoints if name not in _answers_alone(config, paths)]
-        engines = [f"{named}:{model}" for model in (*models, *sorted(others))]
+        if hub or not _is_on_hub(name):
+            _check_model("baseline", name, paths)
     judges = config.judge or default_judges(paths)
-    asked = judges if any(bench.needs_judge for bench in benches) else ()
-    for field, specs in (("answer_engine", engines), ("judge", asked)):
-        for spec in map(parse_spec, specs):
+    if any(bench.needs_judge for bench in benches):
+        _check_engines("judge", judges, paths, hub=hub)
+
+
+def _check_engines(field: str, specs: Iterable[str], paths: Paths, *, hub: bool) -> None:
+    """Refuse engines that could not start."""
+    for spec in map(parse_spec, specs):
+        if hub or not _is_model_on_hub(spec):
             with naming_field(field):
                 check_engine(spec, paths)
+
+
+def _is_model_on_hub(spec: Spec) -> bool:
+    return spec.kind in FOR_EACH and _is_on_hub(spec.model)
+
+
+def _check_answer_engine(config: EvalConfig, named: str, paths: Paths, *, hub: bool) -> None:
+    """Refuse an answering engine that could not give the answers that are missing."""
+    benches = load_benches(config, paths)
+    if all(isinstance(bench, MeasuredBenchmark) for bench in benches):
+        return
+    others = sorted({bench.pairwise_with for bench in benches} - {"", "all"})
+    sources = [name for name in (*config.checkpoints, *others) if hub or not _is_on_hub(name)]
+    if named in FOR_EACH:
+        models = _to_answer(config, benches, sources, paths)
+        _check_engines("answer_engine", [f"{named}:{name}" for name in models], paths, hub=hub)
+        return
+    spec = parse_spec(named)
+    # Reading the weights takes time: where nothing can be refused, it is left to the run.
+    is_left = is_unconverted(spec.model, paths) or (not hub and _is_model_on_hub(spec))
+    if spec.kind == "openai":
+        is_left = len(set(sources)) == 1
+    if is_left or _to_answer(config, benches, sources, paths):
+        _check_engines("answer_engine", [named], paths, hub=hub)
+
+
+def _to_answer(
+    config: EvalConfig, benches: Sequence[Benchmark], sources: Sequence[str], paths: Paths
+) -> list[str]:
+    """Return the models whose answers are missing, after comparing them with the engine's."""
+    # Nothing is converted here: what has not been converted yet has not answered either.
+    wanted = [name for name in sources if is_unconverted(name, paths)]
+    with Store(paths.store) as store:
+        job = Evaluation(config, paths, store, NullReporter())
+        with naming_field("checkpoints"):
+            found = {n: stored_subject(n, paths, store) for n in sources if n not in wanted}
+        subjects = {subject.checkpoint.id: subject for subject in found.values()}
+        with naming_field("answer_engine"):
+            asked = choose_answered(job, list(subjects.values()), benches)
+    return wanted + [name for name, subject in found.items() if subject in asked]

@@ -124,6 +124,21 @@ class CheckpointRows(StoreBase):
             [run] if run else [],
         )
 
+    def answered_by(self, engine: str, identity: str = "") -> list[str]:
+        """Return the ids of the checkpoints that an engine has answered for.
+
+        Args:
+            engine: its name.
+            identity: the hash of its model, by which it is found instead if there is one.
+        """
+        key, value = ("engine_identity", identity) if identity else ("engine", engine)
+        rows = self.db.query(
+            "SELECT DISTINCT checkpoint FROM answers WHERE json_extract(info, ?) = ? "
+            "ORDER BY checkpoint",
+            [f"$.{key}", value],
+        )
+        return [row["checkpoint"] for row in rows]
+
     def file_digest(self, path: str, stamp: str) -> str | None:
         """Return the stored digests of a file with this size and these times, or None."""
         rows = list(self.db.query("SELECT stamp, digests FROM file_digests WHERE path = ?", [path]))

@@ -53,6 +53,22 @@ def test_each_step_is_one_run_in_dependency_order(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("role", ["checkpoints", "baseline"])
+def test_an_adapter_that_vllm_would_have_to_serve_is_refused_when_planned(
+    tmp_path: Path, role: str
+) -> None:
+    steps = sweep_steps()
+    steps["expert"]["student"] = {"model": "kd", "lora": {"r": 2}}
+    named = {"checkpoints": ["kd"], role: ["expert"] if role == "checkpoints" else "expert"}
+    scores = {"method": "eval", "benches": ["shop"], "answer_engine": "vllm", **named}
+    steps["scores"] = scores
+    with pytest.raises(ConfigError, match="expert trains an adapter") as caught:
+        plan(tmp_path, steps=steps)
+    assert caught.value.where.endswith("steps.scores.answer_engine")
+    for change in ({"benches": ["heldout"]}, {"answer_engine": None}, {"answer_engine": "local"}):
+        assert "x-scores" in plan(tmp_path, steps={**steps, "scores": {**scores, **change}})
+
+
 def test_step_runs_once_per_combination_of_settings_that_affect_it(tmp_path: Path) -> None:
     vary = {"dae.trainer.temperature": [1, 2], "data.domain_share": [0.1, 0.2], "seed": [1, 2, 3]}
     planned = plan(tmp_path, steps=sweep_steps(), vary=vary)

@@ -9,17 +9,23 @@ from typing import Any
 
 import pytest
 
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
-from kdharness.harness.errors import JudgeError, KDHarnessError, ModelError
+from kdharness.harness.errors import ConfigError, JudgeError, KDHarnessError, ModelError
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models import engine_files
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.runs.precheck import check_request
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines import llama
 from kdharness.judges.engines.llama import LlamaEngine
 from support.commands import CommandLine
 from support.fake_llama import FakeLlama, fake_package
+from support.files import WriteRows
 from support.gguf_files import write_gguf
+from support.models import make_llama
 
 Make = Callable[..., LlamaEngine]
 
@@ -265,3 +271,39 @@ def test_without_the_package_the_spec_is_refused_before_a_run(
         assert code == 1 and "pip install 'kdharness[llama]'" in err and "Traceback" not in err
     with Store(paths.store) as store:
         assert store.runs() == []
+
+
+def test_a_file_answers_for_one_checkpoint(
+    make: Make, paths: Paths, tmp_path: Path, tiny_teacher: Path, write_jsonl: WriteRows
+) -> None:
+    """A copy of the file is the same model; a file that was written anew is another one."""
+    make()
+    bench = str(
+        write_jsonl(
+            "mine.jsonl", [{"id": "1", "prompt": "p", "reference": "r", "metric": "exact_match"}]
+        )
+    )
+    other = tmp_path / "other"
+    make_llama(other, seed=2)
+    path = tmp_path / "m.gguf"
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(path.read_bytes())
+
+    def evaluate(model: Path, file: Path) -> None:
+        config = EvalConfig(
+            checkpoints=[str(model)], benches=[bench], answer_engine=f"llama:{file}"
+        )
+        check_request(config, paths)
+        pipeline.run(config, paths, store, NullReporter())
+
+    with Store(paths.store) as store:
+        evaluate(tiny_teacher, path)
+        for file in (path, copy):
+            with pytest.raises(ConfigError, match="has answered for tiny-teacher, and is not"):
+                evaluate(other, file)
+        write_gguf(path, architecture="qwen2")
+        evaluate(other, path)
+        engines = [a.info["engine"] for c in store.checkpoints() for a in store.answers(c.id)]
+        assert engines == [f"llama:{path}"] * 2
+        flags = [score.flags for score in leaderboard(store, paths)]
+        assert flags and all("answered-by:llama" in each for each in flags)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,11 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.runs.precheck import check_request
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines import vllm
+from kdharness.judges.engines.local import LocalEngine
 from kdharness.judges.engines.vllm import VLLMEngine, visible_devices
+from support.adapters import make_adapter
 from support.files import WriteRows
 from support.models import make_llama
 from support.vllm import Configure, Opened, ask, gone, read, replies_of
@@ -173,12 +177,79 @@ def test_each_checkpoint_is_served_and_one_server_is_for_one(
         assert pipeline.run(config, paths, store, NullReporter())["answers"] == 2
         starts = [line["arguments"][1] for line in read(record) if "pid" in line]
         assert starts == names
+        engines = [a.info["engine"] for c in store.checkpoints() for a in store.answers(c.id)]
+        assert sorted(engines) == sorted(f"vllm:{name}" for name in names)
         wrong = config.model_copy(update={"answer_engine": f"vllm:{other}", "max_new_tokens": 9})
-        with pytest.raises(ConfigError, match=r"serves one model: it has answered for tiny-teach"):
+        with pytest.raises(ConfigError, match="is another model than tiny-teacher"):
             pipeline.run(wrong, paths, store, NullReporter())
 
 
+def test_a_judge_is_closed_before_the_next_one_of_its_panel(
+    configure: Configure,
+    paths: Paths,
+    tiny_teacher: Path,
+    write_jsonl: WriteRows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = configure()
+    bench = write_jsonl("mine.jsonl", [{"id": "1", "prompt": "p"}])
+    alive: list[bool] = []
+    generate = LocalEngine.stream
+
+    def stream(self: LocalEngine, requests: Sequence[GenerationRequest]) -> Any:
+        alive.append(any(server.is_running for server in vllm._current))
+        return generate(self, requests)
+
+    monkeypatch.setattr(LocalEngine, "stream", stream)
+    config = EvalConfig(
+        checkpoints=[str(tiny_teacher)],
+        benches=[str(bench)],
+        max_new_tokens=4,
+        judge_max_tokens=4,
+        judge=[f"vllm:{tiny_teacher}", f"local:{tiny_teacher}"],
+    )
+    with Store(paths.store) as store:
+        assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 2
+    assert alive == [False, False] and any("pid" in line for line in read(record))
+
+
 # ---------------------------------------------------------------- refused
+
+
+def test_only_adapters_and_programs_that_are_needed_are_refused(
+    configure: Configure,
+    paths: Paths,
+    tmp_path: Path,
+    tiny_teacher: Path,
+    write_jsonl: WriteRows,
+) -> None:
+    """Not where losses are measured, nor where all answers are stored."""
+    configure()
+    adapter = make_adapter(tiny_teacher, tmp_path / "adapter")
+    bench = str(write_jsonl("mine.jsonl", [{"id": "1", "prompt": "p", "reference": "r"}]))
+    config = EvalConfig(
+        checkpoints=[str(adapter)], benches=[bench], max_new_tokens=4, answer_engine="vllm"
+    )
+    check_request(config.model_copy(update={"benches": ["heldout"]}), paths)
+    with pytest.raises(ModelError, match="is an adapter") as caught:
+        check_request(config, paths)
+    assert caught.value.where == "answer_engine"
+    with Store(paths.store) as store:
+        alone = config.model_copy(update={"answer_engine": None})
+        pipeline.run(alone, paths, store, NullReporter())
+        check_request(config, paths)
+        # What failed elsewhere is not retried by a program that cannot serve it.
+        store.db.execute("UPDATE answers SET finish = 'error'")
+        store.db.conn.commit()
+        both = config.model_copy(update={"checkpoints": [str(adapter), str(tiny_teacher)]})
+        check_request(both, paths)
+        assert pipeline.run(both, paths, store, NullReporter())["answers"] == 1
+        paths.settings.write_text("vllm: {command: /nowhere/vllm}")
+        check_request(config, paths)
+        check_request(both, paths)
+        again = both.model_copy(update={"max_new_tokens": 5})
+        with pytest.raises(JudgeError, match="no such program"):
+            check_request(again.model_copy(update={"checkpoints": [str(tiny_teacher)]}), paths)
 
 
 def test_without_vllm_the_spec_is_refused_with_what_to_install(
