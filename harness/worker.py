@@ -35,6 +35,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.notices import notices_to
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import (
     count_gpus,
@@ -251,7 +252,8 @@ def do_work(
         reporter.info["trusted_code"] = trusted
         reporter.say(f"running code from {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
-        reporter.info["result"] = evaluate(config, paths, store, reporter)
+        with notices_to(reporter.say):
+            reporter.info["result"] = evaluate(config, paths, store, reporter)
         return {}
     outcome = _train(
         config,

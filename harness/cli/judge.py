@@ -10,7 +10,12 @@ import click
 
 from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
 from kdharness.harness.cli.options import format_option
-from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import (
+    EvalConfig,
+    absolute_source,
+    parse_spec,
+    plain_http_warning,
+)
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
@@ -31,7 +36,11 @@ def judge_group() -> None:
     "--max-tokens", type=click.IntRange(1), default=512, help="Maximum reply length, in tokens."
 )
 @click.option("--concurrency", type=click.IntRange(1), default=16, help="Maximum concurrent calls.")
-@click.option("--timeout", type=float, default=120.0, help="Timeout in seconds per call.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help="Timeout in seconds per call. Default: 120; 3600 for vllm:.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), default=16, help="Batch size of a local judge."
 )
@@ -44,12 +53,13 @@ def check_command(
     items: int,
     max_tokens: int,
     concurrency: int,
-    timeout: float,
+    timeout: float | None,
     batch_size: int,
     probe_only: bool,
     form: str,
 ) -> None:
     """Test the judge SPEC and store its report card, which is shown next to its scores."""
+    spec = absolute_source(spec.strip())  # evaluations look the card up under this name
     parsed = parse_spec(spec)
     if warning := plain_http_warning(spec):
         click.echo(f"warning: {warning}", err=True)
@@ -105,7 +115,7 @@ def list_command(paths: Paths, form: str) -> None:
     """List the judges used or checked in this home, with the results of their report cards."""
     rows: dict[str, dict[str, Any]] = {
         name: {"judge": name, "default": True, "card": "untested", "tells": None, "checked": None}
-        for name in default_judges(paths)
+        for name in map(absolute_source, default_judges(paths))
     }
     if paths.store.exists():
         with Store(paths.store) as store:

@@ -34,7 +34,7 @@ ADDED: dict[str, Any] = {"hashed": "unless default"}
 """`json_schema_extra` of a field added later: at its default it does not change a config's hash."""
 
 
-def formerly(default: int) -> dict[str, JsonValue]:
+def formerly(default: float) -> dict[str, JsonValue]:
     """Return the `json_schema_extra` of a field whose default had been `default` at first.
 
     At its default it is hashed as what that was, so that configs keep their hashes.

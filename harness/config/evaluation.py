@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from kdharness.harness.config.base import Settings
+from kdharness.harness.config.base import Settings, formerly
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
@@ -29,6 +29,10 @@ SPECS = "openai:MODEL, openai:MODEL@URL, local:PATH, llama:FILE.gguf or vllm:PAT
 """The forms of a SPEC, for help texts."""
 WITHOUT_URL = frozenset({"local", "llama", "vllm"})
 """Engines whose model is a path or an id on this machine."""
+CALL_TIMEOUT = 120.0
+"""Seconds until a call is retried, unless the user set a limit."""
+QUEUED_TIMEOUT = 3600.0
+"""The same for a server of our own, in which a call may wait for its turn."""
 FOR_EACH = frozenset({"local", "vllm"})
 """Engines that run each checkpoint itself where an answering engine names no model."""
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
@@ -287,8 +291,13 @@ class EvalConfig(Settings):
     tokens_per_minute: float | None = Field(
         None, gt=0, title="Tokens per minute", description="The endpoint's rate limit, if any."
     )
-    timeout: float = Field(
-        120.0, gt=0, title="Timeout per call", description="Seconds until a call is retried."
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        title="Timeout per call",
+        description="Seconds until a call is retried. Default: 120; 3600 for vllm:, where calls "
+        "queue in the server.",
+        json_schema_extra=formerly(120.0),
     )
     total_timeout: float | None = Field(
         None, gt=0, title="Timeout of the run", description="Seconds; finished work is kept."
@@ -304,6 +313,12 @@ class EvalConfig(Settings):
         title="Retry failures",
         description="Retry judgments that failed or could not be parsed in earlier runs.",
     )
+
+    def call_timeout(self, kind: str) -> float:
+        """Return the seconds until a call of this kind of engine is retried."""
+        if self.timeout is not None:
+            return self.timeout
+        return QUEUED_TIMEOUT if kind == "vllm" else CALL_TIMEOUT
 
     @field_validator("shard")
     @classmethod

@@ -16,8 +16,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from kdharness.harness.config.base import Settings
 from kdharness.harness.config.files import describe_errors
+from kdharness.harness.config.vllm_options import refusal
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 
@@ -45,35 +47,6 @@ def _judges(value: object) -> Any:
 def _mapping(value: object) -> object:
     """Accept a key without a value for an empty mapping."""
     return {} if value is None else value
-
-
-_OURS = (
-    "host",
-    "port",
-    "api-key",
-    "served-model-name",
-    "model",
-    "revision",
-    "tokenizer-revision",
-    "generation-config",
-    "ssl-keyfile",
-    "uds",
-    "root-path",
-    "config",
-)
-"""Options of `vllm serve` that decide how the server is reached, or which model it serves."""
-_ANSWERS = (
-    "chat-template",
-    "default-chat-template-kwargs",
-    "enable-lora",
-    "hf-overrides",
-    "load-format",
-    "lora-modules",
-    "override-generation-config",
-    "skip-tokenizer-init",
-    "tokenizer",
-)
-"""Options that make another model of it, which stored answers and judgments would not show."""
 
 
 class VLLMSettings(Settings):
@@ -108,13 +81,10 @@ class VLLMSettings(Settings):
     @field_validator("options")
     @classmethod
     def _not_ours(cls, values: list[str]) -> list[str]:
-        """Refuse the options that kdharness sets itself."""
+        """Refuse options that are set elsewhere, or that change the answers."""
         for value in values:
-            name = value.partition("=")[0].lstrip("-").replace("_", "-").lower()
-            if value.startswith("-") and name in _OURS:
-                raise ValueError(f"{value} is set by kdharness")
-            if value.startswith("-") and name in _ANSWERS:
-                raise ValueError(f"{value} changes the answers: change the model's folder instead")
+            if reason := refusal(value):
+                raise ValueError(f"{redact(value, shapes=True)} {reason}")
         return values
 
 

@@ -102,6 +102,12 @@ def _parts(path: Path) -> list[Path]:
         return [path]
     count = int(match["count"])
     names = [f"{match['stem']}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
+    if path.name not in names:
+        raise ModelError(
+            f"{path.name} is not a name under which llama.cpp finds the parts of a model",
+            where=str(path),
+            hint=f"rename the parts: {names[0]} and so on, with -of- and .gguf in lower case",
+        )
     if path.name != names[0]:
         raise ModelError(f"{path.name} is a later part of a model", hint=f"use {names[0]}")
     missing = [name for name in names if not exists(path.with_name(name), folder=False)]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kdharness.harness.assets import file_sha256
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.adapters import no_base_error
 from kdharness.harness.models.validate import tensor_entries, weight_files
@@ -280,6 +281,23 @@ def _bytes_digest(path: Path, memory: Memory) -> str:
     hashed: str = blake3.blake3(raw).hexdigest(length=16)
     _remember(memory, path, stamp, hashed)
     return hashed
+
+
+def file_identity(path: Path, memory: Memory) -> str:
+    """Return the sha256 of a file in hex, cached as a model's other digests are.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    stamp = _stamp(path)
+    known = memory.file_digest(str(path.resolve()), stamp)
+    if known is None:
+        try:
+            known = file_sha256(path)
+        except OSError as error:
+            raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        _remember(memory, path, stamp, known)
+    return known
 
 
 def _remember(memory: Memory, path: Path, before: str, value: str) -> None:

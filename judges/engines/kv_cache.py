@@ -7,11 +7,13 @@ reallocated only when they are full.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from kdharness.harness.errors import ModelError
 
 ROOM = 256
 
@@ -75,6 +77,56 @@ def roomy_cache(config: Any) -> Cache:
         RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+def cache_of(output: Any, model: Any, source: str) -> Any:
+    """Return the key-value cache of a model's output.
+
+    Raises:
+        ModelError: there is none: Mamba, for one, has states of another kind.
+    """
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:
+        raise _no_cache(model, source)
+    return cache
+
+
+def check_cache(model: Any, source: str) -> None:
+    """Raise ModelError for a model that takes no dynamic cache, such as MiniMax-01 or xLSTM."""
+    supports = getattr(model, "_supports_default_dynamic_cache", None)
+    if supports is not None and not supports():
+        raise _no_cache(model, source)
+
+
+def _no_cache(model: Any, source: str) -> ModelError:
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    return ModelError(
+        f"{source} is a model of type {kind}, which has no ordinary key-value cache "
+        "(past_key_values): local: cannot generate with it",
+        hint="use vllm:PATH, or openai:MODEL@URL with a server that supports it",
+    )
+
+
+def keep_rows(cache: object, indices: torch.Tensor) -> bool:
+    """Keep some rows of a cache; return False and change nothing if it cannot select them."""
+    if type(cache) is not DynamicCache:  # a model's own class may keep states beside its layers
+        return False
+    selects = [_row_selector(layer) for layer in cache.layers]
+    known = [select for select in selects if select is not None]
+    if len(known) < len(selects):
+        return False
+    for select in known:
+        select(indices)
+    return True
+
+
+def _row_selector(layer: object) -> Callable[[torch.Tensor], object] | None:
+    """Return the method of a layer that keeps the rows of given indices, in their order."""
+    # `batch_select_indices` of a hybrid layer forgets the states of its linear attention.
+    has_states = hasattr(layer, "conv_states") or hasattr(layer, "recurrent_states")
+    names = ("reorder_cache",) if has_states else ("batch_select_indices", "reorder_cache")
+    found = (getattr(layer, name, None) for name in names)
+    return next((method for method in found if method is not None), None)
 
 
 class PaddingMask:

@@ -20,13 +20,14 @@ from typing import Any
 import numpy
 import torch
 
-from kdharness.harness.assets import file_sha256
 from kdharness.harness.chat.rendering import as_turn
 from kdharness.harness.config.evaluation import EvalConfig, Spec
 from kdharness.harness.errors import DataError, ModelError
 from kdharness.harness.models.engine_files import LLAMA, find_gguf, need_llama
+from kdharness.harness.models.identity import file_identity
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
+from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines.logprobs import Logprobs, Wanted, first_logprobs
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
@@ -70,6 +71,7 @@ class LlamaEngine:
         """
         need_llama()
         self.source = source
+        self.paths = paths
         self.files = find_gguf(source, paths)
         self.device = device
         self.name = name or f"llama:{source}"
@@ -91,7 +93,8 @@ class LlamaEngine:
     @cached_property
     def identity(self) -> str:
         """The hash of its bytes, which hold the template too."""
-        return digest("gguf", *[file_sha256(path) for path in self.files])
+        with Store(self.paths.store) as store:
+            return digest("gguf", *[file_identity(path, store) for path in self.files])
 
     @property
     def unchanged_since(self) -> float:
@@ -263,10 +266,14 @@ class _Model:
             ) from error
         # At the interpreter's end llama_cpp's own clean-up finds its functions gone.
         atexit.register(self.llama.close)
-        self.room = self.llama.n_ctx()
-        self.trained_on = int(self.api.llama_model_n_ctx_train(self.llama.model))
-        self.vocabulary = self.api.llama_model_get_vocab(self.llama.model)
-        self._template = self._own_template(path)
+        try:
+            self.room = self.llama.n_ctx()
+            self.trained_on = int(self.api.llama_model_n_ctx_train(self.llama.model))
+            self.vocabulary = self.api.llama_model_get_vocab(self.llama.model)
+            self._template = self._own_template(path)
+        except BaseException:
+            self.close()
+            raise
 
     def _own_template(self, path: str) -> Any:
         """Return the file's own chat template, compiled."""

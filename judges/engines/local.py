@@ -36,7 +36,13 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines.kv_cache import PaddingMask, roomy_cache
+from kdharness.judges.engines.kv_cache import (
+    PaddingMask,
+    cache_of,
+    check_cache,
+    keep_rows,
+    roomy_cache,
+)
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
@@ -142,7 +148,9 @@ class LocalEngine:
     def model(self) -> Any:
         """The model, loaded when first needed."""
         if self._model is None:
-            self._model = load_model(self.source, self.paths, **self.options)
+            model = load_model(self.source, self.paths, **self.options)
+            check_cache(model, self.source)
+            self._model = model
             self.end_tokens = frozenset(_end_tokens(self._model, self.tokenizer))
         return self._model
 
@@ -254,13 +262,16 @@ class LocalEngine:
                 **options,
             )
             # A model spread over several devices ends on another one.
-            cache, logits = output.past_key_values, output.logits[:, -1].float().to(device)
+            cache = cache_of(output, model, self.source)
+            logits = output.logits[:, -1].float().to(device)
             if step == 0:
                 self._note_logprobs(rows, logits)
             chosen = sampler.choose(logits, step)
             active = []
             # The one place where the host waits for the device.
             for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+                if row.done:
+                    continue
                 reason = self._ended(row, token)
                 if reason is None:
                     active.append(index)
@@ -271,11 +282,14 @@ class LocalEngine:
             position, options = position[:, -1:] + 1, {}
             if len(active) < len(rows):
                 keep = torch.tensor(active, device=device)
-                rows = [rows[index] for index in active]
-                chosen, position = chosen[keep], position[keep]
-                cache.batch_select_indices(keep)
-                mask.keep(active, keep)
-                sampler.keep(active)
+                if keep_rows(cache, keep):
+                    rows = [rows[index] for index in active]
+                    chosen, position = chosen[keep], position[keep]
+                    mask.keep(active, keep)
+                    sampler.keep(active)
+                else:
+                    # Ended rows stay, with any valid token and position, and are ignored.
+                    chosen, position = chosen.clamp(min=0), position.clamp(max=self.context - 1)
             ids = chosen[:, None]
 
     @property

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.endpoints import endpoint_of
-from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url
+from kdharness.harness.config.evaluation import CALL_TIMEOUT, EvalConfig, Spec, is_loopback_url
 from kdharness.harness.config.settings import load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
@@ -83,7 +83,7 @@ class OpenAIEngine:
         concurrency: int = 16,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
-        timeout: float = 120.0,
+        timeout: float = CALL_TIMEOUT,
         total_timeout: float | None = None,
         retries: int = 10,
         budget: float | None = None,
@@ -134,7 +134,7 @@ class OpenAIEngine:
             concurrency=config.concurrency,
             requests_per_minute=config.requests_per_minute,
             tokens_per_minute=config.tokens_per_minute,
-            timeout=config.timeout,
+            timeout=config.call_timeout(spec.kind),
             total_timeout=config.total_timeout,
             retries=config.retries,
             budget=config.budget,

@@ -8,6 +8,7 @@ a GPU while answers are generated there, and this process has one server at a ti
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,13 +30,11 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.token_estimates import free_estimate
-from kdharness.judges.engines.vllm_server import Launch, VLLMServer
+from kdharness.judges.engines.vllm_server import Launch, VLLMServer, lock_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PATIENCE = 3600.0
-"""Seconds per call unless the user set a limit: a call may wait for its turn in the server."""
 _current: list[VLLMServer] = []
 """The server of this process, if there is one."""
 
@@ -122,8 +121,9 @@ class VLLMEngine:
         model, revision = hub if hub else (self._found, None)
         devices = visible_devices(self.config.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
         name = re.sub(r"[^\w.-]+", "-", self.source).strip("-.")[-60:] or "model"
-        stem = f"{name}-{digest(self._found, devices)[:8]}"
-        folder = self.paths.home / "servers"
+        # Machines that share a home have a log each.
+        log = f"{name}-{digest(self._found, devices, platform.node())[:8]}.log"
+        lock = f"{name}-{digest(self._found, devices)[:8]}.lock"
         return Launch(
             program=(
                 vllm_program(self.paths),
@@ -133,8 +133,8 @@ class VLLMEngine:
                 *_options(self.settings, self.config),
             ),
             served=name,
-            log=folder / f"{stem}.log",
-            lock=folder / f"{stem}.lock",
+            log=self.paths.home / "servers" / log,
+            lock=lock_folder() / lock,
             timeout=self.settings.startup_timeout,
             settings=self.paths.settings,
             environment={} if devices is None else {"CUDA_VISIBLE_DEVICES": devices},
@@ -171,7 +171,7 @@ class VLLMEngine:
             concurrency=config.concurrency,
             requests_per_minute=config.requests_per_minute,
             tokens_per_minute=config.tokens_per_minute,
-            timeout=config.timeout if "timeout" in config.model_fields_set else PATIENCE,
+            timeout=config.call_timeout("vllm"),
             total_timeout=config.total_timeout,
             retries=config.retries,
         )
@@ -254,13 +254,22 @@ def visible_devices(device: str, visible: str | None) -> str | None:
     number = device.partition(":")[2]
     if not number.isdecimal():
         return visible
-    known = [name.strip() for name in visible.split(",")] if visible else []
-    if known and int(number) >= len(known):
+    if visible is None:
+        return number
+    known = _usable(visible)
+    if int(number) >= len(known):
         raise JudgeError(
-            f"there is no device {device}: CUDA_VISIBLE_DEVICES is {visible}",
+            f"there is no device {device}: CUDA_VISIBLE_DEVICES is {visible!r}",
             hint="devices are counted among the visible ones, from 0",
         )
-    return known[int(number)] if known else number
+    return known[int(number)]
+
+
+def _usable(visible: str) -> list[str]:
+    """Return the devices of a CUDA_VISIBLE_DEVICES: CUDA ignores all from an invalid one on."""
+    names = [name.strip() for name in visible.split(",")]
+    ends = [place for place, name in enumerate(names) if not name or name.startswith("-")]
+    return names[: ends[0]] if ends else names
 
 
 def _started(launch: Launch, idle: Callable[[], bool]) -> VLLMServer | None:

@@ -12,8 +12,10 @@ import json
 import os
 import secrets
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdharness.harness.errors import JudgeError
+from kdharness.harness.util.notices import notify
 from kdharness.harness.util.redact import KEY_NAMES, redact
 
 KEEPER = Path(__file__).with_name("keeper.py")
 HOST = "127.0.0.1"
+SHARED = Path("/tmp")
+"""Where locks are: on this machine, unlike a home, which may be on a network file system."""
 LOOK = 0.25
 """Seconds between looks whether the server is ready."""
 GRACE = 10.0
@@ -107,6 +112,7 @@ class VLLMServer:
         lock = self._locked(idle)
         if lock is None:
             return False
+        notify(f"starting vllm serve for vllm:{self.launch.served}; log: {self.launch.log}")
         try:
             for attempt in range(PORTS_TRIED):
                 self._launch(lock)
@@ -126,26 +132,19 @@ class VLLMServer:
 
     def _locked(self, idle: Callable[[], bool]) -> int | None:
         """Wait for the lock; the keeper holds it from then on."""
-        self.launch.lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.launch.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_private(self.launch.lock.parent)
         said = False
-        try:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return lock
-                except BlockingIOError:
-                    if not said:
-                        words = "is served for another evaluation: waiting until that has ended"
-                        print(f"vllm:{self.launch.served} {words}", file=sys.stderr, flush=True)
-                        said = True
-                if idle():
-                    os.close(lock)
-                    return None
-                time.sleep(LOOK)
-        except BaseException:
-            os.close(lock)
-            raise
+        while (lock := _try_lock(self.launch.lock)) is None:
+            if not said:
+                notify(
+                    f"vllm:{self.launch.served} is already being served for another evaluation; "
+                    "waiting for it to finish"
+                )
+                said = True
+            if idle():
+                return None
+            time.sleep(LOOK)
+        return lock
 
     def _launch(self, lock: int) -> None:
         self.key = secrets.token_urlsafe(32)
@@ -163,6 +162,7 @@ class VLLMServer:
             "--served-model-name",
             self.launch.served,
         ]
+        self.launch.log.parent.mkdir(parents=True, exist_ok=True)
         reading, writing = os.pipe()
         try:
             with self.launch.log.open("wb") as log:
@@ -248,6 +248,54 @@ class VLLMServer:
                 self._keeper.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._keeper.wait(GRACE)
+
+
+def lock_folder() -> Path:
+    """Return this user's folder for locks on this machine, which all of the user's homes share."""
+    # Not TMPDIR or XDG_RUNTIME_DIR, which differ between a user's sessions and batch jobs.
+    root = SHARED if os.access(SHARED, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    return root / f"kdharness-{os.getuid()}"
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder of this user alone.
+
+    Raises:
+        JudgeError: something else has its name, such as another user's folder or a link.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        problem = f"cannot be created: {error.strerror}"
+    else:
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if mine and not found.st_mode & 0o022:
+            return
+        problem = "is not a folder that you alone can write to"
+    raise JudgeError(
+        f"the folder for locks {problem}",
+        where=str(folder),
+        hint="remove it or correct its owner and permissions (chmod 700)",
+    )
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock; None while another process holds it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A clean-up of temporary files may have removed the file: then its lock excludes nobody.
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
 
 
 def _free_port() -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.paths import Paths
+from kdharness.judges.engines import vllm_server
 from kdharness.judges.engines.vllm import VLLMEngine
 from support.vllm import STAND_IN, Configure, Opened
 
@@ -24,6 +25,7 @@ def configure(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{STAND_IN}" "$@"\n')
     program.chmod(0o755)
     record = tmp_path / "record.jsonl"
+    monkeypatch.setattr(vllm_server, "SHARED", tmp_path)
 
     def write(settings: str = "", **faults: Any) -> Path:
         paths.home.mkdir(exist_ok=True)

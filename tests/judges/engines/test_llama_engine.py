@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.assets import file_sha256
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
+from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.errors import ConfigError, JudgeError, KDHarnessError, ModelError
 from kdharness.harness.evaluation import pipeline
-from kdharness.harness.models import engine_files
+from kdharness.harness.models import engine_files, identity
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.runs.precheck import check_request
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines import llama
 from kdharness.judges.engines.llama import LlamaEngine
 from support.commands import CommandLine
@@ -158,6 +160,8 @@ def test_what_cannot_be_loaded_is_explained(
     with pytest.raises(ModelError, match=words) as caught:
         replies(make(**attributes), ask())
     assert caught.value.hint or caught.value.where
+    # A file that was loaded and then refused does not keep its memory.
+    assert all(llama.closed for llama in FakeLlama.made)
 
 
 def test_a_report_card_of_it(make: Make, kd: CommandLine, tmp_path: Path) -> None:
@@ -167,6 +171,20 @@ def test_a_report_card_of_it(make: Make, kd: CommandLine, tmp_path: Path) -> Non
     assert 0 < next(row for row in rows if row["key"] == "readable")["share"] < 1
     listed = kd.json("judge", "list")
     assert [row["judge"] for row in listed] == [spec]
+
+
+def test_a_report_card_of_a_relative_path_is_that_of_evaluations(
+    make: Make, kd: CommandLine, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(trained_on=50_000)
+    monkeypatch.chdir(tmp_path)
+    paths.home.mkdir(exist_ok=True)
+    paths.settings.write_text("judge: llama:m.gguf\n")
+    kd.json("judge", "check", "llama:m.gguf", "--items", "2")
+    used = make_eval_config(checkpoints=["x"], judge=["llama:m.gguf"]).judge
+    listed = kd.json("judge", "list")
+    assert [(row["judge"], row["default"]) for row in listed] == [(used[0], True)]
+    assert listed[0]["checked"] and used[0] == f"llama:{tmp_path / 'm.gguf'}"
 
 
 @pytest.mark.parametrize(
@@ -201,6 +219,40 @@ def test_parts_are_found_checked_and_hashed(make: Make, paths: Paths, tmp_path: 
     second.unlink()
     with pytest.raises(ModelError, match="1 of the model's 2 parts are missing"):
         engine_files.find_gguf(str(first), paths)
+
+
+@pytest.mark.parametrize(
+    "written", ["m-00001-of-00002.GGUF", "m-00001-OF-00002.gguf", "m-00002-of-00002.Gguf"]
+)
+def test_parts_that_llama_cpp_would_not_find_are_named(
+    paths: Paths, tmp_path: Path, written: str
+) -> None:
+    """It puts the names together in lower case, and so finds no others."""
+    path = write_gguf(tmp_path / written)
+    with pytest.raises(ModelError, match=r"not a name under which llama\.cpp") as caught:
+        engine_files.find_gguf(str(path), paths)
+    assert "m-00001-of-00002.gguf" in caught.value.hint
+    one = write_gguf(tmp_path / "One.GGUF")
+    assert engine_files.find_gguf(str(one), paths) == [one]
+
+
+def test_an_unchanged_file_is_read_once(
+    make: Make, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+
+    def counted(path: Path) -> str:
+        reads.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(identity, "file_sha256", counted)
+    monkeypatch.setattr(identity, "RACY_SECONDS", 0)
+    one = make()
+    first = one.identity
+    assert first == digest("gguf", file_sha256(one.files[0]))
+    assert LlamaEngine(one.source, paths).identity == first and reads == one.files
+    one.files[0].write_bytes(one.files[0].read_bytes() + b"\0")
+    assert LlamaEngine(one.source, paths).identity != first and len(reads) == 2
 
 
 def cut_short(path: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
+from kdharness.harness.config.files import make_eval_config, parse_config
+from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, JudgeError, ModelError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
@@ -19,6 +21,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines import vllm
 from kdharness.judges.engines.local import LocalEngine
+from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.vllm import VLLMEngine, visible_devices
 from support.adapters import make_adapter
 from support.files import WriteRows
@@ -91,6 +94,28 @@ def test_options_come_from_settings_and_config(configure: Configure, opened: Ope
     assert start["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"), [({}, 3600.0), ({"timeout": 120}, 120.0), ({"timeout": 7.5}, 7.5)]
+)
+def test_a_call_may_queue_in_the_server_unless_the_user_set_a_limit(
+    configure: Configure, opened: Opened, given: dict[str, float], seconds: float
+) -> None:
+    """A worker reads every field of its config from the store, the defaults too."""
+    configure()
+    stored = make_eval_config(checkpoints=["x"], **given).model_dump(mode="json", by_alias=True)
+    read_back = parse_config(stored)
+    assert isinstance(read_back, EvalConfig)
+    engine = opened(**{name: stored[name] for name in stored})
+    replies_of(engine, ask())
+    assert engine._client is not None and engine._client.timeout == seconds
+    spec = parse_spec("openai:m@http://127.0.0.1:9/v1")
+    endpoint = OpenAIEngine.open(spec, read_back, engine.paths)
+    assert endpoint.timeout == min(seconds, 120.0)
+    # The default is hashed as what it was at first.
+    former = EvalConfig.model_validate({**stored, "timeout": 120.0})
+    assert (config_hash(read_back) == config_hash(former)) is (given != {"timeout": 7.5})
+
+
 def test_a_hub_model_is_served_at_its_commit(
     configure: Configure, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,14 +155,21 @@ def test_settings_that_cannot_be_honoured_are_refused(
         ("cuda:1", None, "1"),
         ("cuda:1", "3,4", "4"),
         ("cuda:0", "GPU-ab, GPU-cd", "GPU-ab"),
+        ("cuda", "", ""),
+        ("cuda:1", "5,4,-1,3", "4"),
     ],
 )
 def test_devices_are_counted_among_the_visible_ones(
     device: str, visible: str | None, expected: str | None
 ) -> None:
     assert visible_devices(device, visible) == expected
+
+
+@pytest.mark.parametrize("visible", ["3,4", "", " ", "-1", "0,-1,1,2", "0"])
+def test_a_device_that_is_hidden_is_refused(visible: str) -> None:
+    """An empty CUDA_VISIBLE_DEVICES hides all; CUDA ignores what follows an invalid one."""
     with pytest.raises(JudgeError, match="no device cuda:2"):
-        visible_devices("cuda:2", "3,4")
+        visible_devices("cuda:2", visible)
 
 
 def test_an_evaluation_answers_and_judges_with_it(

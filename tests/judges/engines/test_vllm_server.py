@@ -7,14 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import psutil
 import pytest
 
+from kdharness.harness import worker
+from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.paths import Paths
-from kdharness.judges.engines import vllm_server
+from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, RunStatus
+from kdharness.judges.engines import vllm, vllm_server
+from support.files import WriteRows
 from support.vllm import Configure, Opened, ask, gone, read, replies_of
 from support.waiting import wait_until
 
@@ -99,10 +105,85 @@ def test_a_model_is_served_once_at_a_time(
     waiting = vllm_server.VLLMServer(first._launch)
     looks = iter([False, False, True])
     assert waiting.start(lambda: next(looks)) is False
-    assert "waiting" in capfd.readouterr().err
+    assert "is already being served for another evaluation; waiting" in capfd.readouterr().err
     first.close()
     assert waiting.start(lambda: False)
     waiting.close()
+
+
+def test_homes_of_one_machine_wait_for_each_other(
+    configure: Configure, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is on the machine, and the log in the home, where each machine has its own."""
+    configure()
+    here = opened()
+    elsewhere = find_paths(tmp_path / "other")
+    elsewhere.home.mkdir()
+    elsewhere.settings.write_text(here.paths.settings.read_text())
+    other = vllm.VLLMEngine(here.source, here.config, elsewhere)
+    one, two = here._launch, other._launch
+    assert one.lock == two.lock and one.log != two.log
+    assert not one.lock.is_relative_to(here.paths.home)
+    monkeypatch.setattr("platform.node", lambda: "another-machine")
+    assert vllm.VLLMEngine(here.source, here.config, here.paths)._launch.log != one.log
+
+
+def test_a_folder_for_locks_of_someone_else_is_refused(
+    configure: Configure, opened: Opened, tmp_path: Path
+) -> None:
+    configure()
+    folder = vllm_server.lock_folder()
+    assert folder.parent == tmp_path
+    folder.symlink_to(tmp_path / "bin")
+    refused = pytest.raises(JudgeError, match="not a folder that you alone can write to")
+    with refused as caught:
+        replies_of(opened(), ask())
+    assert caught.value.where == str(folder)
+    folder.unlink()
+    folder.mkdir()
+    folder.chmod(0o777)
+    with refused:
+        replies_of(opened(), ask())
+    folder.rmdir()
+    assert replies_of(opened(), ask())[0].text
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_lock_whose_file_was_removed_excludes_the_next_ones_again(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = vllm_server._try_lock(path)
+    assert first is not None and vllm_server._try_lock(path) is None
+    path.unlink()
+    second = vllm_server._try_lock(path)
+    assert second is not None and vllm_server._try_lock(path) is None
+    os.close(first)
+    os.close(second)
+
+
+def test_a_run_says_that_its_server_starts_or_waits(
+    configure: Configure,
+    paths: Paths,
+    tiny_teacher: Path,
+    write_jsonl: WriteRows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As notes among the run's events, which the command line and the app show."""
+    configure()
+    bench = write_jsonl("mine.jsonl", [{"id": "1", "prompt": "p", "reference": "r"}])
+    config = make_eval_config(
+        checkpoints=[str(tiny_teacher)], benches=[str(bench)], answer_engine="vllm"
+    ).model_dump(mode="json", by_alias=True)
+    run = Run("r", "eval", RunStatus.RUNNING, config, "", str(paths.run("r")), 0.0)
+    tries, lock = count(), vllm_server._try_lock
+    monkeypatch.setattr(vllm_server, "_try_lock", lambda p: lock(p) if next(tries) else None)
+    with Store(paths.store) as store:
+        store.add_run(run)
+        worker.do_work(paths, store, run, worker.StoreReporter(store, run), resume=False)
+        notes = [event["message"] for event in store.events("r") if event["kind"] == "note"]
+    said = [text for text in notes if "vllm:" in text]
+    assert len(said) == 2
+    assert "is already being served for another evaluation; waiting for it to finish" in said[0]
+    assert said[1].startswith("starting vllm serve for vllm:") and said[1].endswith(".log")
 
 
 PARENT = """
