@@ -125,7 +125,7 @@ BENCHMARKS = Table(
 SCORERS = Table(
     "",
     {
-        "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
+        "mt-bench": "kdharness.judges.scoring.scorers:score_mt_bench",
         "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
         "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
         "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",

@@ -127,7 +127,8 @@ class JudgmentInfo(TypedDict, total=False):
     `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
     one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
     `published` a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out; `without` what the endpoint refused.
+    imported file left out; `without` what the endpoint refused. `distribution` has the probabilities of
+    the ratings that an expected rating is the mean of, and `mass` is their sum.
     """
 
     call: str
@@ -142,6 +143,8 @@ class JudgmentInfo(TypedDict, total=False):
     truncated: bool
     without: list[str]
     estimated: bool
+    distribution: dict[str, float]
+    mass: float
 
 
 @dataclass(frozen=True)
@@ -329,7 +332,9 @@ class GenerationRequest:
     ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
     after which the rest is irrelevant; an engine may stop after them, or ignore them.
     `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
-    endpoint counts reasoning tokens against the limit.
+    endpoint counts reasoning tokens against the limit. With an `opening`, the reply begins with
+    this text and only what number follows is read: the reply has no text, and its `top_logprobs`
+    are those of the whole numbers 1 to 10 (see `judges.scoring.expected`).
     """
 
     messages: tuple[Message, ...]
@@ -340,6 +345,7 @@ class GenerationRequest:
     choices: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     thinking_room: int = 0
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -367,7 +373,8 @@ class Reply:
 class JudgeCall:
     """A request to a judge about one answer (or pair), and what identifies it.
 
-    `info` is stored with the judgment; `order` distinguishes the two orders of a pair.
+    `info` is stored with the judgment; `order` distinguishes the two orders of a pair; `opening`
+    is as in `GenerationRequest`.
     """
 
     item: str
@@ -384,6 +391,7 @@ class JudgeCall:
     choices: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    opening: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,14 @@ class EncodedChat:
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], opening: str = ""
 ) -> list[int]:
-    """Tokenise a chat with an assistant turn opened at its end."""
-    text = render(tokenizer, messages, prompt=True)
+    """Tokenise a chat with an assistant turn opened at its end.
+
+    Args:
+        opening: the beginning of that turn.
+    """
+    text = render(tokenizer, messages, prompt=True) + opening
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
