@@ -162,6 +162,7 @@ TOOLS = Table(
         "gaming": "kdharness.judges.audit.gaming:gaming_flags",
         "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
         "read_source": "kdharness.trainers.data.sources:read_source",
+        "gives_expected": "kdharness.judges.engines.opening_probe:gives_expected",
         "report_card": "kdharness.judges.audit.report_card:check",
         "contamination": "kdharness.judges.audit.contamination:overlaps",
         "known_chats": "kdharness.judges.audit.contamination:known_chats",

@@ -127,8 +127,8 @@ class JudgmentInfo(TypedDict, total=False):
     `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
     one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
     `published` a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out; `without` what the endpoint refused. `distribution` has the probabilities of
-    the ratings that an expected rating is the mean of, and `mass` is their sum.
+    imported file left out; `without` what the endpoint refused; `distribution` has the probability
+    of each rating under an expected rating, and `mass` is their sum.
     """
 
     call: str
@@ -297,16 +297,6 @@ class MetricValue:
     n: int
     n_failed: int = 0
     flags: tuple[str, ...] = ()
-
-
-def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
-    """Return the id of the failed judgment for a missing answer.
-
-    Args:
-        place: benchmark, revision, item and turn.
-        more: metric and baseline, if there are several.
-    """
-    return digest("unanswered", judge, checkpoint, *place, *more)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from kdharness.harness.evaluation.judges import Judge, opponents_of
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.protocols import Benchmark
 from kdharness.harness.stats.metric_specs import RATINGS
-from kdharness.harness.types import Item, Judgment, JudgmentStatus, unanswered_id
+from kdharness.harness.store.rows import unanswered_id
+from kdharness.harness.types import Item, Judgment, JudgmentStatus
 
 
 def note_unanswered(

@@ -12,6 +12,7 @@ from kdharness.harness.experiments.expand import (
     find_experiment,
     load_sweep,
 )
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.types import Score
 
@@ -24,9 +25,10 @@ SMOKE: dict[str, Any] = {
     "expert.trainer.max_tokens": 400,
     "dae.trainer.max_tokens": 600,
     "scores.limit": 8,
+    "ratings.limit": 1,
+    "ratings.max_new_tokens": 8,
     "verdicts.limit": 1,
     "verdicts.max_new_tokens": 8,
-    "verdicts.judge_max_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
 SUMMARY = {
@@ -36,6 +38,7 @@ SUMMARY = {
     "domain loss": ("heldout", "domain_loss"),
     "KL to teacher": ("heldout", "general_kl"),
     "MT-Bench": ("mt-bench", "score"),
+    "MT-Bench (expected)": ("mt-bench", EXPECTED_RATING),
     "AlpacaEval": ("alpaca-eval-2", "win_rate"),
 }
 LOPSIDED = 0.25
@@ -46,7 +49,9 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
     """Load the shipped experiment with the overrides of the options."""
     changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
     if judge is not None:
-        changes |= {"steps.verdicts.judge": [judge], "steps.verdicts.judge_max_tokens": None}
+        changes |= {f"steps.{step}.judge": [judge] for step in ("ratings", "verdicts")}
+        # A real judge writes its ratings, as MT-Bench's own protocol wants it.
+        changes["steps.ratings.rating"] = "parsed"
     overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
     return load_sweep(find_experiment("demo"), overrides)
 
@@ -68,7 +73,8 @@ def summary_rows(
             score = _find(scores, name, bench, metric)
             row[title] = "–" if score is None else _with_interval(score)
         rows.append(row)
-    return rows, ["checkpoint", *SUMMARY]
+    shown = [title for title in SUMMARY if any(row[title] != "–" for row in rows)]
+    return rows, ["checkpoint", *shown]
 
 
 def _find(scores: Sequence[Score], checkpoint: str, bench: str, metric: str) -> Score | None:

@@ -119,6 +119,9 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
     if metric.startswith(EXPECTED) and metric != EXPECTED_RATING:
         kept = [row for row in kept if row.metric == EXPECTED_RATING]
         part = metric.removeprefix(EXPECTED)
+    elif metric != EXPECTED_RATING:
+        # An expected rating never counts for another metric, unless there is nothing else.
+        kept = [row for row in kept if row.metric != EXPECTED_RATING] or kept
     if part.startswith("turn_"):
         kept = [row for row in kept if row.turn == int(part.removeprefix("turn_"))]
     elif category is not None:

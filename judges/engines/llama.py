@@ -13,7 +13,7 @@ import importlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -28,9 +28,13 @@ from kdharness.harness.models.engine_files import LLAMA, find_gguf, need_llama
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
+from kdharness.judges.engines.llama_devices import placed
 from kdharness.judges.engines.logprobs import Logprobs, Wanted, first_logprobs
+from kdharness.judges.engines.numbers import read_one
+from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.engines.token_estimates import free_estimate
+from kdharness.judges.scoring.expected import begins_number
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 CPU = torch.device("cpu")
@@ -100,7 +104,7 @@ class LlamaEngine:
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Return what it supports, without loading it; log-probabilities are always available."""
-        return Probe(True, True, True, note="a local judge: see its report card")
+        return Probe(True, True, True, note="a local judge: see its report card", opens=True)
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return a rough number of tokens, and a cost of 0."""
@@ -135,9 +139,10 @@ class LlamaEngine:
             else:
                 jobs.append(job)
         if jobs:
-            model = self._loaded(max(len(job.prompt) + job.limit for job in jobs))
+            model = self._loaded(max(len(job.prompt) + job.limit + LONGEST for job in jobs))
         for job in jobs:
-            reply = self._answered(model, job)
+            opened = bool(job.request.opening)
+            reply = self._opened(model, job) if opened else self._answered(model, job)
             if reply is None:
                 return
             yield job.index, reply
@@ -190,6 +195,21 @@ class LlamaEngine:
             error=error,
         )
 
+    def _opened(self, model: _Model, job: _Job) -> Reply | None:
+        """Return the numbers after the opening of one reply; None after a stop request."""
+        started = time.monotonic()
+
+        def after(tokens: tuple[int, ...]) -> torch.Tensor | None:
+            if tokens and model.forget_after(len(job.prompt)):
+                return self._read(model, list(tokens), fresh=False)
+            return self._read(model, [*job.prompt, *tokens], fresh=True)
+
+        reply = read_one(after, model.numerals, lambda t: model.text([t], special=True))
+        if reply is None:
+            return None
+        seconds = time.monotonic() - started
+        return replace(reply, prompt_tokens=len(job.prompt), seconds=seconds)
+
     def _read(self, model: _Model, tokens: list[int], *, fresh: bool) -> torch.Tensor | None:
         """Return the logits after further tokens; None after a stop request."""
         if fresh:
@@ -210,7 +230,9 @@ def _prepared(model: _Model, index: int, request: GenerationRequest) -> _Job | R
         prompt = model.prompt(request)
     except DataError as error:
         return Reply(error=str(error), finish=Finish.ERROR)
-    room = model.trained_on - len(prompt)
+    if request.opening and is_unfinished(model.text(prompt[-OPENED_END:], special=True)):
+        return Reply(error=IN_REASONING, finish=Finish.ERROR, prompt_tokens=len(prompt))
+    room = model.trained_on - len(prompt) - (LONGEST if request.opening else 0)
     if room < 1:
         message = (
             f"the prompt has {len(prompt)} tokens, but the context length is {model.trained_on}"
@@ -242,7 +264,7 @@ class _Model:
         """
         self.api = _library()
         self.name = name
-        options = _placed(self.api, device)
+        options = placed(self.api, device)
         _errors.clear()
         try:
             self.llama = self.api.Llama(
@@ -301,7 +323,7 @@ class _Model:
             text = self._template(messages=[as_turn(m) for m in request.messages]).prompt
         except Exception as error:  # templates may raise anything
             raise DataError(f"the chat template of {self.name} rejects a chat: {error}") from error
-        data = str(text).encode("utf-8", "replace")
+        data = (str(text) + request.opening).encode("utf-8", "replace")
         return list(self.llama.tokenize(data, add_bos=False, special=True))
 
     def spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
@@ -320,9 +342,24 @@ class _Model:
         """Return whether a token ends a turn: the end of the text, of the turn, or their like."""
         return bool(self.api.llama_vocab_is_eog(self.vocabulary, token))
 
+    @cached_property
+    def numerals(self) -> dict[int, str]:
+        """The tokens whose text begins with a digit, after blanks if any."""
+        texts = {token: self.text([token]) for token in range(self.llama.n_vocab())}
+        return {token: text for token, text in texts.items() if begins_number(text)}
+
     def forget(self) -> None:
         """Forget everything read."""
         self.llama.reset()
+
+    def forget_after(self, tokens: int) -> bool:
+        """Forget what was read after the first tokens, if a model of this kind can."""
+        kinds = ("llama_model_is_recurrent", "llama_model_is_hybrid")
+        if any(is_a(self.llama.model) for kind in kinds if (is_a := getattr(self.api, kind, None))):
+            return False
+        # The next tokens are read in the place of those after it.
+        self.llama.n_tokens = tokens
+        return True
 
     def read(self, tokens: list[int]) -> None:
         """Read further tokens; raise RuntimeError if llama.cpp cannot."""
@@ -338,26 +375,6 @@ class _Model:
         """Release the memory."""
         atexit.unregister(self.llama.close)
         self.llama.close()
-
-
-def _placed(api: Any, device: str) -> dict[str, int]:
-    """Return where the layers go.
-
-    Raises:
-        ModelError: a device that this llama.cpp was not built for.
-    """
-    if device == "cpu":
-        return {"n_gpu_layers": 0}
-    if device != "auto" and not api.llama_supports_gpu_offload():
-        raise ModelError(
-            f"llama-cpp-python was built for the CPU alone, and the device is {device}",
-            hint="use --device auto, or build it for the GPU: see its documentation",
-        )
-    number = device.partition(":")[2]
-    whole = {"n_gpu_layers": -1}
-    if not number.isdecimal():
-        return whole
-    return {**whole, "main_gpu": int(number), "split_mode": api.LLAMA_SPLIT_MODE_NONE}
 
 
 @cache

@@ -37,13 +37,8 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.kv_cache import PaddingMask, roomy_cache
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
-from kdharness.judges.engines.numbers import (
-    LONGEST,
-    NumberReader,
-    instead,
-    last_only,
-    numerals,
-)
+from kdharness.judges.engines.numbers import NumberReader, last_only, numerals
+from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
 
@@ -54,9 +49,6 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 16_384
 # Tokens at a prompt's end that may open the reply's reasoning.
 PROMPT_END = 8
-# The same where a reply was begun for the model.
-OPENED_END = 14
-IN_REASONING = "the chat template opens the judge's reasoning, inside which no rating can stand"
 
 
 @dataclass

@@ -1,20 +1,22 @@
-"""The probability of each number after a reply that was begun, from a local model.
+"""The probability of each number after a reply that was begun, from any kind of engine.
 
-One forward pass over the prompt, then one short pass per beginning of a number ("1" may go on to
-"10" or "15"), each on the same cache.
+A local model takes one forward pass over the prompt, then one short pass per beginning of a number
+("1" may go on to "10" or "15"), each on the same cache.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdharness.harness.types import Finish, Reply
 from kdharness.judges.engines.kv_cache import PaddingMask, RoomyLayer, roomy_cache
+from kdharness.judges.engines.openings import instead, likely
+from kdharness.judges.engines.sampling import BROKEN
 from kdharness.judges.scoring.expected import (
-    LIKELIEST,
     START,
     Branch,
     NumberReading,
@@ -24,13 +26,6 @@ from kdharness.judges.scoring.expected import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-NEGLIGIBLE = 1e-4
-"""Beginnings of numbers that are less likely are not followed where each takes its own pass."""
-LONGEST = 2
-"""Tokens of the longest beginning of a number: "1" and "0"."""
-
-Likeliest = tuple[str, float]
 
 
 def numerals(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -134,17 +129,31 @@ def last_only(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
 
-def likely(branches: Iterable[Branch], reading: NumberReading) -> list[Branch]:
-    """Return the branches worth following; the others count as they are."""
-    kept = []
-    for branch in branches:
-        if branch.share >= NEGLIGIBLE:
-            kept.append(branch)
-        else:
-            reading.add(branch.digits, branch.share)
-    return kept
+def read_one(
+    after: Callable[[tuple[int, ...]], torch.Tensor | None],
+    texts: Mapping[int, str],
+    text: Callable[[int], str],
+) -> Reply | None:
+    """Return the numbers after one prompt, asked one beginning after the other.
 
-
-def instead(text: str, share: float) -> dict[str, object]:
-    """Return the entry of `Reply.info` for the likeliest first token."""
-    return {LIKELIEST: [text, round(share, 6)]}
+    Args:
+        after: returns the logits after the prompt and further tokens, fp32 [1, tokens]; None after
+            a stop request; raises RuntimeError if they cannot be computed.
+        texts: token -> text of those that begin with a digit.
+        text: the text of any token.
+    """
+    reading, branches, info = NumberReading(), [START], dict[str, object]()
+    while branches:
+        branch = branches.pop()
+        try:
+            logits = after(branch.tokens)
+        except RuntimeError as failed:
+            return Reply(error=f"the prompt could not be read: {failed}", finish=Finish.ERROR)
+        if logits is None:
+            return None
+        if bool(logits.isnan().any()) or not bool(logits.isfinite().any()):
+            return Reply(error=BROKEN, finish=Finish.ERROR)
+        rows, likeliest = following(logits, texts)
+        branches += likely(reading.follow(branch, rows[0]), reading)
+        info = info or instead(text(likeliest[0][0]), likeliest[0][1])
+    return Reply(top_logprobs=reading.logprobs, info=info)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.endpoints import endpoint_of
@@ -41,6 +42,7 @@ from kdharness.judges.engines.openai_wire import (
     refusal,
     refuse_cut_thought,
 )
+from kdharness.judges.engines.openings import read_endpoint
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -104,13 +106,11 @@ class OpenAIEngine:
         self.dialect = Dialect()
         self.requests = Bucket(requests_per_minute)
         self.tokens = Bucket(tokens_per_minute)
-        self.gate = Gate()
-        self.budget = Budget(budget)
+        self.gate, self.budget = Gate(), Budget(budget)
         self.streak = Streak()
         self.idle: Callable[[], None] = lambda: None
         self.calls = 0
-        self._failures, self._stopping = 0, False
-        self._started = time.monotonic()
+        self._failures, self._stopping, self._started = 0, False, time.monotonic()
 
     @classmethod
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> OpenAIEngine:
@@ -270,7 +270,8 @@ class OpenAIEngine:
         if not await self._reserve(bill, request):
             return None
         try:
-            reply = await self._retrying(client, request, bill)
+            ask = partial(self._retrying, client, bill)
+            reply = await (read_endpoint(ask, request) if request.opening else ask(request))
             if reply is None:
                 return None
             info = {**reply.info, **bill.note()}
@@ -283,7 +284,7 @@ class OpenAIEngine:
         return await bill.reserve(prompt_estimate(request) * 1.5, limit)
 
     async def _retrying(
-        self, client: AsyncOpenAI, request: GenerationRequest, bill: Bill
+        self, client: AsyncOpenAI, bill: Bill, request: GenerationRequest
     ) -> Reply | None:
         """Return a reply, or an error reply after all retries failed.
 
@@ -394,6 +395,5 @@ class OpenAIEngine:
             return await send(client, content, self.timeout, self.endpoint.base)
         except NotReached as error:
             self._failures += 1
-            if self._failures > UNREACHABLE_AFTER:
-                error.trouble = Trouble.FATAL
+            error.trouble = Trouble.FATAL if self._failures > UNREACHABLE_AFTER else error.trouble
             raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
@@ -20,6 +21,8 @@ FAMILIES = {
     "mt-bench-pair": "mt-bench",
 }
 """Benchmarks with shared answers -> the name their answers are stored under."""
+SHOWN = 5
+"""Ratings shown of a distribution."""
 WORDS = 1500
 """Longer texts, in words, are not compared word by word."""
 
@@ -34,7 +37,10 @@ class Side:
     @property
     def value(self) -> float | None:
         """The mean of its verdicts."""
-        values = [j.value for j in self.judgments if j.value is not None]
+        given = [j for j in self.judgments if j.value is not None]
+        # An expected rating is another scale: it stands in only where nothing else was judged.
+        parsed = [j for j in given if j.metric != EXPECTED_RATING]
+        values = [j.value for j in parsed or given if j.value is not None]
         return sum(values) / len(values) if values else None
 
     @property
@@ -203,11 +209,24 @@ def verdict_lines(side: Side) -> list[Line]:
                 (f"  {safe_text(j.judge, 60)}", "dim"),
             ]
         )
+        if shown := distribution(j):
+            lines.append([(shown, "dim")])
         if j.error:
             lines += text_lines(j.error, "bad")
         if j.raw:
             lines += text_lines(j.raw)
     return lines or [[("not judged", "dim")]]
+
+
+def distribution(judgment: Judgment) -> str:
+    """Return the likeliest ratings under an expected rating, and the mass of all of them."""
+    shares = judgment.info.get("distribution", {})
+    ranked = sorted(shares.items(), key=lambda pair: -pair[1])
+    if not ranked:
+        return ""
+    shown = ", ".join(f"{number}: {share:.2f}" for number, share in ranked[:SHOWN])
+    rest = " …" if len(ranked) > SHOWN else ""
+    return f"{shown}{rest} (mass on ratings {judgment.info.get('mass', 0.0):.2f})"
 
 
 def as_text(exchange: Exchange, transcript: Transcript) -> str:
