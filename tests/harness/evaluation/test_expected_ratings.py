@@ -177,7 +177,12 @@ def test_a_judge_that_begins_a_new_reply_is_refused_by_name(paths: Paths, store:
     def restarts(body: dict[str, Any]) -> dict[str, Any]:
         return completion("Rating", top=[("Rating", -0.01), ("I", -6.0)])
 
-    for answer in (restarts, lambda body: completion("Rating: [[7]]")):
+    def refuses(body: dict[str, Any]) -> Any:
+        if body["messages"][-1]["role"] != "assistant":
+            return a_judge(body)
+        return Raw(400, {"error": {"message": "This model does not support assistant prefill."}})
+
+    for answer in (restarts, refuses, lambda body: completion("Rating: [[7]]")):
         with Loopback(answer) as server, pytest.raises(JudgeError, match=r"judge-1@.*mt-bench"):
             run(server, paths, store, rating="expected")
     assert store.judgments("id-a") == []

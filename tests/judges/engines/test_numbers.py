@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -140,6 +141,28 @@ def test_a_template_that_opens_reasoning_is_no_place_for_a_rating(
         "<think>\n", "<think>\n\n</think>\n\n"
     )
     assert not dict(engine.stream([opened("size")]))[0].error
+
+
+@pytest.mark.parametrize(
+    ("template", "before"),
+    [
+        ("[INST]{{ m['content'] }}[/INST]", " "),
+        ("U:{{ m['content'] }}\nA:", "<think>\n\n</think>\n\n"),
+    ],
+)
+def test_what_a_template_writes_before_a_reply_is_kept(
+    tokenizer: Any, template: str, before: str
+) -> None:
+    """Public reports: a reply continued without the template's blank is another prompt."""
+    mine = copy.deepcopy(tokenizer)
+    said = "{{ '" + before.replace("\n", "\\n") + "' + m['content'] }}"
+    mine.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}"
+        f"{template}{{% else %}}{said}{{% endif %}}{{% endfor %}}"
+    )
+    turns = [{"role": "user", "content": "x"}]
+    text = mine.decode(encode_prompt(mine, turns, OPENING))
+    assert text == mine.decode(encode_prompt(mine, turns)) + before + OPENING
 
 
 def test_prefill_is_padded_without_changing_a_reading(paths: Paths, tiny_teacher: Path) -> None:
