@@ -42,7 +42,7 @@ from kdharness.judges.engines.openai_wire import (
     refusal,
     refuse_cut_thought,
 )
-from kdharness.judges.engines.openings import read_endpoint
+from kdharness.judges.engines.openings import MOST_CALLS, read_endpoint
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -55,7 +55,11 @@ from kdharness.judges.engines.rate_limits import (
     find_price,
 )
 from kdharness.judges.engines.streak import Streak
-from kdharness.judges.engines.token_estimates import prompt_estimate
+from kdharness.judges.engines.token_estimates import (
+    TYPICAL_REPLY,
+    endpoint_estimate,
+    prompt_estimate,
+)
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
 
 if TYPE_CHECKING:
@@ -63,7 +67,6 @@ if TYPE_CHECKING:
 
 # After this many consecutive connection failures, the rest would fail as well.
 UNREACHABLE_AFTER = 40
-TYPICAL_REPLY = 256
 PATIENCE = 60.0
 """Seconds of backoff after which a call is given up while others succeed."""
 _DONE = object()
@@ -101,13 +104,10 @@ class OpenAIEngine:
         self.timeout = timeout
         self.total_timeout = total_timeout
         self.retries = retries
-        self.price = price
-        self.first_wait = first_wait
-        self.dialect = Dialect()
-        self.requests = Bucket(requests_per_minute)
-        self.tokens = Bucket(tokens_per_minute)
+        self.price, self.first_wait = price, first_wait
+        self.dialect, self.streak = Dialect(), Streak()
+        self.requests, self.tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
         self.gate, self.budget = Gate(), Budget(budget)
-        self.streak = Streak()
         self.idle: Callable[[], None] = lambda: None
         self.calls = 0
         self._failures, self._stopping, self._started = 0, False, time.monotonic()
@@ -149,8 +149,7 @@ class OpenAIEngine:
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return rough tokens and cost: four characters per token, replies of typical length."""
-        read = sum(prompt_estimate(request) for request in requests)
-        written = sum(min(request.max_new_tokens, TYPICAL_REPLY) for request in requests)
+        read, written = endpoint_estimate(requests)
         price = self.price or (Price(0, 0) if is_loopback_url(self.url) else None)
         return read + written, price.of(read, written) if price else None
 
@@ -281,7 +280,8 @@ class OpenAIEngine:
 
     async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
         limit = token_limit(request, self.dialect)
-        return await bill.reserve(prompt_estimate(request) * 1.5, limit)
+        calls = MOST_CALLS if request.opening else 1
+        return await bill.reserve(prompt_estimate(request) * 1.5 * calls, limit * calls)
 
     async def _retrying(
         self, client: AsyncOpenAI, bill: Bill, request: GenerationRequest

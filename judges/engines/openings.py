@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.scoring.expected import LIKELIEST, START, Branch, NumberReading
+from kdharness.judges.scoring.expected import LIKELIEST, NUMBERS, START, Branch, NumberReading
 
 NEGLIGIBLE = 1e-4
 """Beginnings of numbers that are less likely are not followed where each takes its own pass."""
 RARE = 0.02
 """The same where it takes a paid call."""
+MOST_CALLS = 1 + len(NUMBERS)
+"""Calls of an endpoint for one rating at the most: the first, and one per number that begins."""
 OPENED_END = 14
 """Tokens at the end of a prompt and an opening that may open the judge's reasoning."""
 IN_REASONING = "the chat template opens the judge's reasoning, inside which no rating can stand"
@@ -29,16 +31,18 @@ async def read_endpoint(
     or None, is returned as it is.
     """
     reading, branches = NumberReading(), [START]
-    found: list[Reply] = []
+    asked: dict[str, Reply] = {}
     while branches:
         branch = branches.pop()
-        reply = await ask(replace(request, opening=request.opening + branch.digits))
-        if reply is None or reply.error:
-            return reply
-        found.append(reply)
+        reply = asked.get(branch.digits)
+        if reply is None:
+            reply = await ask(replace(request, opening=request.opening + branch.digits))
+            if reply is None or reply.error:
+                return reply
+            asked[branch.digits] = reply
         tokens = [(0, text, math.exp(min(0.0, v))) for text, v in reply.top_logprobs or ()]
         branches += likely(reading.follow(branch, tokens), reading, RARE)
-    first = found[0]
+    found, first = list(asked.values()), asked[START.digits]
     text, value = max(first.top_logprobs or (("", 0.0),), key=lambda pair: pair[1])
     return replace(
         first,

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import (
     HOLDS,
@@ -114,3 +115,24 @@ def test_asymmetric_interval_is_shown_by_its_bounds(low: float, high: float, exp
     score = Score(**{**make_score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
     (row,) = summary_rows([score])[0]
     assert row["shop"] == expected
+
+
+def test_the_demos_small_judge_gives_expected_ratings_and_a_real_one_writes_them() -> None:
+    for judge, rating in ((None, "expected"), ("openai:judge-1@http://127.0.0.1:1/v1", "parsed")):
+        for smoke in (False, True):
+            steps = {run.step: run.config for run in load_demo(smoke=smoke, judge=judge)[1]}
+            ratings, verdicts = steps["ratings"], steps["verdicts"]
+            assert isinstance(ratings, EvalConfig) and isinstance(verdicts, EvalConfig)
+            assert ratings.benches == ["mt-bench"] and ratings.rating == rating
+            assert verdicts.benches == ["alpaca-eval-2"] and verdicts.rating == "parsed"
+            assert ratings.limit == (1 if smoke else 16)
+            assert ratings.judge == verdicts.judge == [judge or "local:smollm2-135m-instruct"]
+
+
+def test_the_demos_table_names_the_protocol_of_its_ratings() -> None:
+    ratings = [
+        Score("kd", None, "kd", "mt-bench", metric, 5.0, 4.5, 5.5, 32, 0, "local:x")
+        for metric in ("score", "expected_rating")
+    ]
+    assert summary_rows(ratings[:1])[1] == ["checkpoint", "MT-Bench"]
+    assert summary_rows(ratings[1:])[1] == ["checkpoint", "MT-Bench (expected)"]
