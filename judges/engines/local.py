@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +37,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.kv_cache import PaddingMask, roomy_cache
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
-from kdharness.judges.engines.numbers import NumberReader, last_only, numerals
+from kdharness.judges.engines.numbers import NumberReader, common_prefix, last_only, numerals
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
@@ -176,11 +176,12 @@ class LocalEngine:
                 yield index, row
             else:
                 rows.append(row)
-        for opened in (False, True):
-            for batch in self._batches([r for r in rows if bool(r.request.opening) is opened]):
-                if self._stopped:
-                    return
-                yield from self._in_room(batch)
+        opened = [row for row in rows if row.request.opening]
+        plain = self._batches([row for row in rows if not row.request.opening])
+        for batch in chain(plain, self._families(opened)):
+            if self._stopped:
+                return
+            yield from self._in_room(batch)
 
     def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         """Generate a batch; if memory runs out, retry its unfinished rows in two halves."""
@@ -234,6 +235,26 @@ class LocalEngine:
             batch.append(row)
         if batch:
             yield batch
+
+    def _families(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Yield rows whose prompts begin alike together: the beginning is read once."""
+        family: list[_Row] = []
+        alone: list[_Row] = []
+        for row in sorted(rows, key=lambda r: r.prompt):
+            prompts = [r.prompt for r in (*family, row)]
+            longest = max(map(len, prompts))
+            alike = 2 * common_prefix(prompts) >= longest
+            full = len(prompts) > self.batch_size or longest * len(prompts) > PREFILL_TOKENS
+            if family and (full or not alike):
+                if len(family) > 1:
+                    yield family
+                else:
+                    alone += family
+                family = []
+            family.append(row)
+        yield from self._batches([*alone, *family] if len(family) == 1 else alone)
+        if len(family) > 1:
+            yield family
 
     @torch.inference_mode()
     def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:

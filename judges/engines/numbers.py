@@ -1,7 +1,7 @@
 """The probability of each number after a reply that was begun, from any kind of engine.
 
-A local model takes one forward pass over the prompt, then one short pass per beginning of a number
-("1" may go on to "10" or "15"), each on the same cache.
+A local model takes one forward pass over the prompt, then a short one over the beginnings of
+numbers ("1" may go on to "10" or "15") on the same cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdharness.harness.types import Finish, Reply
-from kdharness.judges.engines.kv_cache import PaddingMask, RoomyLayer, roomy_cache
+from kdharness.judges.engines.kv_cache import RoomyLayer, roomy_cache
 from kdharness.judges.engines.openings import instead, likely
 from kdharness.judges.engines.sampling import BROKEN
 from kdharness.judges.scoring.expected import (
@@ -26,6 +26,10 @@ from kdharness.judges.scoring.expected import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+MASKED = frozenset({"sdpa", "eager"})
+"""Attention that takes a mask of its own for every token."""
 
 
 def numerals(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -58,17 +62,34 @@ def following(
 
 
 class NumberReader:
-    """Reads the numbers after the prompts of one batch."""
+    """Reads the numbers after the prompts of one batch.
+
+    What all prompts begin with is read once. The beginnings of numbers are read together, in one
+    pass in which each sees the prompt and itself alone, if the model's attention allows it.
+    """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> None:
-        """Prepare a batch of prompts, padded with `pad` on the left."""
+        """Prepare a batch of prompts; the shorter ones are padded with `pad`."""
         self.model = model
         self.prompts = [list(prompt) for prompt in prompts]
-        self.pad = pad
         self.device = next(model.parameters()).device
-        self.width = max(map(len, self.prompts))
-        self.mask = PaddingMask([len(prompt) for prompt in self.prompts], self.device)
         self.cache = roomy_cache(model.config)
+        self.pad = pad
+        plain = all(type(layer) is RoomyLayer for layer in getattr(self.cache, "layers", ()))
+        attention = getattr(model.config, "_attn_implementation", "")
+        self.forgets, self.branches = plain, plain and attention in MASKED
+        self.shared = common_prefix(self.prompts) if plain and len(prompts) > 1 else 0
+        self.width = max(map(len, self.prompts))
+        gaps = [self.width - len(prompt) for prompt in self.prompts]
+        ids = [
+            p[: self.shared] + [pad] * g + p[self.shared :]
+            for p, g in zip(self.prompts, gaps, strict=True)
+        ]
+        self.ids = torch.tensor(ids, device=self.device)
+        self.known = torch.ones_like(self.ids)
+        for row, gap in enumerate(gaps):
+            self.known[row, self.shared : self.shared + gap] = 0
+        self.positions = (self.known.cumsum(-1) - 1).clamp(min=0)
 
     def read(
         self, texts: Mapping[int, str]
@@ -78,7 +99,7 @@ class NumberReader:
         Raises:
             torch.OutOfMemoryError: memory ran out.
         """
-        first = self._after(())
+        first = self._first()
         sound = first.isfinite().any(-1) & ~first.isnan().any(-1)
         readings = [NumberReading() for _ in self.prompts]
         rows, likeliest = following(first, texts)
@@ -86,47 +107,99 @@ class NumberReader:
         branches = [r.follow(START, row) for r, row in zip(readings, rows, strict=True)]
         while branches[0]:
             longer: list[list[Branch]] = [[] for _ in readings]
-            for number in range(len(branches[0])):
-                tokens = branches[0][number].tokens
-                rows, _ = following(self._after(tokens), texts)
+            paths = [branch.tokens for branch in branches[0]]
+            for number, logits in enumerate(self._after(paths)):
+                rows, _ = following(logits, texts)
                 for index, reading in enumerate(readings):
                     longer[index] += reading.follow(branches[index][number], rows[index])
             branches = longer
         for reading, good, best in zip(readings, sound.tolist(), likeliest, strict=True):
             yield (reading if good else None), best
 
-    def _after(self, tokens: tuple[int, ...]) -> torch.Tensor:
-        """Return the logits after the prompts and the same further tokens, fp32 [rows, tokens]."""
-        layers = getattr(self.cache, "layers", ())
-        if tokens and not all(type(layer) is RoomyLayer for layer in layers):
-            # This cache cannot forget its last tokens.
-            longer = [[*prompt, *tokens] for prompt in self.prompts]
-            return NumberReader(self.model, longer, self.pad)._after(())
-        if not tokens:
-            ids = [[self.pad] * (self.width - len(p)) + p for p in self.prompts]
-            positions = self.mask.positions
-        else:
-            for layer in layers:
-                layer.cut(self.width)
-            ids = [list(tokens) for _ in self.prompts]
-            steps = torch.arange(1, len(tokens) + 1, device=self.device)
-            positions = self.mask.positions[:, -1:] + steps
+    def _first(self) -> torch.Tensor:
+        """Return the logits after the prompts, fp32 [rows, tokens]."""
+        if self.shared:
+            start = slice(0, self.shared)
+            self._run(self.ids[:1, start], None, self.positions[:1, start], 1)
+            self.cache.batch_repeat_interleave(len(self.prompts))
+        rest = slice(self.shared, None)
+        mask = None if bool(self.known.all()) else self.known
+        return self._run(self.ids[:, rest], mask, self.positions[:, rest], 1)[:, -1]
+
+    def _after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[torch.Tensor]:
+        """Yield the logits after the prompts and each path, fp32 [rows, tokens]."""
+        if self.branches:
+            yield from self._together(paths)
+            return
+        for path in paths:
+            if not self.forgets:
+                longer = [[*prompt, *path] for prompt in self.prompts]
+                yield NumberReader(self.model, longer, self.pad)._first()
+                continue
+            self._forget()
+            ids = torch.tensor([path] * len(self.prompts), device=self.device)
+            steps = torch.arange(1, len(path) + 1, device=self.device)
+            whole = torch.cat([self.known, torch.ones_like(ids)], -1)
+            yield self._run(ids, whole, self.positions[:, -1:] + steps, 1)[:, -1]
+
+    def _together(self, paths: Sequence[tuple[int, ...]]) -> Iterator[torch.Tensor]:
+        """Yield the same from one pass, with a mask that keeps the paths apart."""
+        self._forget()
+        tokens = [token for path in paths for token in path]
+        owner = torch.tensor([n for n, path in enumerate(paths) for _ in path])
+        depth = torch.tensor([d for path in paths for d in range(len(path))])
+        apart = (owner[:, None] == owner) & (depth[:, None] >= depth)
+        rows, count = len(self.prompts), len(tokens)
+        seen = torch.cat(
+            [
+                self.known.bool()[:, None, None].expand(rows, 1, count, self.width),
+                apart.to(self.device).expand(rows, 1, count, count),
+            ],
+            -1,
+        )
+        kind = self.model.dtype
+        mask = torch.zeros(seen.shape, dtype=kind, device=self.device)
+        mask.masked_fill_(~seen, torch.finfo(kind).min)
+        ids = torch.tensor([tokens] * rows, device=self.device)
+        steps = self.positions[:, -1:] + 1 + depth.to(self.device)
+        logits = self._run(ids, mask, steps, count)[:, -count:]
+        place = 0
+        for path in paths:
+            place += len(path)
+            yield logits[:, place - 1]
+
+    def _forget(self) -> None:
+        """Forget what was read after the prompts."""
+        for layer in getattr(self.cache, "layers", ()):
+            layer.cut(self.width)
+
+    def _run(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, last: int
+    ) -> torch.Tensor:
+        """Return the logits of at least the last positions, fp32 [rows, positions, tokens]."""
         output = self.model(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=self.mask.of(self.width + len(tokens)),
+            input_ids=ids,
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            **last_only(self.model),
+            **last_only(self.model, last),
         )
-        last: torch.Tensor = output.logits[:, -1].float()
-        return last.to(self.device)
+        logits: torch.Tensor = output.logits[:, -last:].float()
+        return logits.to(self.device)
 
 
-def last_only(model: Any) -> dict[str, int]:
-    """Return the option to compute only the last position's logits, if the model supports it."""
+def common_prefix(prompts: Sequence[list[int]]) -> int:
+    """Return how many tokens all prompts begin with; at least one is left of each."""
+    low, high = min(prompts), max(prompts)
+    shared = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return min(shared, min(map(len, prompts)) - 1)
+
+
+def last_only(model: Any, count: int = 1) -> dict[str, int]:
+    """Return the option to compute only the last positions' logits, if the model supports it."""
     parameters = inspect.signature(model.forward).parameters
-    return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+    return {"logits_to_keep": count} if "logits_to_keep" in parameters else {}
 
 
 def read_one(

@@ -102,12 +102,16 @@ def test_a_local_model_is_read_as_by_enumeration(
         assert replies[index].text == "" and not replies[index].error
 
 
-def test_a_cache_that_cannot_forget_is_read_anew(
-    paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value"), [("RoomyLayer", type("Other", (), {})), ("MASKED", frozenset())]
+)
+def test_other_caches_and_other_attention_read_the_same(
+    paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
+    """A cache that cannot forget is filled anew; without masks beginnings are read one by one."""
     engine = LocalEngine(str(tiny_teacher), paths)
     first = dict(engine.stream([opened(text) for text in TEXTS]))
-    monkeypatch.setattr(numbers, "RoomyLayer", type("Other", (), {}))
+    monkeypatch.setattr(numbers, name, value)
     second = dict(engine.stream([opened(text) for text in TEXTS]))
     for index in first:
         assert shares_of(second[index]) == pytest.approx(shares_of(first[index]), rel=1e-3)
@@ -175,6 +179,35 @@ def test_prefill_is_padded_without_changing_a_reading(paths: Paths, tiny_teacher
     for together, single in zip(batch, alone, strict=True):
         assert together is not None and single is not None
         assert together.shares == pytest.approx(single.shares, rel=1e-3, abs=1e-8)
+
+
+def test_prompts_that_begin_alike_are_read_together(
+    paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(str(tiny_teacher), paths, batch_size=3)
+    long = "Rate this answer about whisks and feeders and gift cards and sizes and returns. "
+    texts = [long * 2 + end for end in ("a", "bb", "c c c", "dd")] + ["another", long]
+    sizes: list[tuple[int, int]] = []
+    made = NumberReader.__init__
+
+    def noted(self: NumberReader, model: Any, prompts: Any, pad: int) -> None:
+        made(self, model, prompts, pad)
+        sizes.append((len(prompts), self.shared))
+
+    monkeypatch.setattr(NumberReader, "__init__", noted)
+    replies = dict(engine.stream([opened(text) for text in texts]))
+    assert max(sizes)[0] == 3 and max(shared for _, shared in sizes) > 20
+    assert sum(size for size, _ in sizes) == len(texts) == len(replies)
+    for index, text in enumerate(texts):
+        alone = dict(engine.stream([opened(text)]))[0]
+        assert shares_of(replies[index]) == pytest.approx(shares_of(alone), rel=1e-3, abs=1e-7)
+
+
+def test_what_prompts_share() -> None:
+    assert numbers.common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    # One token at least is left of each, to be asked for what follows it.
+    assert numbers.common_prefix([[1, 2], [1, 2, 3]]) == 1 == numbers.common_prefix([[1, 2]] * 2)
+    assert numbers.common_prefix([[1], [2]]) == 0
 
 
 # ---------------------------------------------------------------- endpoints
