@@ -144,6 +144,7 @@ class Benchmark(Protocol):
         pairwise_with: the opponent checkpoint; `all` pairs every two subjects; empty for none.
         against: the baseline's name if its answers come with the benchmark.
         needs_logprobs: whether the judge must return log-probabilities.
+        needs_opening: whether the judge must continue a reply that was begun for it.
         sources: the user's own files it was read from, if any.
     """
 
@@ -184,6 +185,11 @@ class Benchmark(Protocol):
 
     @property
     def needs_logprobs(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def needs_opening(self) -> bool:
         """See above."""
         ...
 
@@ -342,7 +348,8 @@ class Probe:
     """Capabilities of an engine, probed before the first call.
 
     `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
-    (None if unknown), `note` says in a line what a user should know.
+    (None if unknown), `note` says in a line what a user should know, `opens` whether it can
+    continue a reply that was begun for it and return the log-probabilities there.
     """
 
     reachable: bool
@@ -352,3 +359,4 @@ class Probe:
     models: tuple[str, ...] = ()
     seconds: float = 0.0
     note: str = ""
+    opens: bool = False

@@ -125,7 +125,7 @@ BENCHMARKS = Table(
 SCORERS = Table(
     "",
     {
-        "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
+        "mt-bench": "kdharness.judges.scoring.scorers:score_mt_bench",
         "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
         "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
         "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
@@ -162,6 +162,7 @@ TOOLS = Table(
         "gaming": "kdharness.judges.audit.gaming:gaming_flags",
         "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
         "read_source": "kdharness.trainers.data.sources:read_source",
+        "gives_expected": "kdharness.judges.engines.opening_probe:gives_expected",
         "report_card": "kdharness.judges.audit.report_card:check",
         "contamination": "kdharness.judges.audit.contamination:overlaps",
         "known_chats": "kdharness.judges.audit.contamination:known_chats",

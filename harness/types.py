@@ -127,7 +127,8 @@ class JudgmentInfo(TypedDict, total=False):
     `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
     one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
     `published` a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out; `without` what the endpoint refused.
+    imported file left out; `without` what the endpoint refused; `distribution` has the probability
+    of each rating under an expected rating, and `mass` is their sum.
     """
 
     call: str
@@ -142,6 +143,8 @@ class JudgmentInfo(TypedDict, total=False):
     truncated: bool
     without: list[str]
     estimated: bool
+    distribution: dict[str, float]
+    mass: float
 
 
 @dataclass(frozen=True)
@@ -296,16 +299,6 @@ class MetricValue:
     flags: tuple[str, ...] = ()
 
 
-def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
-    """Return the id of the failed judgment for a missing answer.
-
-    Args:
-        place: benchmark, revision, item and turn.
-        more: metric and baseline, if there are several.
-    """
-    return digest("unanswered", judge, checkpoint, *place, *more)
-
-
 @dataclass(frozen=True)
 class Item:
     """One item of a benchmark: one or more user turns, and how to answer and score them."""
@@ -329,7 +322,9 @@ class GenerationRequest:
     ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
     after which the rest is irrelevant; an engine may stop after them, or ignore them.
     `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
-    endpoint counts reasoning tokens against the limit.
+    endpoint counts reasoning tokens against the limit. With an `opening`, the reply begins with
+    this text and only what number follows is read: the reply has no text, and its `top_logprobs`
+    are those of the whole numbers 1 to 10 (see `judges.scoring.expected`).
     """
 
     messages: tuple[Message, ...]
@@ -340,6 +335,7 @@ class GenerationRequest:
     choices: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     thinking_room: int = 0
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -367,7 +363,8 @@ class Reply:
 class JudgeCall:
     """A request to a judge about one answer (or pair), and what identifies it.
 
-    `info` is stored with the judgment; `order` distinguishes the two orders of a pair.
+    `info` is stored with the judgment; `order` distinguishes the two orders of a pair; `opening`
+    is as in `GenerationRequest`.
     """
 
     item: str
@@ -384,6 +381,7 @@ class JudgeCall:
     choices: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    opening: str = ""
 
 
 @dataclass(frozen=True)

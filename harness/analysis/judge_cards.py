@@ -32,4 +32,13 @@ def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append(
         {"check": "rates the intact answer above a corrupted one", "key": "rates_above", **above}
     )
+    if expected := card.get("expected"):
+        rows += [
+            {"check": "gives an expected rating", "key": "expected_rated", **expected["rated"]},
+            {
+                "check": "expected rating higher for the intact answer",
+                "key": "expected_above",
+                **expected["intact_above_spoilt"],
+            },
+        ]
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdharness.harness.stats.metric_specs import metric_spec
+from kdharness.harness.stats.metric_specs import category_of, metric_spec
 
 SCORE_COLUMNS = (
     "checkpoint",
@@ -32,6 +32,7 @@ LEGEND = {
     "C": "inverse regularisation strength of the fit",
     "baseline": "a different baseline than the benchmark's own",
     "template": "a different judge prompt than the benchmark's own",
+    "rating": "expected: the mean of the judge's distribution over ratings, not a parsed rating",
     "max_new_tokens": "answers were limited to this many tokens",
     "verdict_tokens": "judge replies were limited to this many tokens",
     "seed": "answers were sampled with this seed",
@@ -78,7 +79,7 @@ def is_lower_better(metric: str) -> bool:
 
 def is_headline(metric: str) -> bool:
     """Return whether a metric is shown in tables by default."""
-    return not metric.startswith("category:") and not is_bookkeeping(metric)
+    return category_of(metric) is None and not is_bookkeeping(metric)
 
 
 def ranked(scores: Sequence[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from kdharness.harness.stats.agreement import cohen_kappa, spearman
-from kdharness.harness.stats.metric_specs import metric_spec
+from kdharness.harness.stats.metric_specs import RATINGS, metric_spec
 from kdharness.harness.stats.rows import OK, Row, counted_once
 from kdharness.harness.types import MetricValue
 
@@ -78,7 +78,7 @@ def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
         if not shared:
             continue
         left, right = [float(s[0]) for s in shared], [float(s[1]) for s in shared]
-        if shared[0][2] == "rating":
+        if shared[0][2] in RATINGS:
             rank = spearman(left, right)
             if rank is not None:
                 agreements.setdefault("spearman", []).append(rank)

@@ -22,6 +22,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.stats.pareto import gain, hypervolume, pareto_front, retention
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -127,6 +128,7 @@ GENERAL_DEFAULTS = (
     "heldout:general_loss",
     "ifeval:prompt_strict",
     "mt-bench:score",
+    f"mt-bench:{EXPECTED_RATING}",
     "alpaca-eval-2:win_rate",
 )
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")

@@ -67,11 +67,35 @@ class EncodedChat:
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], opening: str = ""
 ) -> list[int]:
-    """Tokenise a chat with an assistant turn opened at its end."""
+    """Tokenise a chat with an assistant turn opened at its end.
+
+    Args:
+        opening: the beginning of that turn.
+    """
     text = render(tokenizer, messages, prompt=True)
+    if opening:
+        text = _begun(tokenizer, messages, text, opening)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _begun(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    prompt: str,
+    opening: str,
+) -> str:
+    """Return a prompt with the beginning of its reply.
+
+    What the template writes before a reply, such as a blank or empty reasoning, is kept.
+    """
+    try:
+        turns = [*messages, {"role": "assistant", "content": opening}]
+        whole, found, _ = render(tokenizer, turns, prompt=False).rpartition(opening)
+    except DataError:
+        whole, found = "", ""
+    return whole + opening if found and whole.startswith(prompt) else prompt + opening
 
 
 def encode_chat(

@@ -66,6 +66,12 @@ from kdharness.harness.util.tables import print_table
     "--judge-config", metavar="NAME", help="AlpacaEval evaluator config: a name or a YAML file."
 )
 @click.option(
+    "--rating",
+    type=click.Choice(["parsed", "expected"]),
+    help="How ratings are read: from the judge's text, or as the mean of its distribution over "
+    "1 to 10 (needs log-probabilities).",
+)
+@click.option(
     "--discrete",
     is_flag=True,
     help="AlpacaEval 2: read the judge's token if it returns no log-probabilities.",
@@ -182,6 +188,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
             for name in (
                 "limit",
                 "references",
+                "rating",
                 "baseline",
                 "judge_config",
                 "answer_engine",

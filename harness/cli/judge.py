@@ -70,10 +70,12 @@ def check_command(
         say_probe(engine.name, probe)
         if probe_only:
             return
+        expected = resolve(TOOLS, "gives_expected", "tool")(engine, probe, parsed)
         card = resolve(TOOLS, "report_card", "tool")(
             engine,
             items=items,
             logprobs=probe.logprobs,
+            expected=expected,
             max_tokens=max_tokens,
             advance=show_progress,
         )

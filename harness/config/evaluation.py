@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from kdharness.harness.config.base import Settings, formerly
+from kdharness.harness.config.base import ADDED, Settings, formerly
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
@@ -247,6 +247,14 @@ class EvalConfig(Settings):
         title="Longest verdict",
         description="Maximum tokens of a judge's reply, if lower than the benchmark's limit; small "
         "local judges ramble. Flagged in the result.",
+    )
+    rating: Literal["parsed", "expected"] = Field(
+        "parsed",
+        title="Ratings",
+        description="How a rating is read. parsed: from the judge's text. expected: the mean of "
+        "its distribution over 1 to 10, for judges with log-probabilities; another protocol, "
+        "under a metric of its own.",
+        json_schema_extra=ADDED,
     )
     discrete_fallback: bool = Field(
         False,

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdharness.harness.config.evaluation import parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import Spec, parse_spec, plain_http_warning
+from kdharness.harness.errors import JudgeError
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark, Probe
-from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.registry import ENGINES, TOOLS, resolve
 from kdharness.harness.types import JudgeCall
 
 
@@ -78,6 +79,7 @@ def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchma
             probe = engine.probe(logprobs=any(b.needs_logprobs for b in wanted))
             if probe.note:
                 job.reporter.say(f"{engine.name}: {probe.note}", kind="probe")
+            refuse_unopened(engine, probe, spec, wanted)
             served = tuple(
                 b.for_judge(probe.logprobs, job.config.discrete_fallback) for b in wanted
             )
@@ -87,6 +89,22 @@ def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchma
             judge.engine.close()
         raise
     return judges
+
+
+def refuse_unopened(engine: Engine, probe: Probe, spec: Spec, benches: Sequence[Benchmark]) -> None:
+    """Refuse a judge that cannot give the expected ratings that a benchmark asks for.
+
+    Raises:
+        JudgeError: it cannot continue a reply that was begun for it.
+    """
+    asking = [bench.label for bench in benches if bench.needs_opening]
+    if asking and not resolve(TOOLS, "gives_expected", "tool")(engine, probe, spec):
+        raise JudgeError(
+            f"{engine.name} gives no expected ratings ({', '.join(asking)}): it does not return "
+            "the log-probabilities after a reply that was begun for it",
+            hint="use local:, llama: or vllm:, or a server that continues the last assistant "
+            "message (vLLM, SGLang, llama.cpp); or --rating parsed",
+        )
 
 
 def opponents_of(

@@ -137,7 +137,15 @@ def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
 
     Older versions identified a local judge by name alone, not by the content of its folder.
     """
-    parts = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
+    parts: tuple[object, ...] = (
+        engine.name,
+        call.temperature,
+        call.max_tokens,
+        call.top_logprobs,
+        list(call.messages),
+    )
+    if call.opening:
+        parts = (*parts, "opening", call.opening)
     plain = digest(*parts)
     return [digest(*parts, engine.identity), plain] if engine.identity else [plain]
 
@@ -255,6 +263,7 @@ def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationReq
         choices=call.choices,
         stops=call.stops,
         thinking_room=0 if call.top_logprobs else room,
+        opening=call.opening,
     )
 
 

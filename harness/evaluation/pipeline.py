@@ -84,6 +84,12 @@ def load_benches(config: EvalConfig, paths: Paths) -> list[Benchmark]:
     for bench, name in zip(benches, config.benches, strict=True):
         if name.endswith(".jsonl") and bench.label in BENCHMARKS:
             raise ConfigError(f"{name}: {bench.label!r} is the name of a built-in benchmark")
+    if config.rating == "expected" and not any(bench.needs_opening for bench in benches):
+        raise ConfigError(
+            f"no ratings to read as expected ones: {', '.join(labels)}",
+            where="rating",
+            hint="mt-bench and your own files have ratings; drop --rating expected for the others",
+        )
     return benches
 
 

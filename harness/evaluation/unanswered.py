@@ -10,10 +10,9 @@ from kdharness.harness.evaluation import answering
 from kdharness.harness.evaluation.judges import Judge, opponents_of
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.protocols import Benchmark
-from kdharness.harness.types import Item, Judgment, JudgmentStatus, unanswered_id
-
-RATING = "rating"
-"""The metric of single answers in a benchmark that otherwise compares pairs."""
+from kdharness.harness.stats.metric_specs import RATINGS
+from kdharness.harness.store.rows import unanswered_id
+from kdharness.harness.types import Item, Judgment, JudgmentStatus
 
 
 def note_unanswered(
@@ -42,7 +41,7 @@ def note_unanswered(
         if not in_shard(job.config.shard, item.id):
             continue
         for index, metric in enumerate(bench.judged_metrics(item)):
-            single = bench.pairwise_with and metric == RATING
+            single = bench.pairwise_with and metric in RATINGS
             for baseline, present in (
                 {"": answered}.items() if single else answered_by_opponent.items()
             ):

@@ -13,6 +13,7 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.atomic import atomic_write_text
@@ -81,6 +82,8 @@ def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> li
             )
             prompts = _prompts(paths, answers)
             for judgment in store.judgments(checkpoint.id, "mt-bench"):
+                if judgment.metric == EXPECTED_RATING:
+                    continue  # FastChat has no such protocol: its rows would be taken for parsed
                 judge = _plain(judgment.judge)
                 singles.setdefault(judge, []).append(single_row(checkpoint, judgment, prompts))
             for judge, rows in pair_rows(checkpoint, store).items():

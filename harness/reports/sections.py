@@ -22,6 +22,7 @@ from kdharness.harness.reports.blocks import (
     interval,
     number,
 )
+from kdharness.harness.stats.metric_specs import EXPECTED, category_of
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -251,14 +252,17 @@ def differences_section(store: Store, paths: Paths, found: TradeOff | None) -> I
 
 def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
     """Show each benchmark's categories, one row per checkpoint."""
-    groups: dict[tuple[str, str], dict[str, dict[str, Score]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, dict[str, Score]]] = {}
     for score in scores:
-        if score.metric.startswith("category:") and score.value is not None:
-            table = groups.setdefault((score.bench, score.judge), {})
-            table.setdefault(score.checkpoint, {})[score.metric[len("category:") :]] = score
+        category = category_of(score.metric)
+        if category is not None and score.value is not None:
+            protocol = EXPECTED if score.metric.startswith(EXPECTED) else ""
+            table = groups.setdefault((score.bench, score.judge, protocol), {})
+            table.setdefault(score.checkpoint, {})[category] = score
     if groups:
         yield Heading("Categories")
-    for (bench, judge), table in groups.items():
+    for (bench, by, protocol), table in groups.items():
+        judge = f"{by}, expected ratings" if protocol else by
         categories = tuple(dict.fromkeys(c for row in table.values() for c in row))
         title = f"{bench} by category ({judge})"
         yield Table(

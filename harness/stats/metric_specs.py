@@ -58,7 +58,19 @@ NATS = MetricSpec(0.0, math.inf, lower_is_better=True, unit="nats per token")
 LOSSES = MetricSpec(0.0, 1.0, middle=0.5, lower_is_better=True, unit="share")
 """Share of lost matches."""
 
-_BY_NAME = {"rating": RATING, "preference": PREFERENCE, "loss_rate": LOSSES}
+EXPECTED = "expected_"
+"""Begins the metrics of expected ratings, so that no parsed rating answers for one of them."""
+EXPECTED_RATING = f"{EXPECTED}rating"
+"""The mean of a judge's distribution over the ratings 1 to 10: of a judgment, and of a score."""
+RATINGS = frozenset({"rating", EXPECTED_RATING})
+CATEGORY = "category:"
+
+_BY_NAME = {
+    "rating": RATING,
+    EXPECTED_RATING: RATING,
+    "preference": PREFERENCE,
+    "loss_rate": LOSSES,
+}
 _BY_ENDING = {"_loss": NATS, "_kl": NATS}
 
 
@@ -67,6 +79,12 @@ def metric_spec(metric: str) -> MetricSpec:
     if metric in _BY_NAME:
         return _BY_NAME[metric]
     return next((spec for end, spec in _BY_ENDING.items() if metric.endswith(end)), SHARE)
+
+
+def category_of(metric: str) -> str | None:
+    """Return the category that a score is limited to; None for any other score."""
+    rest = metric.removeprefix(EXPECTED)
+    return rest.removeprefix(CATEGORY) if rest.startswith(CATEGORY) else None
 
 
 def percent(preference: float) -> float:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdharness.harness.stats.metric_specs import metric_spec, percent
+from kdharness.harness.stats.metric_specs import (
+    EXPECTED,
+    EXPECTED_RATING,
+    RATINGS,
+    category_of,
+    metric_spec,
+    percent,
+)
 from kdharness.harness.types import Judgment, JudgmentStatus
 
 OK = JudgmentStatus.OK.value
@@ -75,7 +82,7 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     kept: dict[tuple[str, int, str, int, str], Row] = {}
     for row in rows:
         # A rating depends on the answer alone, even in benchmarks that also compare pairs.
-        other = "" if row.metric == "rating" else row.baseline
+        other = "" if row.metric in RATINGS else row.baseline
         key = (row.item, row.turn, row.metric, row.order, other)
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
@@ -108,10 +115,17 @@ class ScoreContext:
 def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
     """Map each question to the (sum, weight) of the rows in a metric's mean."""
     kept = [row for row in counted_once(rows) if row.value is not None]
-    if metric.startswith("turn_"):
-        kept = [row for row in kept if row.turn == int(metric.removeprefix("turn_"))]
-    elif metric.startswith("category:"):
-        kept = [row for row in kept if row.category == metric.removeprefix("category:")]
+    part, category = metric, category_of(metric)
+    if metric.startswith(EXPECTED) and metric != EXPECTED_RATING:
+        kept = [row for row in kept if row.metric == EXPECTED_RATING]
+        part = metric.removeprefix(EXPECTED)
+    elif metric != EXPECTED_RATING:
+        # An expected rating never counts for another metric, unless there is nothing else.
+        kept = [row for row in kept if row.metric != EXPECTED_RATING] or kept
+    if part.startswith("turn_"):
+        kept = [row for row in kept if row.turn == int(part.removeprefix("turn_"))]
+    elif category is not None:
+        kept = [row for row in kept if row.category == category]
     elif any(row.metric == metric for row in kept):
         kept = [row for row in kept if row.metric == metric]
     table: dict[str, list[float]] = {}
@@ -150,6 +164,6 @@ def value_range(rows: Sequence[Row], metric: str) -> tuple[float, float] | None:
     if kinds == {"preference"}:
         return 0.0, 100.0
     spec = metric_spec(kinds.pop() if len(kinds) == 1 else metric)
-    if math.isinf(spec.high) or kinds & {"rating", "preference"}:
+    if math.isinf(spec.high) or kinds & {*RATINGS, "preference"}:
         return None
     return spec.bounds

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import cast
 
 from kdharness.harness.store.base import StoreBase
-from kdharness.harness.store.rows import encode
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest, unanswered_id
+from kdharness.harness.store.rows import encode, unanswered_id
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
 
 class CheckpointRows(StoreBase):

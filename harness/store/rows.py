@@ -12,7 +12,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar, cast
 
-from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Run, RunStatus
+from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Run, RunStatus, digest
 from kdharness.harness.util.redact import redact
 
 RowType = TypeVar("RowType")
@@ -89,3 +89,13 @@ def decode(kind: type[RowType], row: dict[str, Any]) -> RowType:
             value = _ENUM_FIELDS[(kind, spec.name)](value)
         values[spec.name] = value
     return kind(**values)
+
+
+def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
+    """Return the id of the failed judgment for a missing answer.
+
+    Args:
+        place: benchmark, revision, item and turn.
+        more: metric and baseline, if there are several.
+    """
+    return digest("unanswered", judge, checkpoint, *place, *more)

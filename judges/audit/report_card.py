@@ -11,12 +11,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import pstdev
 from typing import Any
 
 from kdharness.harness.protocols import Engine
+from kdharness.harness.stats.metric_specs import EXPECTED
 from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Message, Reply
 from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, ProbeQuestion, probes
+from kdharness.judges.scoring.expected import MOST_TOP, NUMBERS, OPENING, read_expected
 from kdharness.judges.scoring.verdicts import read_first_token, read_rating, read_winner
 
 RATE = (
@@ -77,6 +80,7 @@ def check(
     *,
     items: int = 12,
     logprobs: bool = False,
+    expected: bool = False,
     max_tokens: int = 512,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -84,13 +88,14 @@ def check(
 
     Args:
         logprobs: whether it returns log-probabilities; if so, the one-token form is checked too.
+        expected: whether it gives expected ratings; if so, they are checked beside the parsed ones.
         max_tokens: limit of a reply; reasoning judges need more.
         advance: called with (done, total) after each reply.
 
     Returns:
         The card: `checks` (name -> share with interval), `ratings`, `labels`, `calls`, `created`.
     """
-    questions = plan(probes(items), logprobs, max_tokens, engine.deterministic)
+    questions = plan(probes(items), logprobs, max_tokens, engine.deterministic, expected=expected)
     replies: dict[int, Reply] = {}
     for index, reply in engine.stream([question.request for question in questions]):
         replies[index] = reply
@@ -102,7 +107,12 @@ def check(
 
 
 def plan(
-    items: Sequence[ProbeQuestion], logprobs: bool, max_tokens: int, deterministic: bool
+    items: Sequence[ProbeQuestion],
+    logprobs: bool,
+    max_tokens: int,
+    deterministic: bool,
+    *,
+    expected: bool = False,
 ) -> list[Question]:
     """Return every call of the report card."""
     questions: list[Question] = []
@@ -125,7 +135,22 @@ def plan(
             questions.append(_pair("plea", index, order, item.question, *shown, max_tokens))
         plea = f"{spoilt}\n\n{PLEA.format('A')}"
         questions.append(_rating("rating:plea", index, item.question, plea, max_tokens))
+    if expected:
+        questions += [_expected(q) for q in questions if q.check.startswith("rating:")]
     return questions
+
+
+def _expected(question: Question) -> Question:
+    """Return a question for a parsed rating as one for an expected rating."""
+    request = replace(
+        question.request,
+        max_new_tokens=1,
+        stops=(),
+        opening=OPENING,
+        top_logprobs=MOST_TOP,
+        choices=NUMBERS,
+    )
+    return replace(question, check=f"{EXPECTED}{question.check}", request=request)
 
 
 def _both(
@@ -173,11 +198,19 @@ def grade(
 ) -> dict[str, object]:
     """Compute the report card from the replies."""
     values: dict[tuple[str, int, int], float] = {}
+    means: dict[tuple[str, int, int], float] = {}
     readable, failed = Share(), 0
+    rated = Share()
     for index, question in enumerate(questions):
         reply = replies.get(index)
         if reply is None or reply.error:
             failed += 1
+            continue
+        if question.check.startswith(EXPECTED):
+            mean = read_expected(reply).value
+            rated.values.append(float(mean is not None))
+            if mean is not None:
+                means[question.check.removeprefix(EXPECTED), question.item, 0] = mean
             continue
         value = _value(question, reply)
         readable.values.append(float(value is not None))
@@ -194,6 +227,8 @@ def grade(
         "checks": checks,
         "ratings": ratings,
     }
+    if rated.values:
+        card["expected"] = {"rated": rated.as_dict(), **_expected_figures(means)}
     card["labels"] = labels(card)
     return card
 
@@ -277,6 +312,13 @@ def _ratings(values: dict[tuple[str, int, int], float]) -> dict[str, object]:
         "repeat_difference": sum(repeats) / len(repeats) if repeats else None,
         "intact_above_spoilt": above.as_dict(),
     }
+
+
+def _expected_figures(means: dict[tuple[str, int, int], float]) -> dict[str, object]:
+    """Return what `_ratings` does, of expected ratings, which hardly ever coincide."""
+    figures = _ratings(means)
+    del figures["commonest_share"]
+    return {**figures, "spread": pstdev(means.values()) if len(means) > 1 else None}
 
 
 def labels(card: dict[str, Any]) -> list[str]:

@@ -48,6 +48,7 @@ class Benchmark:
         against: the baseline's name, if there is one.
         sources: the files it was read from, if they are a user's own.
         needs_logprobs: whether the judge must return log-probabilities.
+        needs_opening: whether the judge must continue a reply that was begun for it.
         pairwise_with: the checkpoint whose answers are the other side, if one is needed.
         fixed: what else the scores depend on; part of the revision.
         flags: differences of this revision from a full, standard one.
@@ -59,6 +60,7 @@ class Benchmark:
     judge_metric: ClassVar[str] = ""
     headline: ClassVar[str] = ""
     needs_logprobs: bool = False
+    needs_opening: bool = False
     against: str = ""
 
     def __init__(
@@ -187,9 +189,19 @@ def subset(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 
 def revision_flags(
-    config: EvalConfig, items: Sequence[Item], total: int, *, judged: bool = True
+    config: EvalConfig,
+    items: Sequence[Item],
+    total: int,
+    *,
+    judged: bool = True,
+    expected: bool = False,
 ) -> list[str]:
-    """Return the flags of a revision that is not comparable with the standard one."""
+    """Return the flags of a revision that is not comparable with the standard one.
+
+    Args:
+        judged: whether a judge writes texts, whose length may be limited.
+        expected: whether its ratings are expected ones.
+    """
     flags = []
     if len(items) < total:
         flags.append(f"subset:{len(items)}")
@@ -197,6 +209,8 @@ def revision_flags(
         flags.append(f"max_new_tokens:{config.max_new_tokens}")
     if config.seed:
         flags.append(f"seed:{config.seed}")
+    if expected:
+        flags.append("rating:expected")
     if judged and config.judge_max_tokens is not None:
         flags.append(f"verdict_tokens:{config.judge_max_tokens}")
     return flags

@@ -15,6 +15,7 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
 from kdharness.judges.benchmarks.base import (
     Benchmark,
@@ -25,6 +26,7 @@ from kdharness.judges.benchmarks.base import (
     revision_flags,
     subset,
 )
+from kdharness.judges.scoring.expected import OPENING, as_expected, read_expected
 from kdharness.judges.scoring.verdicts import read_rating
 
 ASSET = "mt-bench"
@@ -129,9 +131,22 @@ class MTBench(Benchmark):
     needs_judge: bool = True
     judge_metric: ClassVar[str] = "rating"
 
-    def __init__(self, items: Sequence[Item], prompts: dict[str, Any], **rest: Any) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        prompts: dict[str, Any],
+        *,
+        expected: bool = False,
+        **rest: Any,
+    ) -> None:
+        """Create the benchmark; `expected` reads distributions instead of texts."""
         super().__init__(items, **rest)
         self.prompts = prompts
+        self.needs_logprobs = self.needs_opening = expected
+
+    def judged_metrics(self, item: Item) -> tuple[str, ...]:
+        """Return the metric of its ratings."""
+        return (EXPECTED_RATING,) if self.needs_opening else (self.judge_metric,)
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> MTBench:
@@ -139,11 +154,16 @@ class MTBench(Benchmark):
         files = MTBenchFiles(paths, config.references)
         all_items = files.items(config)
         items = subset(all_items, config.limit)
-        flags = revision_flags(config, items, len(all_items))
+        expected = config.rating == "expected"
+        flags = revision_flags(
+            config, items, len(all_items), judged=not expected, expected=expected
+        )
+        protocol = [EXPECTED_RATING, OPENING] if expected else []
         return cls(
             items,
             files.prompts,
-            fixed=[cls.name, files.prompts_digest, config.seed],
+            expected=expected,
+            fixed=[cls.name, files.prompts_digest, config.seed, *protocol],
             flags=[*flags, *files.flags],
             total=len(all_items),
         )
@@ -171,7 +191,7 @@ class MTBench(Benchmark):
         info: dict[str, Any] = {"prompt": name}
         if answer.finish is Finish.LENGTH:
             info["truncated"] = True
-        return JudgeCall(
+        call = JudgeCall(
             item=item.id,
             turn=turn,
             category=item.category,
@@ -182,7 +202,10 @@ class MTBench(Benchmark):
             stops=VERDICT_ENDS,
             info=info,
         )
+        return as_expected(call) if self.needs_opening else call
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """Read a rating from 1 to 10."""
+        """Read a rating from 1 to 10, or the mean of its distribution."""
+        if call.opening:
+            return read_expected(reply)
         return rating_verdict(read_rating(reply.text), reply)

@@ -15,6 +15,7 @@ GREEDY = 1e-4
 COLDEST = 0.01
 """The temperature sent instead of 0 if an endpoint rejects 0."""
 
+_CONTINUES = re.compile(r"continue_final_message|add_generation_prompt")
 _LOGPROBS = re.compile(r"log[ _-]?prob(?:s|abilit)|logprob", re.IGNORECASE)
 _ABOVE_ZERO = re.compile(
     r"strictly positive|must be positive|positive (?:float|number)|greater than\D{0,4}0|above 0"
@@ -41,6 +42,8 @@ class Dialect:
         coldest: the value sent for a temperature of 0.
         least_tokens: the smallest limit that is accepted.
         thinks: whether the model reasons before it answers, within its token limit.
+        continues: whether it is told, by vLLM's fields, to continue the last assistant message;
+            other servers do so by themselves, or not at all.
         room: whether a limit raised by `thinking_room` is accepted.
         extra: further fields of every call.
     """
@@ -53,6 +56,7 @@ class Dialect:
     least_tokens: int = 1
     thinks: bool = False
     room: bool = True
+    continues: bool = True
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -81,6 +85,10 @@ def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, 
         )
     if sampled and dialect.seed and request.seed:
         fields["seed"] = request.seed % (1 << 31)
+    if request.opening:
+        messages.append({"role": "assistant", "content": request.opening})
+        if dialect.continues:
+            fields |= {"add_generation_prompt": False, "continue_final_message": True}
     if request.top_logprobs:
         fields["logprobs"] = True
         fields["top_logprobs"] = request.top_logprobs
@@ -131,6 +139,9 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
         warmer = dialect.coldest == 0 and sent["temperature"] == 0 and _ABOVE_ZERO.search(text)
         dialect.coldest = COLDEST if warmer else dialect.coldest
         dialect.temperature = bool(warmer)
+        return True
+    if _CONTINUES.search(text) and "continue_final_message" in sent and dialect.continues:
+        dialect.continues = False
         return True
     if re.search(r"\bseed\b", text) and "seed" in sent and dialect.seed:
         dialect.seed = False

@@ -64,6 +64,16 @@ class RoomyLayer(DynamicLayer):
         self.room = keys, values
         self.keys, self.values = keys[:, :, :used], values[:, :, :used]
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row; the buffers are made anew when the next states come."""
+        super().batch_repeat_interleave(repeats)
+        self.room = None
+
+    def cut(self, length: int) -> None:
+        """Forget everything after the first `length` positions."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[:, :, :length], self.values[:, :, :length]
+
     def reset(self) -> None:
         """Clear the cache."""
         super().reset()

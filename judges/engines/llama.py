@@ -8,28 +8,25 @@ min-p) and keep a state. A reply depends on its request alone: nothing is left o
 
 from __future__ import annotations
 
-import atexit
-import importlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-import numpy
 import torch
 
-from kdharness.harness.chat.rendering import as_turn
 from kdharness.harness.config.evaluation import EvalConfig, Spec
-from kdharness.harness.errors import DataError, ModelError
-from kdharness.harness.models.engine_files import LLAMA, find_gguf, need_llama
+from kdharness.harness.errors import DataError
+from kdharness.harness.models.engine_files import find_gguf, need_llama
 from kdharness.harness.models.identity import file_identity
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
+from kdharness.judges.engines.llama_model import CHUNK, LlamaModel
 from kdharness.judges.engines.logprobs import Logprobs, Wanted, first_logprobs
+from kdharness.judges.engines.numbers import read_one
+from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.engines.token_estimates import free_estimate
 from kdharness.judges.scoring.verdicts import is_unfinished
@@ -37,13 +34,9 @@ from kdharness.judges.scoring.verdicts import is_unfinished
 CPU = torch.device("cpu")
 FIRST_CONTEXT = 4096
 """Tokens of the first context: a larger one is made when a request needs it."""
-CHUNK = 512
-"""Prompt tokens read at once, between which stop requests are noticed."""
 LOOK = 1.0
 """Seconds between looks for a stop request."""
 PROMPT_END = 8
-LOG_ERROR = 4
-"""llama.cpp's level of errors."""
 STOP_TOKENS = 6
 
 
@@ -76,7 +69,7 @@ class LlamaEngine:
         self.device = device
         self.name = name or f"llama:{source}"
         self.idle: Callable[[], None] = lambda: None
-        self._model: _Model | None = None
+        self._model: LlamaModel | None = None
         self._stopped = False
         self._looked = 0.0
 
@@ -103,7 +96,7 @@ class LlamaEngine:
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Return what it supports, without loading it; log-probabilities are always available."""
-        return Probe(True, True, True, note="a local judge: see its report card")
+        return Probe(True, True, True, note="a local judge: see its report card", opens=True)
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return a rough number of tokens, and a cost of 0."""
@@ -138,22 +131,23 @@ class LlamaEngine:
             else:
                 jobs.append(job)
         if jobs:
-            model = self._loaded(max(len(job.prompt) + job.limit for job in jobs))
+            model = self._loaded(max(len(job.prompt) + job.limit + LONGEST for job in jobs))
         for job in jobs:
-            reply = self._answered(model, job)
+            opened = bool(job.request.opening)
+            reply = self._opened(model, job) if opened else self._answered(model, job)
             if reply is None:
                 return
             yield job.index, reply
 
-    def _loaded(self, tokens: int) -> _Model:
+    def _loaded(self, tokens: int) -> LlamaModel:
         """Return the model with a context of at least so many tokens."""
         if self._model is not None and self._model.room < min(tokens, self._model.trained_on):
             self.close()
         if self._model is None:
-            self._model = _Model(str(self.files[0]), self.name, self.device, tokens)
+            self._model = LlamaModel(str(self.files[0]), self.name, self.device, tokens)
         return self._model
 
-    def _answered(self, model: _Model, job: _Job) -> Reply | None:
+    def _answered(self, model: LlamaModel, job: _Job) -> Reply | None:
         """Return the reply to one request; None after a stop request."""
         request, started = job.request, time.monotonic()
         sampler = Sampler([temperature_of(request)], [request.seed], CPU)
@@ -193,7 +187,22 @@ class LlamaEngine:
             error=error,
         )
 
-    def _read(self, model: _Model, tokens: list[int], *, fresh: bool) -> torch.Tensor | None:
+    def _opened(self, model: LlamaModel, job: _Job) -> Reply | None:
+        """Return the numbers after the opening of one reply; None after a stop request."""
+        started = time.monotonic()
+
+        def after(tokens: tuple[int, ...]) -> torch.Tensor | None:
+            if tokens and model.forget_after(len(job.prompt)):
+                return self._read(model, list(tokens), fresh=False)
+            return self._read(model, [*job.prompt, *tokens], fresh=True)
+
+        reply = read_one(after, model.numerals, lambda t: model.text([t], special=True))
+        if reply is None:
+            return None
+        seconds = time.monotonic() - started
+        return replace(reply, prompt_tokens=len(job.prompt), seconds=seconds)
+
+    def _read(self, model: LlamaModel, tokens: list[int], *, fresh: bool) -> torch.Tensor | None:
         """Return the logits after further tokens; None after a stop request."""
         if fresh:
             model.forget()
@@ -207,13 +216,15 @@ class LlamaEngine:
         return model.logits()
 
 
-def _prepared(model: _Model, index: int, request: GenerationRequest) -> _Job | Reply:
+def _prepared(model: LlamaModel, index: int, request: GenerationRequest) -> _Job | Reply:
     """Return a request as tokens, or an error reply if that is not possible."""
     try:
         prompt = model.prompt(request)
     except DataError as error:
         return Reply(error=str(error), finish=Finish.ERROR)
-    room = model.trained_on - len(prompt)
+    if request.opening and is_unfinished(model.text(prompt[-OPENED_END:], special=True)):
+        return Reply(error=IN_REASONING, finish=Finish.ERROR, prompt_tokens=len(prompt))
+    room = model.trained_on - len(prompt) - (LONGEST if request.opening else 0)
     if room < 1:
         message = (
             f"the prompt has {len(prompt)} tokens, but the context length is {model.trained_on}"
@@ -222,7 +233,7 @@ def _prepared(model: _Model, index: int, request: GenerationRequest) -> _Job | R
     return _Job(index, request, prompt, min(room, request.max_new_tokens))
 
 
-def _reason(model: _Model, job: _Job, tokens: list[int]) -> Finish | None:
+def _reason(model: LlamaModel, job: _Job, tokens: list[int]) -> Finish | None:
     """Return why a reply ends after its newest token, or None."""
     if job.request.stops:
         tail = model.text(tokens[-STOP_TOKENS:])
@@ -232,158 +243,3 @@ def _reason(model: _Model, job: _Job, tokens: list[int]) -> Finish | None:
             if not is_unfinished(whole):
                 return Finish.STOP
     return Finish.LENGTH if len(tokens) >= job.limit else None
-
-
-class _Model:
-    """A loaded GGUF file."""
-
-    def __init__(self, path: str, name: str, device: str, tokens: int) -> None:
-        """Load the file with a context of `tokens`.
-
-        Raises:
-            ModelError: llama.cpp cannot load it, with its own words.
-        """
-        self.api = _library()
-        self.name = name
-        options = _placed(self.api, device)
-        _errors.clear()
-        try:
-            self.llama = self.api.Llama(
-                path,
-                n_ctx=tokens,
-                n_batch=CHUNK,
-                n_threads=torch.get_num_threads(),
-                n_threads_batch=torch.get_num_threads(),
-                verbose=False,
-                **options,
-            )
-        except (ValueError, RuntimeError, MemoryError, AssertionError) as error:
-            raise ModelError(
-                f"llama.cpp cannot load it: {'; '.join(_errors) or error}",
-                where=path,
-                hint=f"is there memory for it and a context of {tokens} tokens? Does this "
-                "llama.cpp know its architecture? pip install --upgrade llama-cpp-python",
-            ) from error
-        # At the interpreter's end llama_cpp's own clean-up finds its functions gone.
-        atexit.register(self.llama.close)
-        try:
-            self.room = self.llama.n_ctx()
-            self.trained_on = int(self.api.llama_model_n_ctx_train(self.llama.model))
-            self.vocabulary = self.api.llama_model_get_vocab(self.llama.model)
-            self._template = self._own_template(path)
-        except BaseException:
-            self.close()
-            raise
-
-    def _own_template(self, path: str) -> Any:
-        """Return the file's own chat template, compiled."""
-        source = self.llama.metadata.get("tokenizer.chat_template")
-        if not source:
-            raise ModelError(
-                "this GGUF file has no chat template (tokenizer.chat_template)",
-                where=path,
-                hint="use the file of a chat model",
-            )
-        formatter = self.api.llama_chat_format.Jinja2ChatFormatter
-        try:
-            return formatter(
-                template=source,
-                eos_token=self._word(self.llama.token_eos()),
-                bos_token=self._word(self.llama.token_bos()),
-            )
-        except Exception as error:  # jinja has its own errors
-            raise ModelError(f"its chat template is damaged: {error}", where=path) from error
-
-    def _word(self, token: int) -> str:
-        """Return the text of a special token; empty for none."""
-        return self.text([token], special=True) if token >= 0 else ""
-
-    def prompt(self, request: GenerationRequest) -> list[int]:
-        """Return the tokens of a chat with an assistant turn opened at its end.
-
-        Raises:
-            DataError: the template refuses these turns.
-        """
-        try:
-            text = self._template(messages=[as_turn(m) for m in request.messages]).prompt
-        except Exception as error:  # templates may raise anything
-            raise DataError(f"the chat template of {self.name} rejects a chat: {error}") from error
-        data = str(text).encode("utf-8", "replace")
-        return list(self.llama.tokenize(data, add_bos=False, special=True))
-
-    def spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
-        """Return the tokens of each choice."""
-        return {
-            choice: list(self.llama.tokenize(choice.encode(), add_bos=False, special=False))
-            for choice in choices
-        }
-
-    def text(self, tokens: list[int], *, special: bool = False) -> str:
-        """Return the text of tokens; a character that was cut in two becomes U+FFFD."""
-        raw: bytes = self.llama.detokenize(tokens, special=special) if tokens else b""
-        return raw.decode("utf-8", "replace")
-
-    def ends(self, token: int) -> bool:
-        """Return whether a token ends a turn: the end of the text, of the turn, or their like."""
-        return bool(self.api.llama_vocab_is_eog(self.vocabulary, token))
-
-    def forget(self) -> None:
-        """Forget everything read."""
-        self.llama.reset()
-
-    def read(self, tokens: list[int]) -> None:
-        """Read further tokens; raise RuntimeError if llama.cpp cannot."""
-        self.llama.eval(tokens)
-
-    def logits(self) -> torch.Tensor:
-        """Return the logits after the last token read, fp32 [1, tokens]."""
-        found = self.api.llama_get_logits_ith(self.llama.ctx, -1)
-        view = numpy.ctypeslib.as_array(found, shape=(self.llama.n_vocab(),))
-        return torch.from_numpy(view.copy())[None]
-
-    def close(self) -> None:
-        """Release the memory."""
-        atexit.unregister(self.llama.close)
-        self.llama.close()
-
-
-def _placed(api: Any, device: str) -> dict[str, int]:
-    """Return where the layers go.
-
-    Raises:
-        ModelError: a device that this llama.cpp was not built for.
-    """
-    if device == "cpu":
-        return {"n_gpu_layers": 0}
-    if device != "auto" and not api.llama_supports_gpu_offload():
-        raise ModelError(
-            f"llama-cpp-python was built for the CPU alone, and the device is {device}",
-            hint="use --device auto, or build it for the GPU: see its documentation",
-        )
-    number = device.partition(":")[2]
-    whole = {"n_gpu_layers": -1}
-    if not number.isdecimal():
-        return whole
-    return {**whole, "main_gpu": int(number), "split_mode": api.LLAMA_SPLIT_MODE_NONE}
-
-
-@cache
-def _library() -> Any:
-    """Import llama.cpp, and collect what it says about errors instead of printing everything."""
-    api: Any = importlib.import_module(LLAMA)
-
-    @api.llama_log_callback
-    def collect(level: int, text: bytes, _: object) -> None:
-        words = text.decode("utf-8", "replace").strip()
-        if level == LOG_ERROR and words:
-            _errors.append(words)
-
-    api.llama_log_set(collect, None)
-    _kept.append(collect)
-    return api
-
-
-_kept: list[object] = []
-"""The callback, which llama.cpp calls as long as the process lives."""
-_errors: deque[str] = deque(maxlen=4)
-"""The last errors of llama.cpp."""

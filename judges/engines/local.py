@@ -9,12 +9,11 @@ host waits for it once per token.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +43,8 @@ from kdharness.judges.engines.kv_cache import (
     roomy_cache,
 )
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
+from kdharness.judges.engines.numbers import NumberReader, common_prefix, last_only, numerals
+from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
 
@@ -125,7 +126,7 @@ class LocalEngine:
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Find the model without loading it; log-probabilities are always available."""
         resolve_model(self.source, self.paths)
-        return Probe(True, True, True, note="a local judge: see its report card")
+        return Probe(True, True, True, note="a local judge: see its report card", opens=True)
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return a rough number of tokens, and a cost of 0."""
@@ -183,15 +184,18 @@ class LocalEngine:
                 yield index, row
             else:
                 rows.append(row)
-        for batch in self._batches(rows):
+        opened = [row for row in rows if row.request.opening]
+        plain = self._batches([row for row in rows if not row.request.opening])
+        for batch in chain(plain, self._families(opened)):
             if self._stopped:
                 return
             yield from self._in_room(batch)
 
     def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         """Generate a batch; if memory runs out, retry its unfinished rows in two halves."""
+        opened = bool(rows[0].request.opening)
         try:
-            yield from self.generate_batch(rows)
+            yield from self.read_numbers(rows) if opened else self.generate_batch(rows)
             return
         except torch.OutOfMemoryError as error:
             left = [row for row in rows if not row.done]
@@ -208,13 +212,15 @@ class LocalEngine:
     def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
         """Return a request prepared for a batch, or an error reply if that is not possible."""
         try:
-            prompt = encode_prompt(self.tokenizer, request.messages)
+            prompt = encode_prompt(self.tokenizer, request.messages, request.opening)
         except DataError as error:
             return Reply(error=str(error), finish=Finish.ERROR)
+        if request.opening and is_unfinished(self.tokenizer.decode(prompt[-OPENED_END:])):
+            return Reply(error=IN_REASONING, finish=Finish.ERROR, prompt_tokens=len(prompt))
         if (beyond := first_beyond(prompt, self.limits)) is not None:
             message = unknown_token(beyond, self.tokenizer, self.limits, self.source)
             return Reply(error=message, finish=Finish.ERROR, prompt_tokens=len(prompt))
-        room = self.context - len(prompt)
+        room = self.context - len(prompt) - (LONGEST - 1 if request.opening else 0)
         if room < 1:
             return Reply(
                 error=f"the prompt has {len(prompt)} tokens, but the context length is "
@@ -238,6 +244,26 @@ class LocalEngine:
         if batch:
             yield batch
 
+    def _families(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Yield rows whose prompts begin alike together: the beginning is read once."""
+        family: list[_Row] = []
+        alone: list[_Row] = []
+        for row in sorted(rows, key=lambda r: r.prompt):
+            prompts = [r.prompt for r in (*family, row)]
+            longest = max(map(len, prompts))
+            alike = 2 * common_prefix(prompts) >= longest
+            full = len(prompts) > self.batch_size or longest * len(prompts) > PREFILL_TOKENS
+            if family and (full or not alike):
+                if len(family) > 1:
+                    yield family
+                else:
+                    alone += family
+                family = []
+            family.append(row)
+        yield from self._batches([*alone, *family] if len(family) == 1 else alone)
+        if len(family) > 1:
+            yield family
+
     @torch.inference_mode()
     def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         """Yield each row's reply as it ends; raise torch.OutOfMemoryError if memory runs out."""
@@ -248,7 +274,7 @@ class LocalEngine:
         ids = torch.tensor([[pad] * (width - len(r.prompt)) + r.prompt for r in rows])
         ids, mask = ids.to(device), PaddingMask([len(r.prompt) for r in rows], device)
         position, cache = mask.positions, roomy_cache(model.config)
-        options = self._last_only
+        options = last_only(model)
         sampler = Sampler(
             [temperature_of(r.request) for r in rows], [r.request.seed for r in rows], device
         )
@@ -292,11 +318,23 @@ class LocalEngine:
                     chosen, position = chosen.clamp(min=0), position.clamp(max=self.context - 1)
             ids = chosen[:, None]
 
-    @property
-    def _last_only(self) -> dict[str, int]:
-        """The option to compute only the last position's logits, if the model supports it."""
-        parameters = inspect.signature(self.model.forward).parameters
-        return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+    @torch.inference_mode()
+    def read_numbers(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+        """Yield the numbers after each row's opening; raise torch.OutOfMemoryError as above."""
+        started = time.monotonic()
+        pad = usable_pad(self.tokenizer.pad_token_id, self.limits)
+        reader = NumberReader(self.model, [row.prompt for row in rows], pad)
+        found = list(reader.read(self._numerals))
+        for row, (reading, (token, share)) in zip(rows, found, strict=True):
+            row.logprobs = reading.logprobs if reading is not None else None
+            reason = Finish.STOP if reading is not None else Finish.ERROR
+            reply = self._reply(row, reason, (time.monotonic() - started) / len(rows))
+            info = instead(self.tokenizer.decode([token]), share) if reading is not None else {}
+            yield row.index, replace(reply, info=info)
+
+    @cached_property
+    def _numerals(self) -> dict[int, str]:
+        return numerals(self.tokenizer)
 
     def _ended(self, row: _Row, token: int) -> Finish | None:
         """Append a token to a row; return why the row ended, or None."""
@@ -348,8 +386,7 @@ class LocalEngine:
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
 
-    Small chat models are often saved with the base model's end-of-text token only, and then
-    continue past their end of turn.
+    Small chat models are often saved with the base model's end-of-text token alone.
     """
     ends: set[int] = set()
     for value in (

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.endpoints import endpoint_of
@@ -41,6 +42,7 @@ from kdharness.judges.engines.openai_wire import (
     refusal,
     refuse_cut_thought,
 )
+from kdharness.judges.engines.openings import MOST_CALLS, read_endpoint
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -53,7 +55,11 @@ from kdharness.judges.engines.rate_limits import (
     find_price,
 )
 from kdharness.judges.engines.streak import Streak
-from kdharness.judges.engines.token_estimates import prompt_estimate
+from kdharness.judges.engines.token_estimates import (
+    TYPICAL_REPLY,
+    endpoint_estimate,
+    prompt_estimate,
+)
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
 
 if TYPE_CHECKING:
@@ -61,7 +67,6 @@ if TYPE_CHECKING:
 
 # After this many consecutive connection failures, the rest would fail as well.
 UNREACHABLE_AFTER = 40
-TYPICAL_REPLY = 256
 PATIENCE = 60.0
 """Seconds of backoff after which a call is given up while others succeed."""
 _DONE = object()
@@ -99,18 +104,13 @@ class OpenAIEngine:
         self.timeout = timeout
         self.total_timeout = total_timeout
         self.retries = retries
-        self.price = price
-        self.first_wait = first_wait
-        self.dialect = Dialect()
-        self.requests = Bucket(requests_per_minute)
-        self.tokens = Bucket(tokens_per_minute)
-        self.gate = Gate()
-        self.budget = Budget(budget)
-        self.streak = Streak()
+        self.price, self.first_wait = price, first_wait
+        self.dialect, self.streak = Dialect(), Streak()
+        self.requests, self.tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
+        self.gate, self.budget = Gate(), Budget(budget)
         self.idle: Callable[[], None] = lambda: None
         self.calls = 0
-        self._failures, self._stopping = 0, False
-        self._started = time.monotonic()
+        self._failures, self._stopping, self._started = 0, False, time.monotonic()
 
     @classmethod
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> OpenAIEngine:
@@ -149,8 +149,7 @@ class OpenAIEngine:
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return rough tokens and cost: four characters per token, replies of typical length."""
-        read = sum(prompt_estimate(request) for request in requests)
-        written = sum(min(request.max_new_tokens, TYPICAL_REPLY) for request in requests)
+        read, written = endpoint_estimate(requests)
         price = self.price or (Price(0, 0) if is_loopback_url(self.url) else None)
         return read + written, price.of(read, written) if price else None
 
@@ -270,7 +269,8 @@ class OpenAIEngine:
         if not await self._reserve(bill, request):
             return None
         try:
-            reply = await self._retrying(client, request, bill)
+            ask = partial(self._retrying, client, bill)
+            reply = await (read_endpoint(ask, request) if request.opening else ask(request))
             if reply is None:
                 return None
             info = {**reply.info, **bill.note()}
@@ -280,10 +280,11 @@ class OpenAIEngine:
 
     async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
         limit = token_limit(request, self.dialect)
-        return await bill.reserve(prompt_estimate(request) * 1.5, limit)
+        calls = MOST_CALLS if request.opening else 1
+        return await bill.reserve(prompt_estimate(request) * 1.5 * calls, limit * calls)
 
     async def _retrying(
-        self, client: AsyncOpenAI, request: GenerationRequest, bill: Bill
+        self, client: AsyncOpenAI, bill: Bill, request: GenerationRequest
     ) -> Reply | None:
         """Return a reply, or an error reply after all retries failed.
 
@@ -394,6 +395,5 @@ class OpenAIEngine:
             return await send(client, content, self.timeout, self.endpoint.base)
         except NotReached as error:
             self._failures += 1
-            if self._failures > UNREACHABLE_AFTER:
-                error.trouble = Trouble.FATAL
+            error.trouble = Trouble.FATAL if self._failures > UNREACHABLE_AFTER else error.trouble
             raise

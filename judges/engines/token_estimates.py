@@ -19,6 +19,11 @@ MOST_CHARACTERS = 6
 """Per token of a long text; ordinary texts have three to five."""
 
 
+TYPICAL_REPLY = 256
+USUAL_CALLS = 3
+"""Calls of an endpoint for one expected rating."""
+
+
 _RUNS = re.compile(r"([^\w\s])\1+")
 
 
@@ -57,3 +62,13 @@ def least_tokens(messages: Sequence[Message]) -> int:
         words = _SIGNS.sub("", _DENSE.sub(" ", text)).split()
         least += sum(max(1.0, len(word) / 9) for word in words)
     return int(least * 0.75)
+
+
+def endpoint_estimate(requests: Sequence[GenerationRequest]) -> tuple[int, int]:
+    """Return a rough number of prompt tokens and of reply tokens, over all calls."""
+    calls = [USUAL_CALLS if request.opening else 1 for request in requests]
+    read = sum(prompt_estimate(r) * n for r, n in zip(requests, calls, strict=True))
+    written = [
+        min(r.max_new_tokens, TYPICAL_REPLY) * n for r, n in zip(requests, calls, strict=True)
+    ]
+    return read, sum(written)

@@ -29,8 +29,10 @@ from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines.openai import OpenAIEngine
+from kdharness.judges.engines.openings import IN_REASONING, OPENED_END
 from kdharness.judges.engines.token_estimates import free_estimate
 from kdharness.judges.engines.vllm_server import Launch, VLLMServer, lock_folder
+from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,7 +92,13 @@ class VLLMEngine:
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Find the model without starting a server; log-probabilities are always available."""
-        return Probe(True, True, True, note=f"vllm serve starts when needed; log: {self.log_file}")
+        return Probe(
+            True,
+            True,
+            True,
+            note=f"vllm serve starts when needed; log: {self.log_file}",
+            opens=True,
+        )
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
         """Return a rough number of tokens, and a cost of 0."""
@@ -214,9 +222,12 @@ class VLLMEngine:
     def _fitted(self, request: GenerationRequest, context: int | None) -> GenerationRequest | Reply:
         """Return a request whose reply fits into the context, or an error reply."""
         try:
-            prompt = len(encode_prompt(self._tokenizer, request.messages))
+            ids = encode_prompt(self._tokenizer, request.messages, request.opening)
         except DataError as error:
             return Reply(error=str(error), finish=Finish.ERROR)
+        prompt = len(ids)
+        if request.opening and is_unfinished(str(self._tokenizer.decode(ids[-OPENED_END:]))):
+            return Reply(error=IN_REASONING, finish=Finish.ERROR, prompt_tokens=prompt)
         if context is None:
             return request
         room = context - prompt

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from kdharness.harness.stats.inference import ratio_interval
-from kdharness.harness.stats.metric_specs import NATS, RATING, SHARE
+from kdharness.harness.stats.metric_specs import EXPECTED, EXPECTED_RATING, NATS, RATING, SHARE
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
@@ -29,6 +30,24 @@ def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     categories = by_category(rows)
     if len(categories) > 1 or "" not in categories:
         scores += [measure(f"category:{c}", part, RATING.bounds) for c, part in categories.items()]
+    return scores
+
+
+def score_mt_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """Score MT-Bench single grading, by parsed ratings or by expected ones."""
+    expected = [row for row in rows if row.metric == EXPECTED_RATING]
+    if not expected:
+        return score_ratings(rows, context)
+    parsed = [row for row in rows if row.metric != EXPECTED_RATING]
+    return [*(score_ratings(parsed, context) if parsed else []), *score_expected(expected)]
+
+
+def score_expected(rows: Sequence[Row]) -> list[MetricValue]:
+    """Score expected ratings: as `score_ratings`, under names of their own."""
+    scores = []
+    for value in score_ratings(rows, ScoreContext()):
+        name = EXPECTED_RATING if value.metric == "score" else f"{EXPECTED}{value.metric}"
+        scores.append(replace(value, metric=name))
     return scores
 
 
@@ -112,6 +131,10 @@ def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
 
 def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
     """Score a user's own benchmark: exact metrics, ratings or preferences, by its rows."""
+    expected = [row for row in rows if row.metric == EXPECTED_RATING]
+    if expected:
+        others = [row for row in rows if row.metric != EXPECTED_RATING]
+        return [*(score_user_bench(others, context) if others else []), *score_expected(expected)]
     metrics = {row.metric for row in rows}
     if metrics <= {"preference"}:
         return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))

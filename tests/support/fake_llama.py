@@ -63,11 +63,20 @@ class FakeLlama:
             special and END in tokens
         )
 
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    @n_tokens.setter
+    def n_tokens(self, count: int) -> None:
+        del self.tokens[count:]
+        self.said = 0
+
     def reset(self) -> None:
         self.tokens, self.said = [], 0
 
     def eval(self, tokens: Sequence[int]) -> None:
-        self.said = self.said + 1 if len(tokens) == 1 and self.tokens else 0
+        self.said = self.said + len(tokens) if len(tokens) < 3 and self.tokens else 0
         self.tokens += tokens
         if len(self.tokens) > self.size:
             raise RuntimeError("llama_decode returned 1")

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from kdharness.harness.analysis.costs import TITLES
 from kdharness.harness.analysis.side_by_side import Flip, flips
+from kdharness.harness.stats.metric_specs import CATEGORY
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.viewmodels.compare import CompareView, Line, finite_ends, load, verdict
@@ -180,7 +181,7 @@ class CompareScreen(ListPlace):
             row: dict[str, object] = {
                 "id": f"{line.bench}:{line.metric}:{line.judge}:{line.revision}",
                 "bench": line.bench,
-                "metric": line.metric.removeprefix("category:"),
+                "metric": line.metric.replace(CATEGORY, ""),
                 "base": line.value,
                 "line": line,
                 "difference": gap.value if gap else None,

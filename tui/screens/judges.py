@@ -181,6 +181,8 @@ def card_lines(card: dict[str, Any] | None) -> list[Line]:
         **card.get("checks", {}),
         **{f"ratings: {k.replace('_', ' ')}": v for k, v in card.get("ratings", {}).items()},
     }
+    expected = card.get("expected", {})
+    checks |= {f"expected: {k.replace('_', ' ')}": v for k, v in expected.items()}
     for name, value in checks.items():
         label = f"  {safe_text(str(name).replace('_', ' '), 40):<34}"
         share = value.get("share") if isinstance(value, dict) else value

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdharness.harness.analysis.leaderboard import unresolved
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
+from kdharness.harness.stats.metric_specs import CATEGORY, category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure
 
@@ -44,14 +45,14 @@ class Figure:
     @property
     def is_category(self) -> bool:
         """Whether it is one category of a benchmark."""
-        return self.metric.startswith("category:")
+        return category_of(self.metric) is not None
 
     @property
     def title(self) -> str:
         """The metric as a column title."""
         if self.judge.startswith("published:"):
             return f"{self.metric.replace('_', ' ')} ¶"
-        return self.metric.removeprefix("category:").replace("_", " ")
+        return self.metric.replace(CATEGORY, "").replace("_", " ")
 
 
 @dataclass(frozen=True)

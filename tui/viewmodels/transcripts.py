@@ -14,6 +14,7 @@ from kdharness.harness.analysis.judged_answers import (
 )
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
@@ -25,6 +26,8 @@ FAMILIES = {
     "mt-bench-pair": "mt-bench",
 }
 """Benchmarks with shared answers -> the name their answers are stored under."""
+SHOWN = 5
+"""Ratings shown of a distribution."""
 WORDS = 1500
 """Longer texts, in words, are not compared word by word."""
 
@@ -39,9 +42,13 @@ class Side:
 
     @property
     def value(self) -> float | None:
-        """The mean verdict of the benchmark's headline metric, or of all if it has none."""
+        """The mean verdict of the benchmark's headline metric, or of all if it has none.
+
+        An expected rating is another scale: it stands in only where nothing else was judged.
+        """
         named = [j for j in self.judgments if j.metric == self.headline]
-        return _mean(named or self.judgments)
+        parsed = [j for j in self.judgments if j.metric != EXPECTED_RATING]
+        return _mean(named or parsed or self.judgments)
 
     @property
     def mean(self) -> float | None:
@@ -220,11 +227,24 @@ def verdict_lines(side: Side) -> list[Line]:
                 (f"  {safe_text(j.judge, 60)}", "dim"),
             ]
         )
+        if shown := distribution(j):
+            lines.append([(shown, "dim")])
         if j.error:
             lines += text_lines(j.error, "bad")
         if j.raw:
             lines += text_lines(j.raw)
     return lines or [[("not judged", "dim")]]
+
+
+def distribution(judgment: Judgment) -> str:
+    """Return the likeliest ratings under an expected rating, and the mass of all of them."""
+    shares = judgment.info.get("distribution", {})
+    ranked = sorted(shares.items(), key=lambda pair: -pair[1])
+    if not ranked:
+        return ""
+    shown = ", ".join(f"{number}: {share:.2f}" for number, share in ranked[:SHOWN])
+    rest = " …" if len(ranked) > SHOWN else ""
+    return f"{shown}{rest} (mass on ratings {judgment.info.get('mass', 0.0):.2f})"
 
 
 def as_text(exchange: Exchange, transcript: Transcript) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from kdharness.harness.analysis.judge_cards import card_rows
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.audit.report_card import LABELS, check
 from kdharness.judges.audit.report_card_items import (
@@ -41,6 +43,20 @@ class FakeJudge:
                 first = reply == "[[A]]"
                 top = (("m", -0.1 if first else -3.0), ("M", -3.0 if first else -0.1))
             yield index, Reply(text=reply, finish=Finish.STOP, top_logprobs=top)
+
+
+class BegunJudge(FakeJudge):
+    """An engine that also continues a begun reply, with a preference that its texts hide."""
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        for index, request in enumerate(requests):
+            if not request.opening:
+                yield from ((index, reply) for _, reply in super().stream([request]))
+                continue
+            question, answer = request.messages[-1]["content"].split("\n\nAnswer:\n")
+            share = quality(question.removeprefix("Question:\n"), answer) / 10
+            top = (("8", math.log(0.9 * share)), ("3", math.log(0.9 - 0.9 * share)))
+            yield index, Reply(top_logprobs=top)
 
 
 GOOD = dict(ITEMS)
@@ -110,6 +126,23 @@ def inconsistent(question: str, answers: list[str], n: int) -> str:
     if len(answers) == 2:
         return honest(question, answers, n)
     return f"[[{max(1, min(10, int(quality(question, answers[0])) + (4 if n % 2 else -4)))}]]"
+
+
+def test_expected_ratings_are_checked_beside_parsed_ones() -> None:
+    judge = BegunJudge(only_10s)
+    plain = check(FakeJudge(only_10s))  # type: ignore[arg-type]
+    card = check(judge, items=6, expected=True)  # type: ignore[arg-type]
+    assert "expected" not in plain
+    # Its texts say nothing, its distribution does: only the texts decide the labels.
+    assert card["ratings"]["intact_above_spoilt"]["share"] == 0.5
+    assert card["expected"]["intact_above_spoilt"]["share"] == 1.0
+    assert card["expected"]["means"]["intact"] == pytest.approx(3 + 5 * 0.9)
+    assert card["expected"]["rated"]["share"] == 1.0 and card["expected"]["spread"] > 0
+    assert {"near-chance", "constant"} <= set(card["labels"])
+    rows = {row["key"]: row for row in card_rows(card)}
+    assert rows["expected_above"]["share"] == 1.0 and "expected_above" not in {
+        row["key"] for row in card_rows(plain)
+    }
 
 
 @pytest.mark.parametrize(

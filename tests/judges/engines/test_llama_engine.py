@@ -23,6 +23,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines import llama
 from kdharness.judges.engines.llama import LlamaEngine
+from kdharness.judges.engines.llama_model import llama_library
 from support.commands import CommandLine
 from support.fake_llama import FakeLlama, fake_package
 from support.files import WriteRows
@@ -38,14 +39,14 @@ def make(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     def opened(*, device: str = "auto", gpu: bool = False, **attributes: Any) -> LlamaEngine:
         monkeypatch.setitem(sys.modules, "llama_cpp", fake_package(gpu=gpu))
-        llama._library.cache_clear()
+        llama_library.cache_clear()
         for name, value in attributes.items():
             monkeypatch.setattr(FakeLlama, name, value)
         spec = parse_spec(f"llama:{write_gguf(tmp_path / 'm.gguf')}")
         return LlamaEngine.open(spec, EvalConfig(device=device), paths)
 
     yield opened
-    llama._library.cache_clear()
+    llama_library.cache_clear()
 
 
 def ask(text: str = "Hello", role: str = "user", **settings: Any) -> GenerationRequest:
@@ -84,6 +85,29 @@ def test_log_probabilities_of_the_first_token(make: Make) -> None:
     found = dict(replies(make(), request)[0].top_logprobs or ())
     assert found["F"] == pytest.approx(0, abs=1e-4) and found["m"] == pytest.approx(-20, abs=1e-3)
     assert "two" not in found and len(found) == 3
+
+
+def test_numbers_after_a_begun_reply(make: Make) -> None:
+    for reply, number in (("7]]", "7"), ("10]]", "10"), ("1]]", "1")):
+        found = replies(make(reply=reply), ask(opening="Rating: [[", top_logprobs=20))[0]
+        assert found.top_logprobs is not None and found.top_logprobs[0][0] == number
+        # One byte of 257 has the logit 20: what is said is nearly certain.
+        assert found.top_logprobs[0][1] == pytest.approx(0, abs=1e-5) and not found.error
+        assert found.info["likeliest"][0] == number[0] and found.text == ""
+    off = replies(make(reply="85]]"), ask(opening="Rating: [[", top_logprobs=20))[0]
+    assert max(value for _, value in off.top_logprobs or ()) < -10
+    many = replies(make(reply="7]]"), *[ask(opening="[[", top_logprobs=5)] * 2, ask())
+    assert many[0].top_logprobs == many[1].top_logprobs and many[2].text == "7]]"
+
+
+def test_a_model_that_cannot_forget_its_last_tokens_reads_them_anew(make: Make) -> None:
+    engine = make(reply="10]]")
+    request = ask(opening="Rating: [[", top_logprobs=20)
+    first = replies(engine, request)[0]
+    sys.modules["llama_cpp"].llama_model_is_recurrent = lambda _: True
+    second = replies(engine, request)[0]
+    # A prompt is read in one go here, and its last bytes are not said one by one.
+    assert second.prompt_tokens == first.prompt_tokens and not second.error
 
 
 def test_a_context_grows_up_to_the_models(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
