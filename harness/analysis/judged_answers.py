@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from kdharness.harness.analysis.metrics import flag_name
 from kdharness.harness.registry import headline_of
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import BenchNotes
 from kdharness.harness.types import Answer, Judgment
 
@@ -23,6 +24,8 @@ def revision_rank(notes: BenchNotes, bench: str, revision: str) -> tuple[bool, f
 
 def current_judgments(judgments: Sequence[Judgment], notes: BenchNotes) -> list[Judgment]:
     """Return the judgments of an item that count: of each judge those of one revision, each once.
+
+    An expected rating is another protocol with revisions of its own, beside the parsed ones.
 
     Args:
         judgments: of one item by one checkpoint, oldest first.
@@ -38,14 +41,17 @@ def current_judgments(judgments: Sequence[Judgment], notes: BenchNotes) -> list[
     def rank(j: Judgment) -> tuple[bool, float, float]:
         return *revision_rank(notes, j.bench, j.revision), newest[j.judge, j.revision]
 
-    best: dict[str, Judgment] = {}
+    def protocol(j: Judgment) -> tuple[str, bool]:
+        return j.judge, j.metric == EXPECTED_RATING
+
+    best: dict[tuple[str, bool], Judgment] = {}
     for j in judgments:
-        if j.judge not in best or rank(j) > rank(best[j.judge]):
-            best[j.judge] = j
+        if protocol(j) not in best or rank(j) > rank(best[protocol(j)]):
+            best[protocol(j)] = j
     kept = {
         (j.judge, j.turn, j.metric, j.order, j.baseline): j
         for j in judgments
-        if j.revision == best[j.judge].revision
+        if j.revision == best[protocol(j)].revision
     }
     return sorted(kept.values(), key=rank)
 
