@@ -246,7 +246,7 @@ def scorer_of(name: str) -> Any:
 
 
 def headline_of(name: str) -> str:
-    """Return the metric that stands for an answer as a whole; empty if its mean over all does."""
+    """Return a benchmark's headline metric; empty if it is the mean over all metrics."""
     if name not in BENCHMARKS:
         return ""
     try:

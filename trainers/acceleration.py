@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._dynamo import config as dynamo
 
-from kdharness.harness.config.models import QuantizationSpec, TeacherSpec
+from kdharness.harness.config.models import QuantizationSpec
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import ROLES, DAEConfig, KDConfig, TrainConfig
+from kdharness.harness.config.training import ROLES, KDConfig, TrainConfig, teacher_specs
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import backbone
 from kdharness.trainers.engines import uses_fsdp
@@ -116,11 +116,6 @@ def triton_problem() -> str:
     if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):
         return "Triton needs a C compiler: gcc, clang, or the one that CC names"
     return ""
-
-
-def teacher_specs(config: TrainConfig) -> dict[str | None, TeacherSpec | None]:
-    """Return kind of rows -> teacher, of any training."""
-    return config.teacher_specs if isinstance(config, (KDConfig, DAEConfig)) else {}
 
 
 def quantized(config: TrainConfig) -> dict[str, QuantizationSpec]:

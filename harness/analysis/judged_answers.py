@@ -84,7 +84,7 @@ def judged_answers(
 
 
 def headline_metric(notes: BenchNotes, bench: str) -> str:
-    """Return the metric that stands for an answer as a whole, by the kind of the benchmark."""
+    """Return a benchmark's headline metric, by its kind."""
     kinds = [
         str(note["scorer"])
         for (checkpoint, name, _), note in notes.items()

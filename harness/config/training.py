@@ -158,6 +158,11 @@ ROLES: Mapping[str | None, str] = {None: "teacher", "general": "reference", "dom
 """Kind of rows -> role of its teacher; those of further experts are `expert NAME`."""
 
 
+def teacher_specs(config: AnyConfig) -> dict[str | None, TeacherSpec | None]:
+    """Return kind of rows -> teacher, of any config; see `KDConfig` and `DAEConfig`."""
+    return config.teacher_specs if isinstance(config, (KDConfig, DAEConfig)) else {}
+
+
 def role_of(kind: str | None) -> str:
     """Return the role of the teacher of a kind of rows, in plans and in a checkpoint's parents."""
     return ROLES.get(kind) or f"expert {kind}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,10 @@ def _keep_layout(model: PreTrainedModel) -> None:
     It does so in the first forward in eval mode, and later backward passes read the new layout as
     the old one: gradients are off by most of their size.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+    layers: Iterable[Any] = model.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], device: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, role_of
+from kdharness.harness.config.training import AnyConfig, role_of, teacher_specs
 
 
 class CachedRows(NamedTuple):
@@ -33,11 +33,9 @@ class PlannedCache(NamedTuple):
 
 def teacher_kinds(config: AnyConfig) -> dict[str, tuple[str | None, TeacherSpec]]:
     """Map each role to the kind of rows that it teaches, and to its teacher."""
-    if not isinstance(config, (KDConfig, DAEConfig)):
-        return {}
     return {
         role_of(kind): (kind, spec)
-        for kind, spec in config.teacher_specs.items()
+        for kind, spec in teacher_specs(config).items()
         if spec is not None
     }
 

@@ -140,7 +140,7 @@ class LlamaEngine:
             yield job.index, reply
 
     def _loaded(self, tokens: int) -> LlamaModel:
-        """Return the model with a context of at least so many tokens."""
+        """Return the model, with a context of at least `tokens` tokens."""
         if self._model is not None and self._model.room < min(tokens, self._model.trained_on):
             self.close()
         if self._model is None:

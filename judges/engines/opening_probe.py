@@ -1,7 +1,7 @@
 """Finding out whether a judge continues a reply that was begun for it.
 
-Endpoints ignore what they do not know, so it is tried: after "Rating: [[", a judge that was told to
-reply with "Rating: [[7]]" goes on with a number, and one that begins a new reply does not.
+Endpoints ignore unknown fields, so this asks: after "Rating: [[", a judge that was told to reply
+with "Rating: [[7]]" continues with a number, and one that begins a new reply does not.
 """
 
 from __future__ import annotations

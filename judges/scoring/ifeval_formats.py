@@ -96,7 +96,7 @@ def has_title(text: str, args: Arguments, tools: Tools) -> Outcome:
 
 
 def _title(line: str) -> str:
-    """Return what stands between the first `<<` of a line and its last `>>`."""
+    """Return the text between the first `<<` of a line and its last `>>`."""
     start, end = line.find("<<"), line.rfind(">>")
     if start < 0 or end < start + 3:
         return ""

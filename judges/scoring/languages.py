@@ -145,7 +145,7 @@ def _known_grams(text: str, model: LanguageModel) -> list[Vector]:
 
 @cache
 def _normal(char: str) -> str:
-    """Return the letter that stands for this one in the n-grams; a space for other characters."""
+    """Return the letter that represents this one in n-grams; a space for other characters."""
     if char < "\x80":
         return char if char.isalpha() else " "
     if char in _ALIKE:

@@ -59,7 +59,7 @@ def seconds(launches: int, moved: float, operations: float) -> float:
 
 
 def reference_attention(samples: int, length: int, heads: int, groups: int, size: int) -> Traffic:
-    """Count one layer, with the second half of each row labelled; one key head stands for all."""
+    """Count one layer, with the second half of each row labelled; one key head represents all."""
     per_group = heads // groups
     q, qt = (torch.randn(samples, per_group, length, size) for _ in range(2))
     k, kt = (torch.randn(samples, 1, length, size) for _ in range(2))

@@ -122,7 +122,7 @@ def test_failed_answers_of_other_checkpoints_stay_failed(
 def test_failed_answers_are_retried_by_the_server_that_gave_them(
     paths: Paths, store: Store, tiny_teacher: Path, other: Path, bench: str
 ) -> None:
-    """Those of a checkpoint that is evaluated alone are retried, whoever gave them."""
+    """Those of a checkpoint that is evaluated alone are retried, whichever engine gave them."""
     with Loopback(answer=lambda _: completion("fine")) as server:
         config = config_of(bench, other, answer_engine=server.spec)
         run(config_of(bench, tiny_teacher), paths, store)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from kdharness.harness import assets
-from kdharness.harness.errors import AssetError, ModelError
+from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines import llama
 from kdharness.judges.engines.llama import LlamaEngine
 from kdharness.judges.engines.local import LocalEngine
+from support.pulled_assets import pull_or_skip
 
 pytest.importorskip("llama_cpp", reason="needs kdharness[llama]")
 pytestmark = [pytest.mark.slow, pytest.mark.model]
@@ -26,10 +26,7 @@ MODEL = "smollm2-135m-instruct"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """Return a home with SmolLM2's GGUF, shared or pulled."""
     paths = find_paths(tmp_path_factory.mktemp("smol"))
-    try:
-        assets.pull(paths, MODEL)
-    except AssetError as error:
-        pytest.skip(f"SmolLM2 cannot be pulled here: {error}")
+    pull_or_skip(paths, MODEL)
     return paths
 
 

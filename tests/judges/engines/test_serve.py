@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness import assets
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
-from kdharness.harness.errors import AssetError, JudgeError
+from kdharness.harness.errors import JudgeError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
@@ -27,6 +26,7 @@ from kdharness.judges.engines.openai import OpenAIEngine
 from support.benchmark_files import write_assets
 from support.evaluations import imported
 from support.locations import ROOT
+from support.pulled_assets import pull_or_skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 MODEL = "smollm2-135m-instruct"
@@ -39,10 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         if home and (Path(home) / "models" / MODEL / "config.json").exists():
             return str(Path(home) / "models" / MODEL)
     paths = Paths(tmp_path_factory.mktemp("smol"))
-    try:
-        assets.pull(paths, MODEL)
-    except AssetError as error:
-        pytest.skip(f"SmolLM2 cannot be pulled here: {error}")
+    pull_or_skip(paths, MODEL)
     return resolve_model(MODEL, paths)
 
 

@@ -195,7 +195,7 @@ def test_an_adapter_teaches_from_a_cache_as_on_the_students_base(
 
 
 def test_interrupted_run_resumes_exactly(model_folder: Path, paths: Paths) -> None:
-    """It goes on with what it stored, and ends bit for bit where an undisturbed one ends."""
+    """It continues from what it stored, and ends bit for bit like an undisturbed one."""
     values = config_of("kd", model_folder, CACHE, batch_size=2)
     config = parse_config(values)
     ends = {}
