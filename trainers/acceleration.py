@@ -67,6 +67,13 @@ def _check_attention(config: TrainConfig, kind: str, precision: Precision) -> No
     name = config.trainer.attn_implementation
     where = "trainer.attn_implementation"
     if name not in FLASH:
+        if config.trainer.packing and kind != "cpu":
+            raise ConfigError(
+                f"packing needs a flash attention kernel on {kind}: others compare every pair of a "
+                "micro-batch's tokens",
+                where="trainer.packing",
+                hint="set trainer.attn_implementation: flash_attention_2, or remove packing",
+            )
         return
     if kind != "cuda":
         raise ConfigError(f"{name} needs an NVIDIA GPU", where=where, hint="use sdpa")

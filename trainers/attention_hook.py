@@ -16,7 +16,7 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from kdharness.harness.errors import ModelError
+from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ PLAIN_DECODERS = frozenset(
     )
 )
 """Architectures whose masks are causal ones and windows, nothing else; tests compare each."""
+PACKABLE = PLAIN_DECODERS - {"stablelm"}
+"""Those that tell their attention kernel where packed rows begin."""
 
 
-def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
+def _rows_of(tape: AttentionTape, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
     if kwargs.get("s_aux") is not None:
         raise ModelError(
             "the attention loss does not support attention sinks",
@@ -43,8 +45,8 @@ def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
     scale = kwargs.get("scaling")
     window = kwargs.get("sliding_window") or 0
     return Rows(
-        query,
-        key,
+        tape.padded(query),
+        tape.padded(key),
         float(scale if scale is not None else query.shape[-1] ** -0.5),
         int(window),
         float(kwargs.get("softcap") or 0.0),
@@ -57,7 +59,7 @@ def _keep(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) ->
     """Record a teacher's queries and keys on its tape."""
     tape, layer = module.kd_keep, module.layer_idx
     if layer in tape.layers.values():
-        rows = _rows_of(module, query, key, kwargs)
+        rows = _rows_of(tape, query, key, kwargs)
         tape.teacher[layer] = replace(rows, q=rows.q.detach(), k=rows.k.detach())
 
 
@@ -67,7 +69,7 @@ def _compare(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
     tape, layer = module.kd_tape, module.layer_idx
     if layer not in tape.layers:
         return
-    rows, teacher = _rows_of(module, query, key, kwargs), tape.teacher[tape.layers[layer]]
+    rows, teacher = _rows_of(tape, query, key, kwargs), tape.teacher[tape.layers[layer]]
     dry = layer in tape.terms
     term = tape.kl(rows, teacher, tape, dry=dry)
     if not dry:
@@ -129,6 +131,23 @@ def skip_masks(model: PreTrainedModel) -> bool:
         return False
     _switch(model, UNMASKED, base)
     return True
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Refuse a model whose rows could see each other without padding between them.
+
+    Raises:
+        ConfigError: an architecture that is not known to mix tokens by attention alone.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if config.model_type not in PACKABLE or kinds - {"full_attention", "sliding_attention"}:
+        raise ConfigError(
+            f"packing is not supported for {type(model).__name__} ({config.model_type}): its rows "
+            "could see each other",
+            where="trainer.packing",
+            hint="remove it",
+        )
 
 
 def mask_for(model: PreTrainedModel, keys: Tensor, masked: bool) -> Tensor | None:

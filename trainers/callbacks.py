@@ -203,7 +203,7 @@ def heldout_losses(
         for kind in sorted({rows[i].kind for i in order[start : start + batch_size]})
     ]
     kinds = _kinds(setting.heldout)
-    collator = Collator(setting.pad_id, kinds)
+    collator = Collator(setting.pad_id, kinds, packing=setting.config.trainer.packing)
     rank, world = setting.job.rank, setting.job.world
     sums = torch.zeros(len(kinds), 2, dtype=torch.float64)
     for start in range(0, len(batches), world):

@@ -8,6 +8,7 @@ computed. `selfcheck` and the tests compare the real steps with this.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kdharness.harness.models.lm_head import causal_model
@@ -127,7 +128,9 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
     shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
     total = 0.0
-    for batch in setting.plan.batches:
+    # Packed rows are computed one by one.
+    parts = ([[i] for i in b] if spec.packing else [b] for b in setting.plan.batches)
+    for batch in chain.from_iterable(parts):
         rows = [setting.train.rows[index] for index in batch]
         total += floor_flops(
             student,

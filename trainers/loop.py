@@ -33,7 +33,7 @@ from kdharness.trainers.acceleration import (
     compile_layers,
 )
 from kdharness.trainers.arguments import training_arguments
-from kdharness.trainers.attention_hook import skip_masks
+from kdharness.trainers.attention_hook import check_packing, skip_masks
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
@@ -47,6 +47,7 @@ from kdharness.trainers.resuming import (
     begun_with,
     check_state,
     damaged_state,
+    groups_of,
     keep_note,
     newest_checkpoint,
     refuse_changes,
@@ -239,7 +240,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
             job.reporter.say(note, kind="warning")
-    plan = plan_batches(training.rows, config.data, spec, config.seed, job.world)
+    ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
+    plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())
@@ -315,7 +317,10 @@ def _make_trainer(
     watcher = HeldoutCallback(setting)
     models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
     for model in (causal_model(setting.student), *models):
-        skip_masks(model)  # the collator pads at the ends of rows alone
+        if config.trainer.packing:
+            check_packing(model)
+        else:
+            skip_masks(model)  # the collator pads at the ends of rows alone
         if config.trainer.compile:
             compile_layers(model)
     if config.trainer.tf32:
@@ -326,7 +331,7 @@ def _make_trainer(
         method=method,
         plan=setting.plan,
         dataset=setting.train,
-        collator=Collator(setting.pad_id, setting.kinds),
+        collator=Collator(setting.pad_id, setting.kinds, packing=config.trainer.packing),
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
         reporter=job.reporter,
@@ -359,7 +364,7 @@ def out_of_memory(setting: TrainContext, error: Exception) -> KDHarnessError:
         half = spec.batch_size // 2
         advice = [
             f"set trainer.batch_size: {half} and trainer.accumulation: "
-            f"{spec.accumulation * spec.batch_size // half} (the gradient stays the same)"
+            f"{spec.accumulation * spec.batch_size // half} (as many rows a step)"
         ]
     elif not spec.gradient_checkpointing:
         advice = ["set trainer.gradient_checkpointing: true"]

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.trainer import LengthGroups, TrainerSpec
 from kdharness.harness.errors import ModelError, RunError
 from kdharness.harness.models.validate import validate_model_dir
+from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text, is_sealed
 from kdharness.harness.util.untrusted import read_json_object
@@ -21,12 +23,14 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.saving import step_folders
 
 NOTE = "begun-with.json"
+RECORD = "the record of this run's inputs"
 _WHAT = {
     "train": "the training rows",
     "heldout": "the held-out rows",
     "student": "the student's weights",
     "steps": "the number of steps",
     "precision": "the precision",
+    "groups": "the rows grouped by length",
 }
 
 
@@ -46,7 +50,22 @@ def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, o
         "steps": setting.plan.steps,
         # `auto` depends on the device.
         "precision": setting.precision.name,
+        "groups": groups_of(setting.job, setting.config.trainer),
     }
+
+
+def groups_of(job: Job, spec: TrainerSpec) -> LengthGroups:
+    """Return which rows of a run have similar lengths.
+
+    A run that an older version started goes on in the order it began with: those versions grouped
+    the rows of whole steps.
+    """
+    checkpoint = newest_checkpoint(job.folder) if job.run and job.resume else None
+    if checkpoint is None or spec.length_groups != "auto":
+        return spec.grouping
+    note = job.folder / NOTE
+    known = read_json_object(note, RECORD, RunError) if note.exists() else {}
+    return spec.grouping if "groups" in known else "step"
 
 
 def _weights_of(parents: Mapping[str, str], setting: TrainContext) -> dict[str, str]:
@@ -72,7 +91,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
     """
     if not (folder / NOTE).exists():
         return False
-    then = read_json_object(folder / NOTE, "the record of this run's inputs", RunError)
+    then = read_json_object(folder / NOTE, RECORD, RunError)
     changed = [
         _difference(name, then, now) for name in _WHAT if name in then and then[name] != now[name]
     ]
@@ -93,7 +112,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
 
 def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
     rows = f"{name}_rows"
-    if name in ("steps", "precision"):
+    if name in ("steps", "precision", "groups"):
         return f"{_WHAT[name]} ({then[name]} then, {now[name]} now)"
     if rows not in now:
         return _WHAT[name]

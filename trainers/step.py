@@ -8,7 +8,7 @@ not change its gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
@@ -19,7 +19,8 @@ from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.trainers.attention_hook import mask_for, set_tape
-from kdharness.trainers.data.layout import Batch, Layout, layout_of
+from kdharness.trainers.data.layout import Batch, Layout, Packing, layout_of
+from kdharness.trainers.decoder import last_states, run_decoder
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss
@@ -29,7 +30,7 @@ from kdharness.trainers.losses.router import (
     router_loss,
     router_weight,
 )
-from kdharness.trainers.teachers.online import Segment, Teacher, last_states, route
+from kdharness.trainers.teachers.online import Segment, Teacher, route
 
 
 @dataclass
@@ -63,14 +64,17 @@ def attach_loss(model: Any) -> None:
         step: LossInputs | None = None,
         states: bool = False,
         counts: bool = False,
+        packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
         if states:
-            return last_states(self, kwargs["input_ids"], kwargs["attention_mask"])
+            return last_states(self, kwargs["input_ids"], kwargs["attention_mask"], packing)
         if counts:
             mask = kwargs["attention_mask"]
-            logits = _run(self, kwargs["input_ids"], mask, routed=True).router_logits
-            found = router_counts(logits, mask, self.config.num_experts_per_tok)
+            logits = run_decoder(
+                self.base_model, kwargs["input_ids"], mask, packing, routed=True
+            ).router_logits
+            found = router_counts(logits, _real(mask, packing), self.config.num_experts_per_tok)
             return {"assignments": found.assignments, "rows": found.rows}
         if step is None:
             return plain(*args, **kwargs)
@@ -86,8 +90,9 @@ def step_loss(
     routed = router_weight(causal) > 0
     set_tape(causal, step.tape)
     mask = mask_for(causal, attention_mask, step.layout.masked)
-    outputs = _run(causal, input_ids, mask, routed=routed)
-    hidden = outputs.last_hidden_state.flatten(0, 1)
+    packing = step.layout.every.packing
+    decoded = run_decoder(causal.base_model, input_ids, mask, packing, routed=routed)
+    hidden = decoded.states.flatten(0, 1)
     loss = hidden.new_zeros((), dtype=torch.float32)
     kl, ce = loss.clone(), loss.clone()
     wants_ce = step.mix.ce_weight > 0
@@ -107,6 +112,7 @@ def step_loss(
             inner=step.kernels.chunk_loss,
         )
         loss = loss + part / step.norm
+        assert sums.kl is not None and sums.ce is not None
         kl += sums.kl
         ce += sums.ce
     step.parts["kl"] = kl / step.norm
@@ -117,25 +123,21 @@ def step_loss(
         step.parts["attention"] = attention.detach()
         loss = loss + step.attention_weight * attention
     if routed:
-        loss = loss + _router_loss(causal, outputs, attention_mask, step)
+        loss = loss + _router_loss(
+            causal, decoded.router_logits, _real(attention_mask, packing), step
+        )
     return ModelOutput(loss=loss)
 
 
-def _run(causal: Any, input_ids: Tensor, attention_mask: Tensor | None, *, routed: bool) -> Any:
-    """Return the backbone's outputs, with the logits of a mixture's routers if `routed`."""
-    more = {"output_router_logits": True} if routed else {}
-    return causal.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more
-    )
+def _real(attention_mask: Tensor, packing: Packing | None) -> Tensor:
+    """Return which of the tokens that a model ran on are real."""
+    return attention_mask if packing is None else torch.ones_like(packing.positions)
 
 
-def _router_loss(causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs) -> Tensor:
+def _router_loss(causal: Any, logits: Sequence[Tensor], real: Tensor, step: LossInputs) -> Tensor:
     """Return the student's load-balancing loss: this micro-batch's share of the step's."""
-    logits = outputs.router_logits
-    counts = step.routing or router_counts(
-        logits, attention_mask, causal.config.num_experts_per_tok
-    )
-    balance = router_loss(logits, attention_mask, counts)
+    counts = step.routing or router_counts(logits, real, causal.config.num_experts_per_tok)
+    balance = router_loss(logits, real, counts)
     step.parts["router"] = balance.detach()
     return router_weight(causal) * balance
 
@@ -179,7 +181,9 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
         rows = layout.columns.split(list(layout.every.sizes))
         keys = batch["attention_mask"].bool()
         block, kl = method.attention_block, method.kernels.attention_kl
-        tape = AttentionTape(method.layers, rows, keys, block, layout.places, kl=kl)
+        tape = AttentionTape(
+            method.layers, rows, keys, block, layout.places, layout.every.packing, kl=kl
+        )
     segments = (
         route(batch, method.teachers, tape) if method.teachers else [Segment(layout.every, None)]
     )

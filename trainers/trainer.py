@@ -168,6 +168,7 @@ class DistillTrainer(Trainer):
             found = model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
+                packing=cast(Layout, inputs["layout"]).every.packing,
                 counts=True,
             )
             part = torch.cat([found["assignments"].float(), found["rows"].float().reshape(1)])

@@ -11,6 +11,7 @@ from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
+LengthGroups = Literal["auto", "micro-batch", "step", "none"]
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
 
 
@@ -51,6 +52,25 @@ class TrainerSpec(Settings):
         description=(
             "Fill micro-batches up to this many tokens, including padding, instead of by rows."
         ),
+    )
+    length_groups: LengthGroups = Field(
+        "auto",
+        title="Similar lengths",
+        description=(
+            "Which rows are drawn with similar lengths. micro-batch: those of a micro-batch, and a "
+            "step has many lengths. step: those of a step; its rows do not depend on how it is "
+            "split. none. auto: micro-batch, or none with packing."
+        ),
+        json_schema_extra=ADDED,
+    )
+    packing: bool = Field(
+        False,
+        title="Packing",
+        description=(
+            "Run the models on a micro-batch's rows end to end, without padding; each row attends "
+            "to itself alone. On a GPU it needs attn_implementation: flash_attention_2 or 3."
+        ),
+        json_schema_extra=ADDED,
     )
     accumulation: int = Field(
         1,
@@ -152,7 +172,7 @@ class TrainerSpec(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_precision(self) -> Self:
+    def _settings_agree(self) -> Self:
         if self.dtype == "float16":
             raise ValueError(
                 "dtype: float16 is not supported, its small gradients would be lost: "
@@ -163,12 +183,24 @@ class TrainerSpec(Settings):
                 f"dtype is the former name of precision, which is {self.precision} here: remove "
                 "dtype, or set precision to what it says (float32 is fp32, bfloat16 is bf16)"
             )
+        if self.tokens_per_batch is not None and self.length_groups == "step":
+            raise ValueError(
+                "length_groups: step draws a number of rows for a step, and tokens_per_batch fills "
+                "micro-batches: remove one of them"
+            )
         if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
             raise ValueError(
                 f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "
                 f"{self.optimizer}: change the optimizer or the precision"
             )
         return self
+
+    @property
+    def grouping(self) -> Literal["micro-batch", "step", "none"]:
+        """Which rows are drawn with similar lengths."""
+        if self.length_groups == "auto":
+            return "none" if self.packing else "micro-batch"
+        return self.length_groups
 
     def precision_on(self, *, lora: bool, has_bf16: bool) -> Precision:
         """Return the precision on a device with or without bf16 in hardware."""

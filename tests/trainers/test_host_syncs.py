@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from kdharness.harness.errors import ModelError, RunError
 from kdharness.trainers.attention_hook import PLAIN_DECODERS, install_attention_hook, skip_masks
@@ -18,9 +17,10 @@ from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.step import Objective, attach_loss
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.trainer import DistillTrainer
+from support.decoders import a_decoder
 from support.device_trace import Launches, no_values
 from support.teacher_caches import all_targets, filling, open_cache, warm
-from support.training_steps import EXTRA, make_model, with_lora
+from support.training_steps import make_model, with_lora
 
 KINDS = ["general", "domain"]
 ROWS = [
@@ -167,35 +167,6 @@ def test_diverged_micro_batch_is_named_before_the_update() -> None:
     with pytest.raises(RunError, match="the loss is nan at step 7") as caught:
         trainer.check_step()
     assert caught.value.where == "row 2; row 3"
-
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "sliding_window": None,
-    "attn_implementation": "sdpa",
-}
-MORE: dict[str, dict[str, Any]] = {
-    "deepseek_v3": EXTRA["deepseek_v3"],
-    "gemma": {"head_dim": 8},
-    "mixtral": {"num_local_experts": 4},
-    "olmo2": {"num_key_value_heads": 4},
-    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-    "qwen3": {"head_dim": 8},
-    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-}
-
-
-def a_decoder(family: str, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**SHAPE, **MORE.get(family, {}), **changes})
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
 
 
 @pytest.mark.parametrize("family", sorted(PLAIN_DECODERS))

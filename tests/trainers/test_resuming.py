@@ -30,7 +30,8 @@ ROWS = [
 class StoppedRun:
     """A KD run on private copies of its files, stopped at step 3 of 6."""
 
-    def __init__(self, folder: Path, teacher: Path) -> None:
+    def __init__(self, folder: Path, teacher: Path, **trainer: Any) -> None:
+        folder.mkdir(exist_ok=True)
         self.paths = Paths(folder / "home")
         self.data, self.heldout = folder / "rows.jsonl", folder / "heldout.jsonl"
         self.student = Path(shutil.copytree(teacher, folder / "student"))
@@ -50,7 +51,7 @@ class StoppedRun:
                 "max_length": 64,
                 "chat_template": str(self.template),
             },
-            "trainer": {"max_steps": 6, "batch_size": 2, "attention_weight": 0},
+            "trainer": {"max_steps": 6, "batch_size": 2, "attention_weight": 0, **trainer},
         }
         self.config.write_text(yaml.safe_dump(values), "utf-8")
         with pytest.raises(Interrupted):
@@ -175,3 +176,22 @@ def test_moved_data_file_is_reported_with_a_hint(stopped_run: StoppedRun, tmp_pa
     assert caught.value.where == str(stopped_run.data) and "link" in caught.value.hint
     stopped_run.data.symlink_to(moved)
     assert stopped_run.train().steps == 6
+
+
+def test_a_run_of_an_older_version_goes_on_in_the_order_it_began_with(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    """Those versions grouped the rows of whole steps and kept no note of it."""
+    curves = {}
+    for groups in ("step", "auto"):
+        run = StoppedRun(tmp_path / groups, tiny_teacher, accumulation=2, length_groups=groups)
+        note = run.paths.runs / "r" / "begun-with.json"
+        values = json.loads(note.read_text())
+        assert values.pop("groups") == {"step": "step", "auto": "micro-batch"}[groups]
+        if groups == "step":
+            note.write_text(json.dumps(values))
+            run.config.write_text(run.config.read_text().replace("length_groups: step", ""))
+        curves[groups] = [v["loss"] for _, v in run.train().points if "loss" in v]
+    whole = StoppedRun(tmp_path / "whole", tiny_teacher, accumulation=2, length_groups="step")
+    assert curves["step"] == [v["loss"] for _, v in whole.train().points if "loss" in v]
+    assert curves["auto"] != curves["step"]

@@ -1,17 +1,19 @@
 """The batch plan of a training run: the rows of every micro-batch, derived from a seed alone.
 
 Micro-batches are length-bucketed: the rows of a pool are sorted by length, and neighbours are
-taken together, starting at a random offset. With several kinds of rows (DAE) the wanted share is
-kept by error diffusion, so that it holds for any data sizes; rows of one kind are grouped, so that
-most micro-batches of a step need only one teacher.
+taken together, starting at a random offset. `trainer.length_groups` says what is taken together: a
+micro-batch, a whole step, or nothing. With several kinds of rows (DAE) the wanted share is kept by
+error diffusion, so that it holds for any data sizes; rows of one kind are grouped, so that most
+micro-batches of a step need only one teacher.
 """
 
 from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -30,7 +32,8 @@ POOL = 256
 class BatchPlan:
     """Micro-batches in order; `per_step` of them (over all processes) form an optimiser step.
 
-    `tokens` counts real tokens and `padded` what padding adds, over the whole plan.
+    `tokens` counts real tokens and `padded` what padding adds, over the whole plan. Packed rows
+    have none.
     """
 
     batches: list[list[int]]
@@ -56,7 +59,7 @@ class BatchPlan:
 
 
 class Stream:
-    """Rows of one kind: every row once per epoch, in length-sorted runs from a pool."""
+    """Rows of one kind: every row once per epoch, drawn from a pool in runs of similar length."""
 
     def __init__(
         self,
@@ -64,15 +67,28 @@ class Stream:
         groups: dict[int, float],
         members: dict[int, list[int]],
         seed: str,
+        *,
+        grouped: bool = True,
+        packed: bool = False,
     ) -> None:
-        """Take sources with their weights (`groups`) and the row indices of each (`members`)."""
+        """Fill the stream.
+
+        Args:
+            rows: all rows.
+            groups: sources with their weights.
+            members: the row indices of each source.
+            seed: what the order depends on.
+            grouped: whether rows that are taken together have similar lengths.
+            packed: whether they will stand in a micro-batch without padding.
+        """
         self.rows = rows
+        self.grouped, self.packed = grouped, packed
         self.random = random.Random(seed)
         self.groups = groups
         self.members = members
         self.queues: dict[int, list[int]] = {source: [] for source in groups}
         self.owed = dict.fromkeys(groups, 0.0)
-        self.pool: list[tuple[int, int]] = []
+        self.pool: list[tuple[float, int]] = []
         self.equal = len(set(groups.values())) == 1
         self.epoch: list[int] = []
 
@@ -102,17 +118,27 @@ class Stream:
                 every_row = [row for rows in self.members.values() for row in rows]
                 self.epoch = self.random.sample(every_row, len(every_row))
                 continue
-            bisect.insort(self.pool, (len(self.rows[row]), row))
+            key = len(self.rows[row]) if self.grouped else self.random.random()
+            bisect.insort(self.pool, (key, row))
+
+    def _fitting(self, start: int, end: int, budget: int) -> int:
+        """Return how many rows of a part of the pool fit into a budget of positions, at least 1."""
+        lengths = [len(self.rows[row]) for _, row in self.pool[start:end]]
+        if self.packed:
+            sizes = list(accumulate(lengths))
+        else:
+            longest = accumulate(lengths, max)
+            sizes = [length * count for count, length in enumerate(longest, 1)]
+        return max(1, bisect.bisect_right(sizes, budget))
 
     def take(self, count: int, budget: int | None = None) -> list[int]:
-        """Take up to `count` rows of similar length, at most `budget` padded tokens in total."""
+        """Take up to `count` rows that stand together, at most `budget` positions in total."""
         self._refill()
         start = self.random.randrange(len(self.pool))
         start = max(0, min(start, len(self.pool) - count))
         end = min(start + count, len(self.pool))
         if budget is not None:
-            while end - start > 1 and self.pool[end - 1][0] * (end - start) > budget:
-                end -= 1
+            end = start + self._fitting(start, end, budget)
         taken = [row for _, row in self.pool[start:end]]
         del self.pool[start:end]
         return taken
@@ -137,8 +163,11 @@ def wanted_shares(rows: Sequence[TrainRow], data: DataSpec) -> dict[str, float]:
     return {"general": 1 - data.domain_share, **share}
 
 
-def make_streams(rows: Sequence[TrainRow], data: DataSpec, seed: int) -> dict[str, Stream]:
+def make_streams(
+    rows: Sequence[TrainRow], data: DataSpec, trainer: TrainerSpec, seed: int
+) -> dict[str, Stream]:
     """Return one stream per kind."""
+    grouped = trainer.grouping != "none"
     streams = {}
     for kind in sorted({row.kind for row in rows}):
         members: dict[int, list[int]] = {}
@@ -146,7 +175,9 @@ def make_streams(rows: Sequence[TrainRow], data: DataSpec, seed: int) -> dict[st
             if row.kind == kind:
                 members.setdefault(row.source, []).append(index)
         groups = {source: data.train[source].weight for source in members}
-        streams[kind] = Stream(rows, groups, members, f"{seed}/{kind}")
+        streams[kind] = Stream(
+            rows, groups, members, f"{seed}/{kind}", grouped=grouped, packed=trainer.packing
+        )
     return streams
 
 
@@ -158,11 +189,13 @@ def plan_batches(
     The plan ends at `max_steps`, at the first step that reaches `max_tokens` real tokens, or after
     `epochs` (with a domain share, an epoch ends when all general rows were seen).
 
-    The rows of a step are chosen first and cut into micro-batches afterwards, so that 1 x 8,
-    2 x 4 and 8 x 1 rows (and one or two processes) train on the same rows in the same steps.
+    If a step's rows are grouped by length as a whole or not at all, they are chosen first and cut
+    into micro-batches afterwards: 1 x 8, 2 x 4 and 8 x 1 rows (and one or two processes) train on
+    the same rows in the same steps. If micro-batches are grouped, a step has rows of many lengths,
+    as far as it has many micro-batches.
     """
     shares = wanted_shares(rows, data)
-    streams = make_streams(rows, data, seed)
+    streams = make_streams(rows, data, trainer, seed)
     per_step = trainer.accumulation * world
     owed = dict.fromkeys(shares, 0.0)
     steps = _steps_wanted(rows, shares, data, trainer, per_step)
@@ -175,11 +208,11 @@ def plan_batches(
                 for _ in range(per_step)
             ]
         else:
-            step = _step_rows(streams, shares, owed, trainer.batch_size, per_step)
+            step = _step_rows(streams, shares, owed, trainer, per_step)
         batches += step
         tokens += sum(len(rows[index]) for batch in step for index in batch)
         drawn += sum(map(len, step))
-    return _measure(rows, batches, per_step, shares)
+    return _measure(rows, batches, per_step, shares, packed=trainer.packing)
 
 
 def _steps_wanted(
@@ -213,27 +246,50 @@ def _step_rows(
     streams: dict[str, Stream],
     shares: dict[str, float],
     owed: dict[str, float],
-    batch_size: int,
+    trainer: TrainerSpec,
     per_step: int,
 ) -> list[list[int]]:
-    """Draw the rows of one step, sorted by kind and length and split into micro-batches.
+    """Draw the rows of one step, in micro-batches that are sorted by kind and length.
 
     `owed` carries each kind's row deficit from step to step.
     """
+    size = trainer.batch_size
     counts = dict.fromkeys(shares, 0)
-    for _ in range(batch_size * per_step):
+    for _ in range(size * per_step):
         for name in owed:
             owed[name] += shares[name]
         kind = max(owed, key=lambda name: owed[name])
         owed[kind] -= 1
         counts[kind] += 1
+    if trainer.grouping != "micro-batch":
+        taken = _taken(streams, counts)
+        return [taken[i : i + size] for i in range(0, len(taken), size)]
+    batches: list[list[int]] = [[]]
+    for kind, count in counts.items():
+        while count > 0:
+            if len(batches[-1]) == size:
+                batches.append([])
+            part = streams[kind].take(min(count, size - len(batches[-1])))
+            batches[-1] += part
+            count -= len(part)
+    # Processes work on neighbours, and wait for the longest.
+    return sorted(batches, key=lambda batch: _kind_and_length(streams, batch))
+
+
+def _taken(streams: Mapping[str, Stream], counts: Mapping[str, int]) -> list[int]:
+    """Take a number of rows of each kind."""
     taken: list[int] = []
     for kind, count in counts.items():
         while count > 0:
             part = streams[kind].take(count)
             taken += part
             count -= len(part)
-    return [taken[i : i + batch_size] for i in range(0, len(taken), batch_size)]
+    return taken
+
+
+def _kind_and_length(streams: Mapping[str, Stream], batch: Sequence[int]) -> tuple[int, int]:
+    rows = next(iter(streams.values())).rows
+    return list(streams).index(rows[batch[0]].kind), max(len(rows[index]) for index in batch)
 
 
 def _budget_batch(
@@ -249,14 +305,19 @@ def _budget_batch(
 
 
 def _measure(
-    rows: Sequence[TrainRow], batches: list[list[int]], per_step: int, shares: dict[str, float]
+    rows: Sequence[TrainRow],
+    batches: list[list[int]],
+    per_step: int,
+    shares: dict[str, float],
+    *,
+    packed: bool,
 ) -> BatchPlan:
     tokens = labelled = padded = 0
     counts = dict.fromkeys(shares, 0)
     for batch in batches:
         lengths = [len(rows[index]) for index in batch]
         tokens += sum(lengths)
-        padded += max(lengths) * len(lengths) - sum(lengths)
+        padded += 0 if packed else max(lengths) * len(lengths) - sum(lengths)
         for index in batch:
             labelled += rows[index].labelled
             counts[rows[index].kind] += 1
@@ -269,8 +330,11 @@ def _measure(
 class Collator:
     """Rows as padded tensors: input_ids, attention_mask, labels [B, T]; index, kind [B]; layout."""
 
-    def __init__(self, pad_id: int, kinds: Sequence[str], side: str = "right") -> None:
+    def __init__(
+        self, pad_id: int, kinds: Sequence[str], side: str = "right", *, packing: bool = False
+    ) -> None:
         self.pad_id = pad_id
+        self.packing = packing
         self.kinds = {kind: number for number, kind in enumerate(kinds)}
         self.side = side
 
@@ -289,4 +353,4 @@ class Collator:
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }
-        return {**batch, "layout": layout_of(batch)}
+        return {**batch, "layout": layout_of(batch, packing=self.packing)}

@@ -47,6 +47,45 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 @dataclass(frozen=True)
+class Packing(_Movable):
+    """Rows [B, T] without their padding, end to end.
+
+    Attributes:
+        real: [n] the real tokens, as places in the flattened rows [B · T].
+        positions: [1, n] each token's position in its own row.
+        offsets: [B + 1] where each row begins, and the end; int32, as flash kernels want them.
+        longest: tokens of the longest row.
+        shape: (B, T).
+    """
+
+    real: Tensor
+    positions: Tensor
+    offsets: Tensor
+    longest: int
+    shape: tuple[int, int]
+
+    def pack(self, values: Tensor) -> Tensor:
+        """Return the real tokens [1, n] of rows [B, T]."""
+        return values.flatten().index_select(0, self.real)[None]
+
+    def unpack(self, values: Tensor, dim: int = 1) -> Tensor:
+        """Return values [..., n, ...] along a dimension as [..., B · T, ...], 0 at padding."""
+        sizes = list(values.shape)
+        sizes[dim] = self.shape[0] * self.shape[1]
+        return values.new_zeros(sizes).index_copy(dim, self.real, values)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what a decoder's forward needs so that each row attends to itself alone."""
+        return {
+            "position_ids": self.positions,
+            "cu_seq_lens_q": self.offsets,
+            "cu_seq_lens_k": self.offsets,
+            "max_length_q": self.longest,
+            "max_length_k": self.longest,
+        }
+
+
+@dataclass(frozen=True)
 class Part(_Movable):
     """Some rows of a micro-batch [B, T], cut to the columns that they use.
 
@@ -59,6 +98,7 @@ class Part(_Movable):
         sizes: labelled positions of each row; they add up to n.
         index: each row's number in the data set; empty if the batch has none.
         whole: whether these are all rows and columns of the batch.
+        packing: the cut rows without padding; None where the models run on padded rows.
     """
 
     rows: tuple[int, ...]
@@ -70,6 +110,7 @@ class Part(_Movable):
     sizes: tuple[int, ...]
     index: tuple[int, ...]
     whole: bool
+    packing: Packing | None = None
 
     def cut(self, values: Tensor) -> Tensor:
         """Return these rows and columns of a tensor [B, T]."""
@@ -115,15 +156,18 @@ class Layout(_Movable):
     def part(self, rows: Sequence[int]) -> Part:
         """Return some rows of the batch, on the device of the rest."""
         made = _part(rows, self.places, self.spans, self.width, self.index)
+        if self.every.packing is not None:
+            made = _packed(made, self.spans)
         return made.to(self.targets.device)
 
 
-def layout_of(batch: Mapping[str, Tensor]) -> Layout:
+def layout_of(batch: Mapping[str, Tensor], *, packing: bool = False) -> Layout:
     """Work out the layout of a micro-batch; it is on the batch's device.
 
     Args:
         batch: `input_ids`, `attention_mask` and `labels` [B, T], `kind` [B], and `index` [B] if the
             rows have one. On a device every number here would be waited for.
+        packing: whether the models run on the rows without padding.
     """
     device = batch["labels"].device
     labels, keys = batch["labels"].cpu(), batch["attention_mask"].cpu()
@@ -139,9 +183,14 @@ def layout_of(batch: Mapping[str, Tensor]) -> Layout:
     kinds: dict[int, list[int]] = {}
     for row, kind in enumerate(batch["kind"].tolist()):
         kinds.setdefault(kind, []).append(row)
+    every = _part(range(len(places)), places, spans, width, index)
+    parts = {kind: _part(chosen, places, spans, width, index) for kind, chosen in kinds.items()}
+    if packing:
+        every = _packed(every, spans)
+        parts = {kind: _packed(part, spans) for kind, part in parts.items()}
     return Layout(
-        _part(range(len(places)), places, spans, width, index),
-        {kind: _part(chosen, places, spans, width, index) for kind, chosen in kinds.items()},
+        every,
+        parts,
         labels[rows, columns + 1],
         columns,
         places,
@@ -182,6 +231,27 @@ def _part(
         tuple(index[row] for row in rows) if index else (),
         whole,
     )
+
+
+def _packed(part: Part, spans: Sequence[tuple[int, int]]) -> Part:
+    """Return a part with its rows' packing."""
+    first, last = part.columns
+    mine = [spans[row] for row in part.rows]
+    lengths = [end - start for start, end in mine]
+    packing = Packing(
+        torch.tensor(
+            [
+                place * (last - first) + column - first
+                for place, span in enumerate(mine)
+                for column in range(*span)
+            ]
+        ),
+        torch.tensor([[column for length in lengths for column in range(length)]]),
+        torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32),
+        max(lengths),
+        (len(mine), last - first),
+    )
+    return replace(part, packing=packing)
 
 
 def _flat(rows: Sequence[tuple[int, Sequence[int]]], width: int, shift: int) -> Tensor:

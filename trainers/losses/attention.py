@@ -38,6 +38,19 @@ class Rows:
     softcap: float = 0.0
 
 
+class Unpacks(Protocol):
+    """A packing of rows: `kdharness.trainers.data.layout.Packing`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, T)."""
+        ...
+
+    def unpack(self, values: Tensor, dim: int = 1) -> Tensor:
+        """Return values [..., n, ...] along a dimension as [..., B · T, ...]."""
+        ...
+
+
 class AttentionKL(Protocol):
     """Computes one layer pair's KL: `attention_kl`, or a kernel in its place."""
 
@@ -58,6 +71,7 @@ class AttentionTape:
         keys: [B, T] which keys are real tokens and not padding.
         block: number of score rows in memory at once.
         places: `rows` as Python numbers, for which a device need not be waited for.
+        packing: how the models' tokens are packed; their queries and keys are unpacked by it.
         teacher: filled by the teacher's forward pass: layer -> Rows.
         terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
         kl: what compares two layers.
@@ -68,10 +82,18 @@ class AttentionTape:
     keys: Tensor
     block: int = 64
     places: Sequence[Sequence[int]] = ()
+    packing: Unpacks | None = None
     teacher: dict[int, Rows] = field(default_factory=dict)
     terms: dict[int, Tensor] = field(default_factory=dict)
     heads: int = 1
     kl: AttentionKL = field(default_factory=lambda: attention_kl)
+
+    def padded(self, heads: Tensor) -> Tensor:
+        """Return queries or keys of packed rows [1, H, n, d] as [B, H, T, d]; others unchanged."""
+        if self.packing is None:
+            return heads
+        size = (heads.shape[1], *self.packing.shape, heads.shape[-1])
+        return self.packing.unpack(heads[0]).view(size).transpose(0, 1)
 
     @cached_property
     def flat(self) -> tuple[Tensor, Tensor]:

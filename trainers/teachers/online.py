@@ -23,6 +23,7 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import Head, apply_head, backbone, causal_model, head_of
 from kdharness.trainers.attention_hook import mask_for, set_keep
 from kdharness.trainers.data.layout import Batch, Layout, Part
+from kdharness.trainers.decoder import last_states
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.precision import autocast
@@ -184,17 +185,10 @@ def hidden_states(model: PreTrainedModel, batch: Batch, part: Part, *, own: bool
     mask = mask_for(causal_model(model), keys.to(device), batch["layout"].masked)
     # A sharded model gathers its embeddings and head when *it* is called, not its backbone.
     run = partial(model, states=True) if own else partial(last_states, model)
-    hidden: Tensor = run(input_ids=ids.to(device), attention_mask=mask)
+    packing = part.packing.to(device) if part.packing is not None else None
+    hidden: Tensor = run(input_ids=ids.to(device), attention_mask=mask, packing=packing)
     chosen = hidden.flatten(0, 1).index_select(0, part.inside.to(device))
     return chosen.to(part.inside.device)
-
-
-def last_states(model: Any, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return a causal LM's last hidden states [B, T, h]."""
-    states: Tensor = backbone(model)(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-    ).last_hidden_state
-    return states
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, trains_on_data
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.models.loading import load_config_of
@@ -56,9 +57,18 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
         "tokens": plan.tokens,
         "labelled": plan.labelled,
         "padding_share": plan.padding_share,
-        "width": max(len(row) for row in rows.rows),
+        "width": _width(config.trainer, plan, rows),
         "cached": cached,
     }
+
+
+def _width(spec: TrainerSpec, plan: BatchPlan, rows: Dataset) -> int:
+    """Return the positions of the longest row; of packed ones the mean in the largest batch."""
+    lengths = [len(row) for row in rows.rows]
+    if not spec.packing:
+        return max(lengths)
+    largest = max(sum(lengths[index] for index in batch) for batch in plan.batches)
+    return -(-largest // spec.batch_size)
 
 
 def _cached(
