@@ -60,7 +60,9 @@ SHARDED: dict[str, Any] = {
 }
 
 
-def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -> str:
+def make_config(
+    tmp_path: Path, teacher: Path, method: str, accumulation: int, **trainer: Any
+) -> str:
     train: list[dict[str, Any]] = [{"path": "general:train", "limit": 24}]
     values: dict[str, Any] = {
         "method": method,
@@ -81,6 +83,7 @@ def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -
             "accumulation": accumulation,
             "device": "cpu",
             "optimizer": "sgd",
+            **trainer,
         },
     }
     if method == "kd":
@@ -134,7 +137,9 @@ def test_two_processes_match_a_single_process(
 ) -> None:
     home = ["--home", str(paths.home)]
     single_config = make_config(tmp_path, tiny_teacher, method, 4)
-    double_config = make_config(tmp_path, tiny_teacher, method, 2)
+    # Without the padding of the single process, in the same micro-batches.
+    packed = {"packing": True, "length_groups": "micro-batch"}
+    double_config = make_config(tmp_path, tiny_teacher, method, 2, **packed)
     assert cli.run([*home, "train", single_config, "--name", "one"]) == 0
     want = final_weights(paths.home, "one")
     parts = ("loss", "kl", "general_loss", "domain_loss")
