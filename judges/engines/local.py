@@ -35,6 +35,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.judges.engines.batching import Limits, batches_of
 from kdharness.judges.engines.kv_cache import (
     PaddingMask,
     cache_of,
@@ -43,7 +44,7 @@ from kdharness.judges.engines.kv_cache import (
     roomy_cache,
 )
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
-from kdharness.judges.engines.numbers import NumberReader, common_prefix, last_only, numerals
+from kdharness.judges.engines.numbers import NumberReader, last_only, numerals
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 # Padded prompt tokens per batch: bounds memory for long prompts.
 PREFILL_TOKENS = 16_384
+# What a batch costs beside its tokens, in tokens: reading the weights, and launching kernels.
+BATCH_START = {"cpu": 32, "gpu": 1024}
 # Tokens at a prompt's end that may open the reply's reasoning.
 PROMPT_END = 8
 
@@ -186,7 +189,7 @@ class LocalEngine:
                 rows.append(row)
         opened = [row for row in rows if row.request.opening]
         plain = self._batches([row for row in rows if not row.request.opening])
-        for batch in chain(plain, self._families(opened)):
+        for batch in chain(plain, self._alike(opened)):
             if self._stopped:
                 return
             yield from self._in_room(batch)
@@ -244,25 +247,12 @@ class LocalEngine:
         if batch:
             yield batch
 
-    def _families(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    def _alike(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         """Yield rows whose prompts begin alike together: the beginning is read once."""
-        family: list[_Row] = []
-        alone: list[_Row] = []
-        for row in sorted(rows, key=lambda r: r.prompt):
-            prompts = [r.prompt for r in (*family, row)]
-            longest = max(map(len, prompts))
-            alike = 2 * common_prefix(prompts) >= longest
-            full = len(prompts) > self.batch_size or longest * len(prompts) > PREFILL_TOKENS
-            if family and (full or not alike):
-                if len(family) > 1:
-                    yield family
-                else:
-                    alone += family
-                family = []
-            family.append(row)
-        yield from self._batches([*alone, *family] if len(family) == 1 else alone)
-        if len(family) > 1:
-            yield family
+        start = BATCH_START["cpu" if next(self.model.parameters()).device.type == "cpu" else "gpu"]
+        limits = Limits(self.batch_size, PREFILL_TOKENS, start)
+        for batch in batches_of([row.prompt for row in rows], limits):
+            yield [rows[place] for place in batch]
 
     @torch.inference_mode()
     def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdharness.harness.types import Finish, Reply
+from kdharness.judges.engines.batching import common_prefix
 from kdharness.judges.engines.kv_cache import RoomyLayer, roomy_cache
 from kdharness.judges.engines.openings import instead, likely
 from kdharness.judges.engines.sampling import BROKEN
@@ -187,13 +188,6 @@ class NumberReader:
         )
         logits: torch.Tensor = output.logits[:, -last:].float()
         return logits.to(self.device)
-
-
-def common_prefix(prompts: Sequence[list[int]]) -> int:
-    """Return how many tokens all prompts begin with; at least one is left of each."""
-    low, high = min(prompts), max(prompts)
-    shared = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    return min(shared, min(map(len, prompts)) - 1)
 
 
 def last_only(model: Any, count: int = 1) -> dict[str, int]:

@@ -203,13 +203,6 @@ def test_prompts_that_begin_alike_are_read_together(
         assert shares_of(replies[index]) == pytest.approx(shares_of(alone), rel=1e-3, abs=1e-7)
 
 
-def test_what_prompts_share() -> None:
-    assert numbers.common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    # One token at least is left of each, to be asked for what follows it.
-    assert numbers.common_prefix([[1, 2], [1, 2, 3]]) == 1 == numbers.common_prefix([[1, 2]] * 2)
-    assert numbers.common_prefix([[1], [2]]) == 0
-
-
 # ---------------------------------------------------------------- endpoints
 
 
