@@ -24,9 +24,10 @@ SMOKE: dict[str, Any] = {
     "expert.trainer.max_tokens": 400,
     "dae.trainer.max_tokens": 600,
     "scores.limit": 8,
+    "ratings.limit": 1,
+    "ratings.max_new_tokens": 8,
     "verdicts.limit": 1,
     "verdicts.max_new_tokens": 8,
-    "verdicts.judge_max_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
 SUMMARY = {
@@ -35,6 +36,7 @@ SUMMARY = {
     "other writer": ("heldout", "other_writer_loss"),
     "domain loss": ("heldout", "domain_loss"),
     "KL to teacher": ("heldout", "general_kl"),
+    "MT-Bench (expected)": ("mt-bench", "expected_rating"),
     "MT-Bench": ("mt-bench", "score"),
     "AlpacaEval": ("alpaca-eval-2", "win_rate"),
 }
@@ -46,7 +48,9 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
     """Load the shipped experiment with the overrides of the options."""
     changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
     if judge is not None:
-        changes |= {"steps.verdicts.judge": [judge], "steps.verdicts.judge_max_tokens": None}
+        # Not every endpoint gives expected ratings, and a larger model's text can be read.
+        changes |= {"steps.ratings.judge": [judge], "steps.verdicts.judge": [judge]}
+        changes["steps.ratings.rating"] = "parsed"
     overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
     return load_sweep(find_experiment("demo"), overrides)
 
@@ -54,21 +58,23 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
 def summary_rows(
     scores: Sequence[Score], order: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return (rows, columns): one row per checkpoint, one column per headline score.
+    """Return (rows, columns): one row per checkpoint, one column per headline score there is.
 
     Args:
         order: names in the order of their rows; other names come first.
     """
     names = list(dict.fromkeys(score.checkpoint for score in scores))
     names.sort(key=lambda name: order.index(name) if name in order else -1)
+    stored = {(score.bench, score.metric) for score in scores}
+    headlines = {title: where for title, where in SUMMARY.items() if where in stored}
     rows = []
     for name in names:
         row: dict[str, object] = {"checkpoint": name}
-        for title, (bench, metric) in SUMMARY.items():
+        for title, (bench, metric) in headlines.items():
             score = _find(scores, name, bench, metric)
             row[title] = "–" if score is None else _with_interval(score)
         rows.append(row)
-    return rows, ["checkpoint", *SUMMARY]
+    return rows, ["checkpoint", *headlines]
 
 
 def _find(scores: Sequence[Score], checkpoint: str, bench: str, metric: str) -> Score | None:
