@@ -113,13 +113,14 @@ BENCHMARKS = Table(
         "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
         "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
         "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
+        "arena-hard-v2": "kdharness.judges.benchmarks.arena_hard:ArenaHard",
         "ifeval": "kdharness.judges.benchmarks.ifeval:IFEval",
         "shop": "kdharness.judges.benchmarks.domain:Shop",
         "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
         "file": "kdharness.judges.benchmarks.domain:UserBench",
     },
     needs={"load": "the class method that reads its items", "score": "its scorer"},
-    taken=frozenset({"alpaca-eval", "alpacaeval"}),
+    taken=frozenset({"alpaca-eval", "alpacaeval", "arena-hard"}),
 )
 
 SCORERS = Table(
@@ -129,6 +130,7 @@ SCORERS = Table(
         "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
         "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
         "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
+        "arena-hard-v2": "kdharness.judges.scoring.arena:score_arena",
         "ifeval": "kdharness.judges.scoring.ifeval_scores:score_ifeval",
         "shop": "kdharness.judges.scoring.scorers:score_exact",
         "heldout": "kdharness.judges.scoring.scorers:score_heldout",

@@ -127,7 +127,8 @@ class JudgmentInfo(TypedDict, total=False):
     `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
     one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
     `published` a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out; `without` what the endpoint refused; `distribution` has the probability
+    imported file left out; `headers`, `lists` and `bold`
+    differences in style; `without` what the endpoint refused; `distribution` has the probability
     of each rating under an expected rating, and `mass` is their sum.
     """
 
@@ -136,6 +137,9 @@ class JudgmentInfo(TypedDict, total=False):
     mirrored: str
     len_1: int
     len_2: int
+    headers: float
+    lists: float
+    bold: float
     published: float
     absent: bool
     why: str
@@ -230,8 +234,8 @@ class Judgment:
 
     `value` is in the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
     for exact metrics, a sum of nats for losses); `weight` is its divisor in means (tokens for
-    losses, otherwise 1). `id` is a hash of judge, settings, prompt, answer and benchmark
-    revision, so that no call is made twice.
+    losses, 3 for Arena-Hard's clear verdicts, otherwise 1). `id` is a hash of judge, settings,
+    prompt, answer and benchmark revision, so that no call is made twice.
     """
 
     id: str
@@ -391,6 +395,8 @@ class Verdict:
     status: JudgmentStatus
     value: float | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    """`Judgment.weight`."""
 
 
 IGNORE_INDEX = -100

@@ -69,7 +69,8 @@ def flag_name(flag: str) -> str:
 
 def is_bookkeeping(metric: str) -> bool:
     """Return whether a metric is a count or only accompanies others, and so cannot be better."""
-    return metric in BOOKKEEPING or metric.startswith(("n_", "agreement_"))
+    begins, ends = ("n_", "agreement_"), ("_published",)
+    return metric in BOOKKEEPING or metric.startswith(begins) or metric.endswith(ends)
 
 
 def is_lower_better(metric: str) -> bool:

@@ -130,6 +130,7 @@ GENERAL_DEFAULTS = (
     "mt-bench:score",
     f"mt-bench:{EXPECTED_RATING}",
     "alpaca-eval-2:win_rate",
+    "arena-hard-v2:hard_prompt",
 )
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
 

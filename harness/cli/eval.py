@@ -39,8 +39,9 @@ from kdharness.harness.util.tables import print_table
     "--bench",
     multiple=True,
     metavar="NAME",
-    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, ifeval, shop, heldout, or the "
-    "path of your own .jsonl file; comma-separated or repeated. Default: shop,heldout.",
+    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, arena-hard (v2), ifeval, shop, "
+    "heldout, or the path of your own .jsonl file; comma-separated or repeated. Default: "
+    "shop,heldout.",
 )
 @click.option(
     "--judge",

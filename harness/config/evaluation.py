@@ -36,7 +36,11 @@ QUEUED_TIMEOUT = 3600.0
 FOR_EACH = frozenset({"local", "vllm"})
 """Engines that run each checkpoint itself where an answering engine names no model."""
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
-BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
+BENCH_ALIASES = {
+    "alpaca-eval": "alpaca-eval-2",
+    "alpacaeval": "alpaca-eval-2",
+    "arena-hard": "arena-hard-v2",
+}
 
 
 _LOST_URL = re.compile(
@@ -198,8 +202,8 @@ class EvalConfig(Settings):
         default_factory=lambda: ["shop", "heldout"],
         min_length=1,
         title="Benchmarks",
-        description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, ifeval, shop, "
-        "heldout) or paths to your own .jsonl files.",
+        description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, "
+        "arena-hard-v2, ifeval, shop, heldout) or paths to your own .jsonl files.",
     )
     judge: list[str] = Field(
         default_factory=list,

@@ -285,6 +285,7 @@ def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdic
         status=verdict.status,
         created=time.time(),
         value=verdict.value,
+        weight=verdict.weight,
         answer=call.answer,
         baseline=call.baseline,
         order=call.order,
@@ -305,7 +306,7 @@ def _both_sides(job: Evaluation, ask: PendingJudgment, judgment: Judgment) -> li
     own = job.store.checkpoint(ask.checkpoint)
     if other is None or own is None:
         return [judgment]
-    value = None if judgment.value is None else 1 - judgment.value
+    value = None if judgment.value is None else judgment.weight - judgment.value
     mirrored = replace(
         judgment,
         id=digest("mirror", judgment.id),

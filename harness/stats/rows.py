@@ -31,7 +31,8 @@ class Row(NamedTuple):
 
     `len_1` and `len_2` are the characters of the baseline's and the model's answer; `published`
     is a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out.
+    imported file left out; `headers`, `lists` and `bold` are differences in style, the model's
+    density of them minus the baseline's.
     """
 
     item: str
@@ -48,6 +49,9 @@ class Row(NamedTuple):
     published: float | None
     absent: float | None
     created: float
+    headers: float | None = None
+    lists: float | None = None
+    bold: float | None = None
 
 
 def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
@@ -68,6 +72,9 @@ def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
             j.info.get("published"),
             j.info.get("absent"),
             j.created,
+            j.info.get("headers"),
+            j.info.get("lists"),
+            j.info.get("bold"),
         )
         for j in judgments
     ]

@@ -167,3 +167,19 @@ def m007_former_ids(db: Database) -> None:
     """Record which ids replaced which: a store with an old id may be merged later."""
     db.execute("""
         CREATE TABLE former_ids (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID""")
+
+
+@migrations()
+def m008_style(db: Database) -> None:
+    """Add what style control reads of judgments to the index of scoring."""
+    db.execute("DROP INDEX judgments_scored")
+    for name in ("headers", "lists", "bold"):
+        db.execute(
+            f"ALTER TABLE judgments ADD COLUMN {name} REAL "
+            f"GENERATED ALWAYS AS (json_extract(info, '$.{name}')) VIRTUAL"
+        )
+    db.execute("""
+        CREATE INDEX judgments_scored ON judgments(
+            checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
+            value, weight, "order", baseline, len_1, len_2, published, absent, headers, lists,
+            bold)""")

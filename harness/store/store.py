@@ -287,7 +287,8 @@ class Store(AdoptionRows):
         """
         return self.db.conn.execute(
             'SELECT item, turn, category, metric, status, value, weight, "order", baseline, len_1, '
-            "len_2, published, absent, created FROM judgments INDEXED BY judgments_scored "
+            "len_2, published, absent, created, headers, lists, bold "
+            "FROM judgments INDEXED BY judgments_scored "
             "WHERE checkpoint = ? AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
             [checkpoint, bench, revision, judge],
         ).fetchall()

@@ -16,7 +16,7 @@ from kdharness.tui.viewmodels.estimates import evaluation
 from kdharness.tui.viewmodels.form import FormState, set_value
 from kdharness.tui.viewmodels.judges import card_words
 
-JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
+JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2", "arena-hard-v2")
 
 
 class EvaluateScreen(FormScreen):

@@ -24,6 +24,7 @@ BENCH_HELP = {
     "mt-bench-pair": "the same questions, two models against each other",
     "alpaca-eval-2": "805 instructions, win rate against GPT-4 Turbo, length-controlled",
     "alpaca-eval-1": "805 instructions, win rate against text-davinci-003",
+    "arena-hard-v2": "750 hard and creative prompts, against o3-mini and Gemini 2.0 Flash",
     "ifeval": "541 prompts with instructions that programs check, no judge",
     "shop": "the built-in shop domain, exact metrics, no judge",
     "heldout": "loss on held-out rows, agreement with a teacher, no judge",
