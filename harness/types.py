@@ -124,12 +124,11 @@ class CheckpointInfo(TypedDict, total=False):
 class JudgmentInfo(TypedDict, total=False):
     """Further data of a judgment.
 
-    `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
-    one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
-    `published` a score that only the benchmark's own script counts; `absent` marks an item that an
-    imported file left out; `headers`, `lists` and `bold`
-    differences in style; `without` what the endpoint refused; `distribution` has the probability
-    of each rating under an expected rating, and `mass` is their sum.
+    `call` is the key of the paid call; `copied`, `mirrored` the judgment it was made from; `len_1`,
+    `len_2` the characters of the baseline's and the model's answer; `headers`, `lists`, `bold`
+    differences in style; `published` a score that only the benchmark's own script counts; `absent`
+    an item that an imported file left out; `without` what the endpoint refused; `distribution`
+    each rating's probability under an expected rating, `mass` their sum.
     """
 
     call: str
@@ -233,9 +232,8 @@ class Judgment:
     """A judgment of one answer (or a pair): the raw reply and the parsed value.
 
     `value` is in the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
-    for exact metrics, a sum of nats for losses); `weight` is its divisor in means (tokens for
-    losses, 3 for Arena-Hard's clear verdicts, otherwise 1). `id` is a hash of judge, settings,
-    prompt, answer and benchmark revision, so that no call is made twice.
+    for exact metrics, a sum of nats for losses), `weight` its divisor in means (tokens, else 1).
+    `id` hashes judge, settings, prompt, answer and revision: no call is made twice.
     """
 
     id: str
@@ -326,9 +324,8 @@ class GenerationRequest:
     ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
     after which the rest is irrelevant; an engine may stop after them, or ignore them.
     `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
-    endpoint counts reasoning tokens against the limit. With an `opening`, the reply begins with
-    this text and only what number follows is read: the reply has no text, and its `top_logprobs`
-    are those of the whole numbers 1 to 10 (see `judges.scoring.expected`).
+    endpoint counts reasoning tokens against the limit. With an `opening` the reply begins with
+    this text; it has no text, and its `top_logprobs` are those of the whole numbers 1 to 10.
     """
 
     messages: tuple[Message, ...]
@@ -395,8 +392,7 @@ class Verdict:
     status: JudgmentStatus
     value: float | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
-    weight: float = 1.0
-    """`Judgment.weight`."""
+    weight: float = 1.0  # as `Judgment.weight`
 
 
 IGNORE_INDEX = -100
