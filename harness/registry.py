@@ -134,6 +134,7 @@ SCORERS = Table(
         "ifeval": "kdharness.judges.scoring.ifeval_scores:score_ifeval",
         "shop": "kdharness.judges.scoring.scorers:score_exact",
         "heldout": "kdharness.judges.scoring.scorers:score_heldout",
+        "lm-eval": "kdharness.judges.scoring.reported:score_lm_eval",
         "file": "kdharness.judges.scoring.scorers:score_user_bench",
     },
 )

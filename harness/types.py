@@ -126,9 +126,9 @@ class JudgmentInfo(TypedDict, total=False):
 
     `call` is the key of the paid call; `copied`, `mirrored` the judgment it was made from; `len_1`,
     `len_2` the characters of the baseline's and the model's answer; `headers`, `lists`, `bold`
-    differences in style; `published` a score that only the benchmark's own script counts; `absent`
-    an item that an imported file left out; `without` what the endpoint refused; `distribution`
-    each rating's probability under an expected rating, `mass` their sum.
+    differences in style; `stderr` a reported value's; `published` a score that only the benchmark's
+    own script counts; `absent` an item that an imported file left out; `without` what the endpoint
+    refused; `distribution` the probabilities of ratings under an expected one, `mass` their sum.
     """
 
     call: str
@@ -139,6 +139,7 @@ class JudgmentInfo(TypedDict, total=False):
     headers: float
     lists: float
     bold: float
+    stderr: float
     published: float
     absent: bool
     why: str
@@ -320,12 +321,11 @@ class Item:
 class GenerationRequest:
     """A chat to continue. `temperature` below 1e-4 means greedy.
 
-    `choices` are first tokens whose log-probability is needed even if they are not among the top
-    ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
-    after which the rest is irrelevant; an engine may stop after them, or ignore them.
+    `choices` are first tokens whose log-probability is needed; an engine with the full distribution
+    adds them to the top ones, an endpoint cannot. After one of the `stops`, an engine may stop.
     `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
-    endpoint counts reasoning tokens against the limit. With an `opening` the reply begins with
-    this text; it has no text, and its `top_logprobs` are those of the whole numbers 1 to 10.
+    endpoint counts reasoning against the limit. With an `opening` the reply begins with this text;
+    it has no text, and its `top_logprobs` are those of the whole numbers 1 to 10.
     """
 
     messages: tuple[Message, ...]

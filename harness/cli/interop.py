@@ -10,9 +10,11 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline, ranked
 from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.evaluation.state import find_checkpoint
 from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
 from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat
 from kdharness.harness.interop.fastchat import ImportSummary, import_fastchat
+from kdharness.harness.interop.lm_eval import import_lm_eval
 from kdharness.harness.interop.rows import files_below
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.model_card import model_card
@@ -28,7 +30,7 @@ published_option = click.option(
 
 @click.group("import")
 def import_group() -> None:
-    """Import answers and judgments from FastChat or alpaca_eval."""
+    """Import results of FastChat, alpaca_eval or lm-evaluation-harness."""
 
 
 def _finish(
@@ -93,6 +95,25 @@ def alpaca_eval_command(
     with Store(paths.store) as store:
         summaries = [import_alpaca_eval(store, path, name) for path in paths_to_read]
         _finish(paths, store, summaries, as_published, form)
+
+
+@import_group.command("lm-eval")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--ckpt", metavar="PATH", help="The checkpoint that was evaluated (default: as the file says)."
+)
+@format_option
+@click.pass_obj
+def lm_eval_command(paths: Paths, files: tuple[Path, ...], ckpt: str | None, form: str) -> None:
+    """Import task results of lm-evaluation-harness, with samples where they were logged.
+
+    FILES are results_*.json or folders. Tasks appear as benchmarks lm-eval-TASK. Importing twice
+    has no effect.
+    """
+    with Store(paths.store) as store:
+        model = find_checkpoint(ckpt, paths, store).checkpoint if ckpt else None
+        summaries = [s for path in files for s in import_lm_eval(store, path, model)]
+        _finish(paths, store, summaries, False, form)
 
 
 @click.group("export")

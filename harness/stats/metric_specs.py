@@ -58,6 +58,8 @@ NATS = MetricSpec(0.0, math.inf, lower_is_better=True, unit="nats per token")
 LOSSES = MetricSpec(0.0, 1.0, middle=0.5, lower_is_better=True, unit="share")
 """Share of lost matches."""
 
+PERPLEXITY = MetricSpec(1.0, math.inf, lower_is_better=True, unit="perplexity")
+
 EXPECTED = "expected_"
 """Begins the metrics of expected ratings, so that no parsed rating answers for one of them."""
 EXPECTED_RATING = f"{EXPECTED}rating"
@@ -70,8 +72,10 @@ _BY_NAME = {
     EXPECTED_RATING: RATING,
     "preference": PREFERENCE,
     "loss_rate": LOSSES,
+    "bits_per_byte": NATS,
+    "brier_score": LOSSES,
 }
-_BY_ENDING = {"_loss": NATS, "_kl": NATS}
+_BY_ENDING = {"_loss": NATS, "_kl": NATS, "perplexity": PERPLEXITY}
 
 
 def metric_spec(metric: str) -> MetricSpec:

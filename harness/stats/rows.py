@@ -32,7 +32,8 @@ class Row(NamedTuple):
     `len_1` and `len_2` are the characters of the baseline's and the model's answer; `published`
     is a score that only the benchmark's own script counts; `absent` marks an item that an
     imported file left out; `headers`, `lists` and `bold` are differences in style, the model's
-    density of them minus the baseline's.
+    density of them minus the baseline's; `stderr` is the standard error of a value that was
+    reported as a whole.
     """
 
     item: str
@@ -52,6 +53,7 @@ class Row(NamedTuple):
     headers: float | None = None
     lists: float | None = None
     bold: float | None = None
+    stderr: float | None = None
 
 
 def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
@@ -75,6 +77,7 @@ def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
             j.info.get("headers"),
             j.info.get("lists"),
             j.info.get("bold"),
+            j.info.get("stderr"),
         )
         for j in judgments
     ]

@@ -170,10 +170,10 @@ def m007_former_ids(db: Database) -> None:
 
 
 @migrations()
-def m008_style(db: Database) -> None:
-    """Add what style control reads of judgments to the index of scoring."""
+def m008_more_scored_facts(db: Database) -> None:
+    """Add differences in style, and reported standard errors, to the index of scoring."""
     db.execute("DROP INDEX judgments_scored")
-    for name in ("headers", "lists", "bold"):
+    for name in ("headers", "lists", "bold", "stderr"):
         db.execute(
             f"ALTER TABLE judgments ADD COLUMN {name} REAL "
             f"GENERATED ALWAYS AS (json_extract(info, '$.{name}')) VIRTUAL"
@@ -182,4 +182,4 @@ def m008_style(db: Database) -> None:
         CREATE INDEX judgments_scored ON judgments(
             checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
             value, weight, "order", baseline, len_1, len_2, published, absent, headers, lists,
-            bold)""")
+            bold, stderr)""")

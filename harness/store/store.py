@@ -287,7 +287,7 @@ class Store(AdoptionRows):
         """
         return self.db.conn.execute(
             'SELECT item, turn, category, metric, status, value, weight, "order", baseline, len_1, '
-            "len_2, published, absent, created, headers, lists, bold "
+            "len_2, published, absent, created, headers, lists, bold, stderr "
             "FROM judgments INDEXED BY judgments_scored "
             "WHERE checkpoint = ? AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
             [checkpoint, bench, revision, judge],

@@ -1,0 +1,43 @@
+"""Scores of results made elsewhere: means over documents, or values with a standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from kdharness.harness.stats.inference import Interval
+from kdharness.harness.stats.metric_specs import metric_spec
+from kdharness.harness.stats.rows import Row, ScoreContext, counted_once
+from kdharness.harness.types import MetricValue
+from kdharness.judges.scoring.metric_values import measure, metric_value
+
+NORMAL = 1.959964
+"""Standard errors to either side of an interval of 95 %."""
+
+
+def score_lm_eval(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """Score imported tasks: each metric over its documents, or as it was reported."""
+    table: dict[str, list[Row]] = {}
+    for row in counted_once(rows):
+        table.setdefault(row.metric, []).append(row)
+    return [_score(metric, part) for metric, part in table.items()]
+
+
+def _score(metric: str, rows: Sequence[Row]) -> MetricValue:
+    whole = [row for row in rows if row.item == "all"]
+    # The newest run counts, whether it has documents or not.
+    if whole and whole[-1].created >= max(row.created for row in rows):
+        return reported(metric, whole[-1])
+    documents = [row for row in rows if row.item != "all"]
+    spec = metric_spec(metric)
+    shares = all(0 <= (row.value or 0.0) <= 1 for row in documents)
+    return measure(metric, documents, spec.bounds if shares else None)
+
+
+def reported(metric: str, row: Row) -> MetricValue:
+    """Return a reported value, with an interval if it came with a standard error."""
+    value, n = (row.value or 0.0) / row.weight, round(row.weight)
+    if row.stderr is None or not math.isfinite(row.stderr):
+        return MetricValue(metric, value, None, None, n, 0)
+    half = NORMAL * row.stderr
+    return metric_value(metric, Interval(value, value - half, value + half, n), n, 0)
