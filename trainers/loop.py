@@ -35,6 +35,7 @@ from kdharness.trainers.acceleration import (
 from kdharness.trainers.arguments import training_arguments
 from kdharness.trainers.attention_hook import skip_masks
 from kdharness.trainers.callbacks import HeldoutCallback
+from kdharness.trainers.checks.before import check_first_step, check_run
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
@@ -87,8 +88,11 @@ def train(
     setting = _prepare(config, job, teacher)
     if job.is_main:
         _check_before(setting)
+    checks = check_run(setting) if job.is_main and not job.resume else None
     method, parents = build(setting)
     method = _with_kernels(method, setting)
+    if checks is not None:
+        check_first_step(setting, method, checks)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
     # Before any wrapper shards the models, which hides their full shapes.
