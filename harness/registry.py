@@ -155,7 +155,7 @@ TOOLS = Table(
         "describe_data": "kdharness.trainers.data.dataset:describe_data",
         "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
         "planned_rows": "kdharness.trainers.tools.plan:planned_rows",
-        "check_pair": "kdharness.trainers.checks.pair:check_pair",
+        "check_pair": "kdharness.trainers.pair_check:check_pair",
         "preflight": "kdharness.trainers.preflight:preflight",
         "check_kernels": "kdharness.trainers.kernels:check_kernels",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",

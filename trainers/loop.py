@@ -35,13 +35,13 @@ from kdharness.trainers.acceleration import (
 from kdharness.trainers.arguments import training_arguments
 from kdharness.trainers.attention_hook import skip_masks
 from kdharness.trainers.callbacks import HeldoutCallback
-from kdharness.trainers.checks.before import check_first_step, check_run
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
+from kdharness.trainers.pair_before import check_first_step, check_run
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (

@@ -14,9 +14,9 @@ from kdharness.harness.config.models import CacheSpec
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import Head, apply_head, head_of
 from kdharness.harness.types import IGNORE_INDEX
-from kdharness.trainers.checks.result import PairCheck, note, ok
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
+from kdharness.trainers.pair_result import PairCheck, note, ok
 from kdharness.trainers.teachers.online import Teacher, hidden_states
 
 if TYPE_CHECKING:

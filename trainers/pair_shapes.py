@@ -9,9 +9,9 @@ from kdharness.harness.models.limits import first_beyond
 from kdharness.harness.models.lm_head import head_of
 from kdharness.harness.models.loading import meta_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.checks.models import ModelFacts
-from kdharness.trainers.checks.result import PairCheck, note, ok
 from kdharness.trainers.data.dataset import Dataset
+from kdharness.trainers.pair_models import ModelFacts
+from kdharness.trainers.pair_result import PairCheck, note, ok
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.students.adapter import with_adapter
 

@@ -8,12 +8,7 @@ from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import AssetError, ConfigError, ModelError
 from kdharness.harness.paths import Paths
-from kdharness.trainers.checks import rows as row_checks
-from kdharness.trainers.checks import shapes, tokens
-from kdharness.trainers.checks.first_step import check_weights
-from kdharness.trainers.checks.models import ModelFacts
-from kdharness.trainers.checks.result import Checks, PairCheck, note
-from kdharness.trainers.checks.roles import teacher_roles
+from kdharness.trainers import pair_rows, pair_shapes, pair_tokens
 from kdharness.trainers.data.dataset import (
     Dataset,
     config_tokenizer,
@@ -21,6 +16,10 @@ from kdharness.trainers.data.dataset import (
     tokenizer_source,
 )
 from kdharness.trainers.data.reports import Template
+from kdharness.trainers.pair_first_step import check_weights
+from kdharness.trainers.pair_models import ModelFacts
+from kdharness.trainers.pair_result import Checks, PairCheck, note
+from kdharness.trainers.pair_roles import teacher_roles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,9 +82,9 @@ def check_static(
     """
     template = Template.of(tokenizer)
     for report in data.reports:
-        checks.append(row_checks.labelled(report))
-        checks.append(row_checks.cut(report, config.data.max_length))
-        checks.extend(row_checks.answer_ends(template, report))
+        checks.append(pair_rows.labelled(report))
+        checks.append(pair_rows.cut(report, config.data.max_length))
+        checks.extend(pair_rows.answer_ends(template, report))
     models: dict[str, ModelFacts] = {}
     roles = teacher_roles(config)
     trusted = {role.role: role.trusted for role in roles}
@@ -96,21 +95,21 @@ def check_static(
         except (ModelError, AssetError) as error:
             checks.append(_absent(role, error))
     for model in models.values():
-        checks.append(tokens.end_tokens(model))
+        checks.append(pair_tokens.end_tokens(model))
         _fit(config, model, tokenizer, data, checks)
     student = models.get("student")
     if student is None:
         return models
     with checks.stopping("output head", "student"):
         code = config.student.trust_remote_code
-        checks.append(shapes.heads(student, config.student.lora, paths, code=code))
+        checks.append(pair_shapes.heads(student, config.student.lora, paths, code=code))
     teachers = [model for role, model in models.items() if role != "student"]
-    checks.extend(tokens.tuning(student, teachers))
+    checks.extend(pair_tokens.tuning(student, teachers))
     for teacher in teachers:
         with checks.stopping("tokenizer", teacher.role):
-            checks.append(tokens.same_tokenizer(student, teacher))
-            checks.append(tokens.end_of_answers(end_of_turn(tokenizer), student, teacher))
-            checks.append(tokens.templates(tokenizer, teacher))
+            checks.append(pair_tokens.same_tokenizer(student, teacher))
+            checks.append(pair_tokens.end_of_answers(end_of_turn(tokenizer), student, teacher))
+            checks.append(pair_tokens.templates(tokenizer, teacher))
     return models
 
 
@@ -123,8 +122,8 @@ def _fit(
 ) -> None:
     """Add the checks of a model's vocabulary and positions against the rows."""
     with checks.stopping("vocabulary", model.role):
-        if not shapes.ids_fit(model, data):
-            shapes.positions(model, data, tokenizer, config.data)  # raises, and names the row
-        checks.append(tokens.vocabulary(model))
+        if not pair_shapes.ids_fit(model, data):
+            pair_shapes.positions(model, data, tokenizer, config.data)  # raises, and names the row
+        checks.append(pair_tokens.vocabulary(model))
         with checks.stopping("positions", model.role):
-            checks.append(shapes.positions(model, data, tokenizer, config.data))
+            checks.append(pair_shapes.positions(model, data, tokenizer, config.data))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kdharness.trainers.checks.first_step import KL, compare, say_of_reference
-from kdharness.trainers.checks.pair import check_static
-from kdharness.trainers.checks.result import Checks, ok
-from kdharness.trainers.checks.roles import teacher_roles
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import uses_fsdp
+from kdharness.trainers.pair_check import check_static
+from kdharness.trainers.pair_first_step import KL, compare, say_of_reference
+from kdharness.trainers.pair_result import Checks, ok
+from kdharness.trainers.pair_roles import teacher_roles
 from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 
@@ -36,13 +36,16 @@ def check_first_step(setting: TrainContext, method: Objective, checks: Checks) -
     """
     say_of_reference(setting.config, checks)
     for role in teacher_roles(setting.config):
-        number = setting.kinds.index(role.kind) if role.kind in setting.kinds else 0
+        if role.kind is not None and role.kind not in setting.kinds:
+            checks.append(ok(KL, role.role, "not measured: it teaches no row"))
+            continue
+        number = 0 if role.kind is None else setting.kinds.index(role.kind)
         teacher = method.teachers.get(number)
         if uses_fsdp():
             checks.append(ok(KL, role.role, "not measured: the models are sharded"))
         elif not isinstance(teacher, AdapterTeacher | OnlineTeacher):
             checks.append(ok(KL, role.role, "not measured: the teacher is read from its cache"))
-        elif role.kind is None or role.kind in setting.kinds:
+        else:
             with checks.stopping(KL, role.role):
                 student, data = setting.student, setting.train
                 compare(setting.config, role, student, teacher, setting.tokenizer, data, checks)

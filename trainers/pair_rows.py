@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdharness.trainers.checks.result import PairCheck, note, ok
 from kdharness.trainers.data.reports import Report, Template
+from kdharness.trainers.pair_result import PairCheck, note, ok
 
 FEW_LABELLED = 0.05
 """A share of labelled tokens below which most of the work computes what no loss sees."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from kdharness.harness.chat.template import render
 from kdharness.harness.chat.traits import common_start
 from kdharness.harness.errors import DataError
-from kdharness.trainers.checks.models import ModelFacts
-from kdharness.trainers.checks.result import PairCheck, note, ok
+from kdharness.trainers.pair_models import ModelFacts
+from kdharness.trainers.pair_result import PairCheck, note, ok
 from kdharness.trainers.teachers.online import check_tokenizers
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
-from kdharness.trainers.checks.closeness import closeness, judged, sample_rows, top_tokens
-from kdharness.trainers.checks.models import ModelFacts
-from kdharness.trainers.checks.result import Checks, ok
-from kdharness.trainers.checks.roles import TeacherRole, teacher_roles
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
+from kdharness.trainers.pair_closeness import closeness, judged, sample_rows, top_tokens
+from kdharness.trainers.pair_models import ModelFacts
+from kdharness.trainers.pair_result import Checks, ok
+from kdharness.trainers.pair_roles import TeacherRole, teacher_roles
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.teachers.build import shared_ids
 from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads

@@ -1,1 +1,0 @@
-"""Checks of a training before its first step: do student, teachers and rows fit each other?"""
