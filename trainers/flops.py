@@ -108,7 +108,12 @@ def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
 
 
 def training_flops(setting: TrainContext, method: Objective) -> float:
-    """Return the FLOPs of a whole training run over all processes.
+    """Return the FLOPs of a whole training run over all processes."""
+    return sum(batch_flops(setting, method))
+
+
+def batch_flops(setting: TrainContext, method: Objective) -> list[float]:
+    """Return the FLOPs of every micro-batch of a training run.
 
     Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind. A
     cached teacher costs none; cached hidden states cost the teacher's head.
@@ -126,10 +131,10 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
     }
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
     shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
-    total = 0.0
+    costs = []
     for batch in setting.plan.batches:
         rows = [setting.train.rows[index] for index in batch]
-        total += floor_flops(
+        total = floor_flops(
             student,
             shared,
             rows=len(rows),
@@ -153,4 +158,5 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)
-    return total
+        costs.append(total)
+    return costs

@@ -50,6 +50,11 @@ class BatchPlan:
         """Padding as a share of all positions."""
         return self.padded / max(self.padded + self.tokens, 1)
 
+    def until(self, steps: int, rows: Sequence[TrainRow]) -> BatchPlan:
+        """Return the plan of a training that ended early, after so many steps."""
+        kept = self.batches[: steps * self.per_step]
+        return _measure(rows, kept, self.per_step, self.share)
+
     def for_rank(self, rank: int, world: int) -> list[list[int]]:
         """Return the micro-batches of one process: every `world`-th one."""
         return self.batches[rank::world]
