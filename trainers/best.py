@@ -74,14 +74,14 @@ class Measured:
     scores: Mapping[str, MetricValue]
 
     def value(self, rule: BestRule, metric: str) -> float | None:
-        """Return a metric of the rule; None where nothing could be scored.
+        """Return a metric of the rule; None at a point where nothing could be scored.
 
         Raises:
             ConfigError: there is no such metric.
         """
-        return (
-            self.score(metric).value if rule.is_scored(metric) else rule_value(metric, self.losses)
-        )
+        if not rule.is_scored(metric):
+            return rule_value(metric, self.losses)
+        return self.score(metric).value if self.scores else None
 
     def score(self, metric: str) -> MetricValue:
         """Return the score of a benchmark.

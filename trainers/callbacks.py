@@ -105,11 +105,14 @@ class HeldoutCallback(TrainerCallback):
             return
         self.generated.close()
         self.final = dict(self.curves)
+        if not self.setting.job.is_main:
+            return
+        reporter = self.setting.job.reporter
         if self.best.rule is not None:
             kind = "note" if self.best.value is not None else "warning"
-            self.setting.job.reporter.say(self.best.summary(), kind=kind)
+            reporter.say(self.best.summary(), kind=kind)
         if self.ended_early:
-            self.setting.job.reporter.say(
+            reporter.say(
                 f"stopped early at step {state.global_step}: no new best in "
                 f"{self.setting.config.trainer.early_stop} evaluation points"
             )
@@ -117,12 +120,12 @@ class HeldoutCallback(TrainerCallback):
     def _evaluate(self, model: PreTrainedModel, step: int) -> None:
         setting, rule = self.setting, self.best.rule
         losses = heldout_losses(model, setting) if setting.heldout.rows else {}
-        scores = self.generated.measure(model)
+        scores = self.generated.measure(model, step)
         measured = Measured(losses, scores)
         self.curves = {**losses, **as_curves(scores)}
         if self.curves:
             setting.job.reporter.advance(step, **self.curves)
-        if scores:
+        if scores and setting.job.is_main:
             texts = [shown(name, score) for name, score in scores.items() if "/" in name]
             setting.job.reporter.say(f"step {step}: {', '.join(texts)}", kind="scores")
         if step == 0:

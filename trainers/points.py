@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kdharness.harness.analysis.curves import HIGH, LOW
 from kdharness.harness.errors import ConfigError, KDHarnessError, RunError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.registry import TOOLS, resolve
@@ -28,9 +29,6 @@ from kdharness.trainers.precision import autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOW, HIGH = ":low", ":high"
-"""Endings of the curves of an interval's ends."""
 
 
 class Scorer(Protocol):
@@ -83,11 +81,14 @@ class GeneratedScores:
                 points, setting.job.paths, setting.job.reporter
             )
 
-    def measure(self, model: PreTrainedModel) -> dict[str, MetricValue]:
+    def measure(self, model: PreTrainedModel, step: int) -> dict[str, MetricValue]:
         """Return `BENCHMARK/METRIC` -> score, in every process.
 
+        After the first step a failure (a judge that cannot be reached, no memory) does not end
+        the run: it is reported, and this point has no scores.
+
         Raises:
-            RunError: an item could not be answered or judged.
+            RunError: before the first step, an item could not be answered or judged.
         """
         if not self.specs:
             return {}
@@ -103,7 +104,11 @@ class GeneratedScores:
                 found = error  # the other processes must hear of it too
         found = _from_first(found, self.setting.job.world)
         if isinstance(found, KDHarnessError):
-            raise found
+            if step == 0:
+                raise found
+            if self.setting.job.is_main:
+                self.setting.job.reporter.say(f"step {step} is not scored: {found}", kind="warning")
+            return {}
         return found or {}
 
     def close(self) -> None:
@@ -154,6 +159,8 @@ def generating(model: PreTrainedModel, setting: TrainContext) -> Iterator[Any]:
         for module, training in modes.items():
             module.training = training
         _own_buffers(causal)
+        if devices:
+            torch.cuda.empty_cache()  # the keys and values of the answers
 
 
 def _own_buffers(model: PreTrainedModel) -> None:

@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.store import Store
 from kdharness.trainers.points import generating, refuse_sharded
 from support.commands import CommandLine
 from support.configs import config_file
 from support.files import WriteRows
 from support.ifeval import write_ifeval
-from support.loopback import Loopback
+from support.loopback import Loopback, a_judge
 from support.reporters import Listener
 from support.training_runs import config_of, train
 
@@ -75,30 +80,21 @@ def said(reporter: Listener, start: str) -> list[str]:
 # ---------------------------------------------------------------- scores
 
 
-@pytest.mark.slow
 def test_scores_are_those_of_an_evaluation_of_the_checkpoint(
-    kd: CommandLine,
-    learner: dict[str, Any],
-    tmp_path: Path,
-    paths: Paths,
-    monkeypatch: pytest.MonkeyPatch,
+    learner: dict[str, Any], paths: Paths, store: Store
 ) -> None:
-    """With a learnt model, more rows than one, prompts of several lengths, and no masks."""
-    kd.ok("train", config_file(tmp_path, **learner))
-    shown = kd.json("show", "run")["last"]
-    assert 0.5 < shown["learnt/score"] <= 1
-    assert shown["learnt/score:low"] <= shown["learnt/score"] <= shown["learnt/score:high"]
+    folder, reporter = train(with_trainer(learner, eval_every=0, save_every=0), paths, "run")
+    ended = reporter.points[-1][1]
+    assert 0.5 < ended["learnt/score"] <= 1
     files = [point["bench"] for point in learner["trainer"]["eval_benches"]]
-    kd.ok("eval", "--ckpt", "run", "--bench", ",".join(files), "--max-new-tokens", "6")
-    scores = {
-        (row["bench"], row["metric"]): row
-        for row in kd.json("leaderboard")
-        if row["metric"] == "score"
-    }
+    config = EvalConfig(checkpoints=[str(folder)], benches=files, limit=32, max_new_tokens=6)
+    evaluate(config, paths, store, NullReporter())
+    scores = {s.bench: s for s in leaderboard(store, paths) if s.metric == "score"}
     for name in ("learnt", "other"):
-        row = scores[name, "score"]
-        assert shown[f"{name}/score"] == pytest.approx(row["value"])
-        assert shown.get(f"{name}/score:low") == row["ci_low"]
+        score = scores[name]
+        assert ended[f"{name}/score"] == pytest.approx(score.value)
+        assert ended.get(f"{name}/score:low") == score.ci_low
+        assert ended.get(f"{name}/score:high") == score.ci_high
 
 
 def test_ifeval_with_a_limit(
@@ -115,8 +111,7 @@ def test_ifeval_with_a_limit(
     assert all("(n=3)" in text for text in said(reporter, "step "))
 
 
-@pytest.mark.parametrize("method", ["sft", "kd"])
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("method", "lora"), [("sft", True), ("kd", False)])
 def test_losses_are_those_of_a_run_without(
     learner: dict[str, Any], tiny_teacher: Path, paths: Paths, method: str, lora: bool
 ) -> None:
@@ -237,17 +232,25 @@ def test_no_point_that_meets_the_conditions_keeps_the_last(
     assert folder.name == "final" and not (folder.parent / "best").exists()
 
 
-@pytest.mark.parametrize("after", [5, 8, 14])
+class Killed(Listener):
+    """Dies at step 14, without a checkpoint of that step."""
+
+    def check(self) -> None:
+        if self.steps >= 14:
+            raise MemoryError("killed")
+
+
+@pytest.mark.parametrize("reporter", [Listener(stop_at_step=8), Killed()])
 def test_stopped_and_resumed_run_makes_the_same_choice(
-    learner: dict[str, Any], paths: Paths, after: int
+    learner: dict[str, Any], paths: Paths, reporter: Listener
 ) -> None:
     """As in public reports: patience and the best value must survive a resume."""
     config = with_trainer(
         learner, best="learnt subject to general_loss <= 3 * reference", early_stop=2
     )
     folder, whole = train(config, paths, "whole")
-    with pytest.raises(Interrupted):
-        train(config, paths, "cut", reporter=Listener(stop_at_step=after))
+    with pytest.raises((Interrupted, MemoryError)):
+        train(config, paths, "cut", reporter=reporter)
     resumed, rest = train(config, paths, "cut", resume=True)
     assert said(rest, "best by ") == said(whole, "best by ")
     assert said(rest, "stopped early") == said(whole, "stopped early")
@@ -318,6 +321,26 @@ def test_judge_is_called_within_its_budget_only(
     assert all(1 <= value <= 10 for value in curve(reporter, "rated/score").values())
 
 
+def test_judge_that_fails_later_leaves_a_point_without_scores(
+    learner: dict[str, Any], paths: Paths, write_jsonl: WriteRows
+) -> None:
+    rated = str(write_jsonl("rated.jsonl", [{"prompt": "Hi"}]))
+    with Loopback() as server:
+
+        def answer(body: dict[str, Any]) -> dict[str, Any]:
+            if server.calls > 2:
+                server.status, server.refusal = 400, "no more"
+            return a_judge(body)
+
+        server.answer = answer
+        point = {"bench": rated, "max_new_tokens": 4, "judge": server.spec, "budget": 9}
+        options = {"max_steps": 4, "eval_every": 1, "eval_benches": [point], "best": "rated"}
+        _, reporter = train(with_trainer(learner, **options), paths, "r")
+    scored = curve(reporter, "rated/score")
+    assert 0 in scored and len(scored) < 5
+    assert said(reporter, "step 4 is not scored: ") and said(reporter, "best by rated")
+
+
 def test_item_without_an_answer_ends_the_run_by_name(
     learner: dict[str, Any], paths: Paths, write_jsonl: WriteRows
 ) -> None:
@@ -332,3 +355,30 @@ def test_sharded_students_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match="the student is sharded by"):
         refuse_sharded({name: "true"})
     refuse_sharded({name: "false"})
+
+
+@pytest.mark.slow
+def test_first_of_two_processes_generates_and_both_decide_alike(
+    kd: CommandLine, learner: dict[str, Any], tmp_path: Path, paths: Paths
+) -> None:
+    """As in public reports: where ranks decide for themselves, one trains on and waits forever."""
+    engine = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",
+        "num_machines": 1,
+        "num_processes": 2,
+        "machine_rank": 0,
+        "main_process_port": 0,
+        "mixed_precision": "no",
+        "use_cpu": False,
+    }
+    file = tmp_path / "engine.yaml"
+    file.write_text(json.dumps(engine), "utf-8")
+    rule = "learnt subject to other >= 0.98 * reference"
+    more = {"batch_size": 4, "best": rule, "early_stop": 1, "max_steps": 12}
+    values = {**learner, "trainer": {**learner["trainer"], **more}}
+    kd.ok("train", config_file(tmp_path, **values), "--accelerate", str(file))
+    shown = kd.json("show", "run")  # the real command, and what it stored
+    assert shown["status"] == "finished" and shown["last"]["learnt/score"] > 0.3
+    log = kd.ok("logs", "run")
+    assert log.count("best by learnt") == 1 and (paths.run("run") / "best/best.json").exists()
