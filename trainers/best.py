@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +163,7 @@ class BestPoint:
         if self.rule is None:
             return False
         value = measured.value(self.rule, self.rule.objective)
-        if value is None or not self._holds(measured):
+        if value is None or not math.isfinite(value) or not self._holds(measured):
             return False
         if self.value is not None and not self._better(value, measured):
             return False

@@ -52,7 +52,8 @@ class ModelFacts:
         """
         config = load_config_of(source, paths, trust_remote_code=code).get_text_config()
         limits = limits_of(meta_model(source, paths, trust_remote_code=code))
-        return cls(role, source, load_tokenizer(source, paths), config, limits)
+        tokenizer = load_tokenizer(source, paths, trust_remote_code=code)
+        return cls(role, source, tokenizer, config, limits)
 
     @cached_property
     def declared(self) -> dict[str, set[int]]:

@@ -17,6 +17,7 @@ from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
+from kdharness.trainers.best import BestPoint, Measured
 from kdharness.trainers.points import generating, refuse_sharded
 from support.commands import CommandLine
 from support.configs import config_file
@@ -262,6 +263,19 @@ def test_stopped_and_resumed_run_makes_the_same_choice(
 
 
 # ---------------------------------------------------------------- refusals and judges
+
+
+def test_value_that_is_no_number_is_never_the_best(paths: Paths) -> None:
+    """As in a public report: a diverged evaluation became the best one, and stayed it."""
+    from types import SimpleNamespace
+
+    spec = SimpleNamespace(eval_benches=[], best="a_loss", early_stop=None)
+    job = SimpleNamespace(folder=paths.home, resume=False)
+    setting: Any = SimpleNamespace(config=SimpleNamespace(trainer=spec), job=job)
+    point = BestPoint(setting)
+    values = [float("nan"), float("inf"), 2.0, float("nan"), 1.0, 1.0, 1.5]
+    found = [point.is_new(step, Measured({"a_loss": v}, {})) for step, v in enumerate(values, 1)]
+    assert found == [False, False, True, False, True, False, False]
 
 
 @pytest.mark.parametrize(
