@@ -127,7 +127,7 @@ class HeldoutCallback(TrainerCallback):
             setting.job.reporter.advance(step, **self.curves)
         if scores and setting.job.is_main:
             texts = [shown(name, score) for name, score in scores.items() if "/" in name]
-            setting.job.reporter.say(f"step {step}: {', '.join(texts)}", kind="scores")
+            setting.job.reporter.say(f"step {step}: {', '.join(texts)}")
         if step == 0:
             self.best.begin(measured, is_main=setting.job.is_main)
         elif rule is not None and self.best.is_new(step, measured):

@@ -22,8 +22,8 @@ from kdharness.trainers.teachers.online import Teacher, hidden_states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROWS, LENGTH, CHUNK = 4, 160, 64
-"""Rows, their length in tokens, and positions whose logits are in memory at once."""
+ROWS, LENGTH, ANSWER, CHUNK = 4, 160, 32, 64
+"""Rows, their length in tokens, tokens of an answer in them, positions with logits at once."""
 FAR = 4.0
 """A KL, in nats per token, of models that do not read the same rows in the same way."""
 SAME = 1e-5
@@ -57,15 +57,24 @@ class Closeness:
     rows: int
 
 
-def sample_rows(data: Dataset, kind: str | None) -> list[int]:
-    """Return a few rows of a kind, spread over the data, with a label among their first tokens."""
-    usable = [
-        index
+def sample_rows(data: Dataset, kind: str | None) -> list[TrainRow]:
+    """Return the beginnings of a few rows of a kind, each with labels in it.
+
+    They are spread over the rows whose answer begins early; without any, they are those whose
+    answer begins first.
+    """
+    begins = {
+        index: next(place for place, label in enumerate(row.labels) if label != IGNORE_INDEX)
         for index, row in enumerate(data.rows)
-        if (kind is None or row.kind == kind)
-        and any(label != IGNORE_INDEX for label in row.labels[1:LENGTH])
-    ]
-    return usable[:: max(1, len(usable) // ROWS)][:ROWS]
+        if kind is None or row.kind == kind
+    }
+    early = [index for index, place in begins.items() if place < LENGTH - ANSWER]
+    chosen = early[:: max(1, len(early) // ROWS)] or sorted(begins, key=lambda n: begins[n])
+    rows = []
+    for index in chosen[:ROWS]:
+        row, length = data.rows[index], max(LENGTH, begins[index] + ANSWER)
+        rows.append(replace(row, input_ids=row.input_ids[:length], labels=row.labels[:length]))
+    return rows
 
 
 def top_tokens(cache: CacheSpec | None) -> int:
@@ -82,14 +91,13 @@ def closeness(
     pad_id: int,
     top_k: int,
 ) -> Closeness:
-    """Run student and teacher on the beginnings of some rows.
+    """Run student and teacher on some rows.
 
     The student is in eval mode meanwhile; no random number is drawn.
     """
-    short = [replace(r, input_ids=r.input_ids[:LENGTH], labels=r.labels[:LENGTH]) for r in rows]
-    data = Dataset(short)
-    batch = Collator(pad_id, sorted({row.kind for row in short}))(
-        [data[index] for index in range(len(short))]
+    data = Dataset(list(rows))
+    batch = Collator(pad_id, sorted({row.kind for row in rows}))(
+        [data[index] for index in range(len(data))]
     )
     part = batch["layout"].every
     training = student.training
@@ -112,7 +120,7 @@ def closeness(
     finally:
         student.train(training)
     kl, student_loss, teacher_loss, mass = (sums / max(len(ours), 1)).tolist()
-    return Closeness(kl, student_loss, teacher_loss, top_k, mass, len(ours), len(short))
+    return Closeness(kl, student_loss, teacher_loss, top_k, mass, len(ours), len(data))
 
 
 def _log_probabilities(head: Head, hidden: Tensor, device: torch.device | None = None) -> Tensor:

@@ -135,12 +135,11 @@ def compare(
     Raises:
         ModelError: the loss is not a number.
     """
-    chosen = sample_rows(data, role.kind)
-    if not chosen:
-        checks.append(ok(KL, role.role, "not measured: it teaches no row with an early label"))
+    rows = sample_rows(data, role.kind)
+    if not rows:
+        checks.append(ok(KL, role.role, "not measured: it teaches no row"))
         return
     pad = usable_pad(tokenizer.pad_token_id, limits_of(causal_model(student)))
-    rows = [data.rows[index] for index in chosen]
     try:
         seen = closeness(student, teacher, rows, pad, top_tokens(role.cache))
     except torch.OutOfMemoryError:

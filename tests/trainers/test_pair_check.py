@@ -100,6 +100,15 @@ def test_kl_and_mass_are_those_of_the_formula(
     assert low["status"] == "note" and "cache.k" in low["advice"]
 
 
+def test_rows_with_long_prompts_are_cut_behind_the_beginning_of_their_answer(
+    check: Check, write_jsonl: WriteRows
+) -> None:
+    long = {"prompt": "Say red. " * 40, "completion": "red " * 60}
+    path = str(write_jsonl("long.jsonl", [long, {**long, "prompt": "Say red. " * 44}]))
+    values = check(data={"train": path})["KL at step 0", "teacher"]["values"]
+    assert values["rows"] == 2 and values["positions"] == 64
+
+
 def test_teacher_that_is_the_student_has_nothing_to_teach(check: Check) -> None:
     row = check()["KL at step 0", "teacher"]
     assert row["status"] == "note" and "nothing is left to distil" in row["advice"]

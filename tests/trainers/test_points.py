@@ -81,6 +81,7 @@ def said(reporter: Listener, start: str) -> list[str]:
 # ---------------------------------------------------------------- scores
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_an_evaluation_of_the_checkpoint(
     learner: dict[str, Any], paths: Paths, store: Store
 ) -> None:
@@ -98,6 +99,7 @@ def test_scores_are_those_of_an_evaluation_of_the_checkpoint(
         assert ended.get(f"{name}/score:high") == score.ci_high
 
 
+@pytest.mark.slow
 def test_ifeval_with_a_limit(
     tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ def test_ifeval_with_a_limit(
     assert all("(n=3)" in text for text in said(reporter, "step "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "lora"), [("sft", True), ("kd", False)])
 def test_losses_are_those_of_a_run_without(
     learner: dict[str, Any], tiny_teacher: Path, paths: Paths, method: str, lora: bool
@@ -203,6 +206,7 @@ def test_best_point_early_stop_and_what_is_said(learner: dict[str, Any], paths: 
     assert said(reporter, f"stopped early at step {last}: no new best in 2")
 
 
+@pytest.mark.slow
 def test_tokens_and_flops_of_an_early_stop_are_those_of_its_steps(
     kd: CommandLine, learner: dict[str, Any], tmp_path: Path, paths: Paths
 ) -> None:
@@ -241,6 +245,7 @@ class Killed(Listener):
             raise MemoryError("killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reporter", [Listener(stop_at_step=8), Killed()])
 def test_stopped_and_resumed_run_makes_the_same_choice(
     learner: dict[str, Any], paths: Paths, reporter: Listener
