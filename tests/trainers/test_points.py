@@ -200,6 +200,9 @@ def test_best_point_early_stop_and_what_is_said(learner: dict[str, Any], paths: 
     assert best["step"] == min(step for step, v in scores.items() if step and v == best["value"])
     last = max(scores)
     assert last - best["step"] == 8 and last < 24
+    # A run that is killed while it ends resumes before its last point, and ends there again.
+    assert not (folder.parent / f"checkpoint-{last}").exists()
+    assert (folder.parent / f"checkpoint-{last - 4}").exists()
     (text,) = said(reporter, "best by ")
     assert f"step {best['step']}, learnt {best['value']:.3f} [" in text
     assert "x 0 at the start" in text and "(n=9)" in text
@@ -319,6 +322,8 @@ def test_benchmarks_that_do_not_fit_are_refused_before_a_run_exists(
         ("ifeval", "kdharness data pull"),
     ):
         values = {**learner, "trainer": {**learner["trainer"], "eval_benches": point}}
+        code, _, err = kd("config", "check", config_file(tmp_path, **values))
+        assert code == (0 if point == "ifeval" else 2) and (code == 0 or message in err)
         code, _, err = kd("train", config_file(tmp_path, **values))
         assert code != 0 and message in err and "Traceback" not in err
     assert json.loads(kd.ok("runs", "--format", "json")) == []
