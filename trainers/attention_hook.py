@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,20 @@ def mask_for(model: PreTrainedModel, keys: Tensor, masked: bool) -> Tensor | Non
     if str(model.config._attn_implementation).startswith(UNMASKED):
         raise ModelError("rows padded at their beginning need a model that attends with masks")
     return keys
+
+
+@contextmanager
+def plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model attend with masks and without hooks, as it did before training."""
+    used, base = str(model.config._attn_implementation), _base_name(model)
+    if used == base:
+        yield
+        return
+    model.set_attn_implementation(base)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(used)
 
 
 def _base_name(model: PreTrainedModel) -> str:

@@ -1,10 +1,7 @@
-"""Training callbacks: progress, held-out loss, the best checkpoint, stop and pause."""
+"""Training callbacks: progress, evaluation points, the best checkpoint, stop and pause."""
 
 from __future__ import annotations
 
-import ast
-import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +10,14 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from kdharness.harness.errors import ConfigError, Interrupted, RunError
-from kdharness.harness.util.untrusted import read_json_object
+from kdharness.harness.errors import Interrupted
+from kdharness.trainers.best import NOTE, BestPoint, Measured
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.data.layout import Batch, Layout
 from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.points import GeneratedScores, as_curves, shown
 from kdharness.trainers.saving import save_whole
 from kdharness.trainers.step import LossInputs
 from kdharness.trainers.teachers.online import Segment
@@ -28,74 +26,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 
-def rule_value(rule: str, curves: Mapping[str, float]) -> float:
-    """Evaluate a rule such as `general_loss + 0.5 * domain_loss` over named curves.
-
-    Raises:
-        ConfigError: anything but names of curves, numbers and + - * /.
-    """
-
-    def value(node: ast.expr) -> float:
-        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-            return float(node.value)
-        if isinstance(node, ast.Name):
-            if node.id not in curves:
-                raise ConfigError(
-                    f"no held-out curve named {node.id!r}",
-                    where="trainer.best",
-                    hint=f"available: {', '.join(sorted(curves)) or 'none; set data.heldout'}",
-                )
-            return curves[node.id]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -value(node.operand)
-        if isinstance(node, ast.BinOp):
-            left, right = value(node.left), value(node.right)
-            if isinstance(node.op, ast.Add):
-                return left + right
-            if isinstance(node.op, ast.Sub):
-                return left - right
-            if isinstance(node.op, ast.Mult):
-                return left * right
-            if isinstance(node.op, ast.Div) and right:
-                return left / right
-        raise ConfigError(
-            f"invalid rule {rule!r}",
-            where="trainer.best",
-            hint="use names of held-out curves, numbers and + - * /",
-        )
-
-    try:
-        return value(ast.parse(rule, mode="eval").body)
-    except SyntaxError as error:
-        raise ConfigError(f"invalid rule {rule!r}", where="trainer.best") from error
-
-
 class HeldoutCallback(TrainerCallback):
-    """Report steps, measure held-out loss, handle stop and pause requests."""
+    """Report steps, evaluate the student, handle stop and pause requests."""
 
     def __init__(self, setting: TrainContext) -> None:
         self.setting = setting
-        self.stopped = False
+        self.stopped = self.ended_early = False
         self.final: dict[str, object] = {}
         self.trainer: Any = None
         self.curves: dict[str, float] = {}
-        note = setting.job.folder / "best" / "best.json"
-        resuming = setting.job.resume and note.exists()
-        stored = (
-            read_json_object(note, "the best checkpoint's record", RunError) if resuming else {}
-        )
-        value = stored.get("value", math.inf)
-        self.best = float(value) if isinstance(value, (int, float)) else math.inf
+        self.best = BestPoint(setting)
+        self.generated = GeneratedScores(setting)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure held-out loss before the first step; an invalid rule fails the run here."""
+        """Evaluate before the first step; an invalid rule fails the run here."""
         if state.global_step == 0:
-            self._heldout(kwargs["model"], 0)
-        rule = self.setting.config.trainer.best
-        if rule and not self.setting.heldout.rows:
-            rule_value(rule, {})
+            self._evaluate(kwargs["model"], 0)
 
     def on_log(
         self,
@@ -124,10 +72,18 @@ class HeldoutCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Measure held-out loss when due; on a stop request, save a checkpoint and stop."""
+        """Evaluate when due; on a stop request, save a checkpoint and stop.
+
+        A point is finished before a stop is looked at: a resumed run would not repeat it.
+        """
         every = self.setting.config.trainer.eval_every
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self._heldout(kwargs["model"], state.global_step)
+            self._evaluate(kwargs["model"], state.global_step)
+            if self.best.is_stale(state.global_step):
+                # Without a checkpoint here: it would be resumed after this point.
+                self.ended_early, control.should_save = True, False
+                control.should_training_stop = True
+                return control
         try:
             self.setting.job.reporter.check()
         except Interrupted:
@@ -142,29 +98,42 @@ class HeldoutCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure held-out loss after the last step."""
+        """Evaluate after the last step; say which point is the best one."""
         if state.global_step == state.max_steps:
-            self._heldout(kwargs["model"], state.global_step)
-            self.final = dict(self.curves)
-
-    def _heldout(self, model: PreTrainedModel, step: int) -> None:
-        if not self.setting.heldout.rows:
+            self._evaluate(kwargs["model"], state.global_step)
+        elif not self.ended_early:
             return
-        self.curves = heldout_losses(model, self.setting)
-        self.setting.job.reporter.advance(step, **self.curves)
-        rule = self.setting.config.trainer.best
-        if rule:
-            self._keep_best(rule, step)
-
-    def _keep_best(self, rule: str, step: int) -> None:
-        """Save to `best/`, all or nothing, when the rule has a new lowest value."""
-        value = rule_value(rule, self.curves)
-        if step == 0 or not value < self.best:
+        self.generated.close()
+        self.final = dict(self.curves)
+        if not self.setting.job.is_main:
             return
-        self.best = value
-        note = {"value": value, "step": step, "rule": rule}
-        target = self.setting.job.folder / "best"
-        save_whole(self.trainer, self.setting, target, {"best.json": json.dumps(note)})
+        reporter = self.setting.job.reporter
+        if self.best.rule is not None:
+            kind = "note" if self.best.value is not None else "warning"
+            reporter.say(self.best.summary(), kind=kind)
+        if self.ended_early:
+            reporter.say(
+                f"stopped early at step {state.global_step}: no new best in "
+                f"{self.setting.config.trainer.early_stop} evaluation points"
+            )
+
+    def _evaluate(self, model: PreTrainedModel, step: int) -> None:
+        setting, rule = self.setting, self.best.rule
+        losses = heldout_losses(model, setting) if setting.heldout.rows else {}
+        scores = self.generated.measure(model, step)
+        measured = Measured(losses, scores)
+        self.curves = {**losses, **as_curves(scores)}
+        if self.curves:
+            setting.job.reporter.advance(step, **self.curves)
+        if scores and setting.job.is_main:
+            texts = [shown(name, score) for name, score in scores.items() if "/" in name]
+            setting.job.reporter.say(f"step {step}: {', '.join(texts)}")
+        if step == 0:
+            self.best.begin(measured, is_main=setting.job.is_main)
+        elif rule is not None and self.best.is_new(step, measured):
+            # All or nothing: the record is inside the folder that replaces the former one.
+            target = setting.job.folder / "best"
+            save_whole(self.trainer, setting, target, {NOTE: self.best.note()})
 
 
 def _any_process(flag: bool) -> bool:

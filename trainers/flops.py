@@ -7,12 +7,13 @@ computed. `selfcheck` and the tests compare the real steps with this.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.cached import CachedTeacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
@@ -109,7 +110,12 @@ def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
 
 
 def training_flops(setting: TrainContext, method: Objective) -> float:
-    """Return the FLOPs of a whole training run over all processes.
+    """Return the FLOPs of a whole training run over all processes."""
+    return sum(batch_flops(setting, method))
+
+
+def batch_flops(setting: TrainContext, method: Objective) -> list[float]:
+    """Return the FLOPs of every micro-batch of a training run.
 
     Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind. A
     cached teacher costs none; cached hidden states cost the teacher's head.
@@ -127,12 +133,9 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
     }
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
     shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
-    total = 0.0
-    # Packed rows are computed one by one.
-    parts = ([[i] for i in b] if spec.packing else [b] for b in setting.plan.batches)
-    for batch in chain.from_iterable(parts):
-        rows = [setting.train.rows[index] for index in batch]
-        total += floor_flops(
+
+    def cost(rows: Sequence[TrainRow]) -> float:
+        total = floor_flops(
             student,
             shared,
             rows=len(rows),
@@ -156,4 +159,11 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)
-    return total
+        return total
+
+    costs = []
+    for batch in setting.plan.batches:
+        rows = [setting.train.rows[index] for index in batch]
+        # Packed rows are computed one by one.
+        costs.append(sum(map(cost, ([row] for row in rows) if spec.packing else [rows])))
+    return costs

@@ -39,8 +39,9 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
-from kdharness.trainers.flops import training_flops
+from kdharness.trainers.flops import batch_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
+from kdharness.trainers.pairs.before import check_first_step, check_run
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (
@@ -88,12 +89,15 @@ def train(
     setting = _prepare(config, job, teacher)
     if job.is_main:
         _check_before(setting)
+    checks = check_run(setting) if job.is_main and not job.resume else None
     method, parents = build(setting)
     method = _with_kernels(method, setting)
+    if checks is not None:
+        check_first_step(setting, method, checks)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
     # Before any wrapper shards the models, which hides their full shapes.
-    flops = training_flops(setting, method)
+    flops = batch_flops(setting, method)
     trainer, watcher = _make_trainer(setting, method)
     if job.resume and job.is_main:
         _drop_later_points(job, checkpoint)
@@ -119,13 +123,16 @@ def train(
         if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):
             raise
         raise damaged_state(checkpoint, str(error)) from error
-    if watcher.stopped and trainer.state.global_step < setting.plan.steps:
+    step = trainer.state.global_step
+    if watcher.ended_early:
+        setting.plan = setting.plan.until(step, setting.train.rows)
+    elif watcher.stopped and step < setting.plan.steps:
         raise Interrupted("stopped by request")
     folder = _save(trainer, setting)
     info = {
         "tokens": setting.plan.tokens,
         "labelled": setting.plan.labelled,
-        "flops": flops,
+        "flops": sum(flops[: step * setting.plan.per_step]),
         "padding_share": round(setting.plan.padding_share, 4),
         "data": begun["train"],
         "shares": setting.plan.share,
@@ -133,7 +140,6 @@ def train(
     }
     best = job.folder / "best"
     others = {"best": best} if config.trainer.best and best.exists() else {}
-    step = trainer.state.global_step
     return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
 
 

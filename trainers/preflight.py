@@ -19,6 +19,7 @@ from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, r
 from kdharness.harness.models.loading import check_adapter, meta_model
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.data.dataset import (
     Dataset,
@@ -39,6 +40,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
         Warnings, and what could not be checked here.
 
     Raises:
+        ConfigError: a benchmark that cannot be scored during training.
         DataError: rows that cannot be read, or that a model does not support.
         ModelError: an adapter that does not load on its base.
     """
@@ -56,6 +58,10 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
                 raise
             notes.append(f"not checked: {error.message}")
     if trains_on_data(config):
+        try:
+            resolve(TOOLS, "load_points", "tool")(config.trainer.eval_benches, paths)
+        except AssetError as error:
+            notes.append(f"not checked: {error.message}")
         notes += _data(config, paths, here)
     return notes
 

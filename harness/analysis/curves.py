@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from math import isfinite
 
 Points = Sequence[tuple[float, float]]
+LOW, HIGH = ":low", ":high"
+"""Endings of the names of curves that are the ends of another one's interval."""
 
 
 def smooth(points: Points, weight: float) -> list[tuple[float, float]]:

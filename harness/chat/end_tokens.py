@@ -21,13 +21,13 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return _added(tokenizer, text) if text else None
 
 
-def stopping_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Collect the tokens that end generation in any program that reads this checkpoint.
+def declared_ends(tokenizer: PreTrainedTokenizerBase) -> dict[str, set[int]]:
+    """Return the end tokens by where they are declared: `tokenizer` and the checkpoint's files.
 
-    They are the tokenizer's end of sequence, and those of the checkpoint's generation config and
-    config, if there are such files.
+    Files that are missing or declare none are left out.
     """
-    ends = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    own = tokenizer.eos_token_id
+    ends = {"tokenizer": {int(own)}} if isinstance(own, int) else {}
     folder = Path(str(getattr(tokenizer, "name_or_path", "") or ""))
     for name in ("generation_config.json", "config.json"):
         try:
@@ -35,8 +35,18 @@ def stopping_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
         except KDHarnessError:
             continue
         ids = eos if isinstance(eos, list) else [eos]
-        ends.update(token for token in ids if isinstance(token, int))
+        if found := {token for token in ids if isinstance(token, int)}:
+            ends[name] = found
     return ends
+
+
+def stopping_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Collect the tokens that end generation in any program that reads this checkpoint.
+
+    They are the tokenizer's end of sequence, and those of the checkpoint's generation config and
+    config, if there are such files.
+    """
+    return set().union(*declared_ends(tokenizer).values())
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

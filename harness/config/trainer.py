@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from kdharness.harness.config.base import ADDED, FORMER, Settings
 from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
+from kdharness.harness.config.points import BenchPoints, check_points
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
@@ -149,6 +150,14 @@ class TrainerSpec(Settings):
         title="Held-out every",
         description=("Measure held-out loss every N steps; 0: only at the start and at the end."),
     )
+    eval_benches: BenchPoints = Field(
+        default_factory=list,
+        title="Benchmarks on the way",
+        description=(
+            "Small benchmarks whose answers are generated and scored with the held-out loss."
+        ),
+        json_schema_extra=ADDED,
+    )
     save_every: int = Field(
         0,
         ge=0,
@@ -161,8 +170,17 @@ class TrainerSpec(Settings):
         title="Best by",
         description=(
             "Keep the checkpoint with the lowest value of this held-out metric, e.g. general_loss, "
-            "or of a sum such as general_loss + 0.5 * domain_loss."
+            "or of a sum such as general_loss + 0.5 * domain_loss; or with the highest score of a "
+            "benchmark of eval_benches. Conditions: domain subject to general >= 0.98 * reference, "
+            "the reference being the start."
         ),
+    )
+    early_stop: int | None = Field(
+        None,
+        ge=1,
+        title="Early stop",
+        description="Stop after this many evaluation points in a row without a new best.",
+        json_schema_extra=ADDED,
     )
     max_loss: float = Field(
         1e4,
@@ -201,6 +219,11 @@ class TrainerSpec(Settings):
         if self.length_groups == "auto":
             return "none" if self.packing else "micro-batch"
         return self.length_groups
+
+    @model_validator(mode="after")
+    def _points_agree(self) -> Self:
+        check_points(self.eval_benches, self.best, self.early_stop, self.eval_every)
+        return self
 
     def precision_on(self, *, lora: bool, has_bf16: bool) -> Precision:
         """Return the precision on a device with or without bf16 in hardware."""

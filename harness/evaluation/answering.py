@@ -206,7 +206,7 @@ def _answer(
     origin = _origin(job, engine)
     for index, reply in stream_until_stopped(engine, requests, job.reporter):
         item, request = wanted[index]
-        answer = _as_answer(subject, bench, name, item, turn, request, reply, origin)
+        answer = as_answer(subject, bench, name, item, turn, request, reply, origin)
         job.store.add_answers([answer])
         done += 1
         say_once(job.reporter, engine.name, reply, reported)
@@ -223,7 +223,7 @@ def _answer(
         job.reporter.say(f"{label}: stopped with {len(wanted) - done} remaining", kind="limit")
 
 
-def _as_answer(
+def as_answer(
     subject: Subject,
     bench: Benchmark,
     name: str,
@@ -233,6 +233,7 @@ def _as_answer(
     reply: Reply,
     origin: dict[str, str],
 ) -> Answer:
+    """Return the answer of an item's turn from an engine's reply."""
     prompt_hash, settings = _hashes(request)
     return Answer(
         id=identity(subject.checkpoint.id, name, item, turn, request),

@@ -79,10 +79,10 @@ def _cost(
     good: Sequence[Answer],
 ) -> dict[str, object]:
     """Return the calls, tokens and cost of one subject under one judge."""
-    answers = _completed(bench, good) if subject.source else good
+    answers = completed(bench, good) if subject.source else good
     calls = [
         call
-        for call in judging.calls_for(job, bench, subject, subjects, answers, _completed)
+        for call in judging.calls_for(job, bench, subject, subjects, answers, completed)
         if in_shard(job.config.shard, call.item)
     ]
     asks, _ = judging.not_stored(job, engine, bench, subject, calls)
@@ -90,7 +90,7 @@ def _cost(
     return {"judge": engine.name, "calls": len(asks), "tokens": tokens, "usd": usd}
 
 
-def _completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
+def completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
     """Return the existing answers, and a typical one for each that does not exist yet."""
     existing = {(answer.item, answer.turn) for answer in answers}
     return [

@@ -124,7 +124,7 @@ def not_stored(
         if previous is not None and not _again(job, engine, previous):
             continue
         if settled is not None:
-            ready += _both_sides(job, ask, _as_judgment(engine.name, ask, Reply(), settled))
+            ready += _both_sides(job, ask, as_judgment(engine.name, ask, Reply(), settled))
         elif (same := paid.get((key, call.item, call.turn, call.order))) is not None:
             ready += _both_sides(job, ask, _copied(ask, same))
         else:
@@ -217,7 +217,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None
     for index, reply in answering.stream_until_stopped(judge.engine, requests, job.reporter):
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
-        judgment = _as_judgment(judge.name, ask, reply, verdict)
+        judgment = as_judgment(judge.name, ask, reply, verdict)
         job.store.add_judgments(_both_sides(job, ask, judgment))
         done += 1
         failed += verdict.status is not JudgmentStatus.OK
@@ -267,7 +267,8 @@ def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationReq
     )
 
 
-def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdict) -> Judgment:
+def as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdict) -> Judgment:
+    """Return the judgment of a call from the judge's reply and the verdict in it."""
     call = ask.call
     info = {**call.info, **reply.info, **verdict.info, "call": ask.key}
     if reply.top_logprobs is not None:

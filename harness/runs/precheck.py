@@ -19,6 +19,7 @@ from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
+from kdharness.harness.evaluation.points import load_points
 from kdharness.harness.evaluation.state import Evaluation, stored_subject
 from kdharness.harness.models.engine_files import check_engine
 from kdharness.harness.models.hub import split_hub_name
@@ -58,6 +59,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
         _check_data(config)
+        load_points(config.trainer.eval_benches, paths)
         # Where a run is prepared for another machine, that one checks its own GPU.
         if config.trainer.kernels != "reference" and hub:
             check: Any = resolve(TOOLS, "check_kernels", "tool")

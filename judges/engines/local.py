@@ -155,7 +155,7 @@ class LocalEngine:
             model = load_model(self.source, self.paths, **self.options)
             check_cache(model, self.source)
             self._model = model
-            self.end_tokens = frozenset(_end_tokens(self._model, self.tokenizer))
+            self.end_tokens = frozenset(end_tokens_of(self._model, self.tokenizer))
         return self._model
 
     @property
@@ -373,7 +373,7 @@ class LocalEngine:
         return {c: self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in choices}
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
 
     Small chat models are often saved with the base model's end-of-text token alone.

@@ -192,7 +192,8 @@ class NumberReader:
 
 def last_only(model: Any, count: int = 1) -> dict[str, int]:
     """Return the option to compute only the last positions' logits, if the model supports it."""
-    parameters = inspect.signature(model.forward).parameters
+    # A model's own forward may have been wrapped, as in a training.
+    parameters = inspect.signature(type(model).forward).parameters
     return {"logits_to_keep": count} if "logits_to_keep" in parameters else {}
 
 

@@ -16,7 +16,7 @@ from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.callbacks import rule_value
+from kdharness.trainers.best import rule_value
 from kdharness.trainers.loop import out_of_memory
 
 CURVES = {"general_loss": 2.0, "domain_loss": 4.0}

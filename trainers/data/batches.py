@@ -42,6 +42,7 @@ class BatchPlan:
     labelled: int
     padded: int
     share: dict[str, float] = field(default_factory=dict)
+    packed: bool = False
 
     @property
     def steps(self) -> int:
@@ -52,6 +53,11 @@ class BatchPlan:
     def padding_share(self) -> float:
         """Padding as a share of all positions."""
         return self.padded / max(self.padded + self.tokens, 1)
+
+    def until(self, steps: int, rows: Sequence[TrainRow]) -> BatchPlan:
+        """Return the plan of a training that ended early, after so many steps."""
+        kept = self.batches[: steps * self.per_step]
+        return _measure(rows, kept, self.per_step, self.share, packed=self.packed)
 
     def for_rank(self, rank: int, world: int) -> list[list[int]]:
         """Return the micro-batches of one process: every `world`-th one."""
@@ -322,9 +328,8 @@ def _measure(
             labelled += rows[index].labelled
             counts[rows[index].kind] += 1
     total = max(sum(counts.values()), 1)
-    return BatchPlan(
-        batches, per_step, tokens, labelled, padded, {k: n / total for k, n in counts.items()}
-    )
+    share = {kind: count / total for kind, count in counts.items()}
+    return BatchPlan(batches, per_step, tokens, labelled, padded, share, packed)
 
 
 class Collator:

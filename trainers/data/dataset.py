@@ -157,6 +157,7 @@ def _encode(
     report.empty += encoded.empty
     if not encoded.labelled:
         report.dropped += 1
+        report.lost += encoded.cut and not encoded.empty
         return
     kind = str(chat["expert"] or source.kind)
     row = TrainRow(encoded.input_ids, encoded.labels, kind, number, chat["where"])

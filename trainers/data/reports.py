@@ -21,8 +21,8 @@ class Report:
 
     Rows: `cut` at max_length, `dropped` without a labelled token, `straddling` if an answer's
     first token starts inside the prompt, `endless` if the labels do not end with a token that ends
-    generation. Answers: `empty` ones, and `unshown` ones whose reasoning the template drops.
-    `unread` counts ignored fields by name.
+    generation, `lost` the dropped ones whose answer lies beyond max_length. Answers: `empty` ones,
+    and `unshown` ones whose reasoning the template drops. `unread` counts ignored fields by name.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Report:
     unshown: int = 0
     straddling: int = 0
     endless: int = 0
+    lost: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     unread_turns: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
@@ -88,18 +89,27 @@ class Template:
 
     def warnings(self, report: Report) -> list[str]:
         """Return warnings about what a model cannot learn from these rows."""
-        messages = []
+        ending = self.ending(report)
+        return [*([ending] if ending else []), *self.shapes(report)]
+
+    def ending(self, report: Report) -> str:
+        """Return a warning about how these rows' answers end; empty if there is none."""
         if report.endless:
-            messages.append(
+            return (
                 f"in {_rows(report.endless, report.rows)} the labelled part does not end with "
                 f"a token that ends generation, so the model will not learn to stop: {self._why()}"
             )
-        elif not self.ends <= self.stops:
+        if not self.ends <= self.stops:
             name = self.traits.end_token
-            messages.append(
+            return (
                 f"answers end with {name!r}, which is not an EOS token of the checkpoint "
                 f"({self._stops()}): kdharness stops there, other programs only if configured to"
             )
+        return ""
+
+    def shapes(self, report: Report) -> list[str]:
+        """Return warnings about what the template does around answers."""
+        messages = []
         if report.straddling:
             messages.append(
                 f"in {_rows(report.straddling, report.rows)} the first token of an answer "

@@ -262,6 +262,8 @@ class RunScreen(PlaceScreen):
         notes = ["log"] if self.log_axis else []
         notes += [f"smoothed {self.weight}"] if self.weight else []
         notes += [f"steps {self.window[0]:.0f}–{self.window[1]:.0f}"] if self.window else []
+        if ends := self.book.interval(self.run_id, self.curve):
+            notes.append(f"last interval {ends[0]:.3g} to {ends[1]:.3g}")
         chart.show(series, self.curve.replace("_", " "), ", ".join(notes), self.log_axis)
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
-from kdharness.harness.analysis.curves import downsample, smooth
+from kdharness.harness.analysis.curves import HIGH, LOW, downsample, smooth
 
 Points = list[tuple[float, float]]
 SMOOTHING = (0.0, 0.6, 0.9, 0.98)
@@ -85,13 +85,18 @@ class CurveBook:
             "tokens_per_second",
             "memory_gb",
         ]
-        have = self.curves.get(run, {})
+        have = [n for n in self.curves.get(run, {}) if not n.endswith((LOW, HIGH))]
         return [n for n in order if n in have] + sorted(n for n in have if n not in order)
 
     def last(self, run: str, name: str) -> float | None:
         """Return a curve's newest value."""
         points = self.curves.get(run, {}).get(name)
         return points[-1][1] if points else None
+
+    def interval(self, run: str, name: str) -> tuple[float, float] | None:
+        """Return the interval of a curve's newest value, if it has one."""
+        ends = self.last(run, name + LOW), self.last(run, name + HIGH)
+        return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
 
     def span(self, runs: list[str], name: str) -> tuple[float, float]:
         """Return the first and the last step of a curve over some runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ def run_json(command: list[str], text: str = "") -> Any:
 
 
 def training(paths: Paths, config: Any) -> list[str]:
-    """Return steps, tokens, memory and disk of a training run, as lines."""
+    """Return steps, tokens, memory, disk and checks of a training run, as lines."""
     with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
         file = Path(scratch) / "config.yaml"
         file.write_text(dump_config(config), encoding="utf-8")
         rows = run_json(cli_words(paths.home, "plan", str(file), "--format", "json"))
+        words = ("check", str(file), "--no-weights", "--format", "json")
+        checks = run_json(cli_words(paths.home, *words))
     estimate = {row["figure"]: row["value"] for row in rows}
     sizes = ", ".join(
         f"{name.removeprefix('parameters ')} {_count(value)}"
@@ -55,7 +58,18 @@ def training(paths: Paths, config: Any) -> list[str]:
         lines.append(f"✗ only {free:.1f} GiB of memory available here")
     if estimate.get("time"):
         lines.append(f"about {clock(estimate['time'])}")
-    return lines
+    return [*lines, *_checked(checks)]
+
+
+def _checked(checks: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return what `kdharness check` found, as lines."""
+    marks = {"note": "!", "stop": "✗"}
+    found = [
+        f"{marks[check['status']]} {check['check']} of {check['of']}: {check['detail']}"
+        for check in checks
+        if check["status"] in marks
+    ]
+    return found or [f"✓ {len(checks)} checks of models and rows"]
 
 
 def evaluation(paths: Paths, config: Any) -> list[str]:

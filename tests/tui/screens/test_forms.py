@@ -39,6 +39,17 @@ def canned_plan(command: list[str], text: str = "") -> Any:
                 "usd": 0.123,
             }
         ]
+    if "check" in command:
+        return [
+            {"check": "labelled", "of": "rows", "status": "ok", "detail": "62 %", "advice": ""},
+            {
+                "check": "end of answers",
+                "of": "teacher",
+                "status": "note",
+                "detail": "it stops elsewhere",
+                "advice": "use its template",
+            },
+        ]
     return [
         {"figure": "parameters student", "value": 42_000_000},
         {"figure": "parameters trained", "value": 42_000_000},
@@ -198,6 +209,7 @@ async def test_run_is_copied_edited_and_started(
         text = shown(app)
         assert "Start this kd run?" in text and "big-model/12 ← big-model" in text
         assert "60 steps, 30,876 tokens" in text and "memory about 1.04 GiB" in text
+        assert "! end of answers of teacher: it stops elsewhere" in text and "62 %" not in text
         await press(pilot, "y")
         assert [c.name for c in started] == ["my-run"]
         assert isinstance(app.screen, RunScreen)

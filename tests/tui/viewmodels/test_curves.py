@@ -20,3 +20,13 @@ def test_long_curve_is_downsampled_and_keeps_its_spike() -> None:
     part = book.ready("r", "loss", (31_000.0, 32_000.0), 0.9, 100)
     assert max(y for _, y in part) == pytest.approx(max(y for _, y in whole), rel=1e-3)
     assert part[0][0] >= 30_999 and part[-1][0] <= 32_001
+
+
+def test_ends_of_an_interval_belong_to_their_curve() -> None:
+    book = CurveBook()
+    for name, value in (("shop/score", 0.5), ("shop/score:low", 0.2), ("shop/score:high", 0.8)):
+        book.add("r", name, [(0.0, value)])
+    book.add("r", "loss", [(0.0, 1.0)])
+    assert book.names("r") == ["loss", "shop/score"]
+    assert book.interval("r", "shop/score") == (0.2, 0.8)
+    assert book.interval("r", "loss") is None

@@ -1,0 +1,150 @@
+"""Checks that run student and teachers on a few rows: the first loss, before there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DAEConfig, TrainConfig
+from kdharness.harness.errors import AssetError, ModelError
+from kdharness.harness.models.limits import limits_of, usable_pad
+from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.models.loading import load_model
+from kdharness.harness.models.resolve import local_folder
+from kdharness.harness.paths import Paths
+from kdharness.trainers.data.dataset import Dataset, tokenizer_source
+from kdharness.trainers.pairs.closeness import closeness, judged, sample_rows, top_tokens
+from kdharness.trainers.pairs.models import ModelFacts
+from kdharness.trainers.pairs.result import Checks, ok
+from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
+from kdharness.trainers.students.cut import cut_model
+from kdharness.trainers.teachers.build import shared_ids
+from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+KL = "KL at step 0"
+
+
+def check_weights(
+    config: TrainConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Dataset,
+    models: Mapping[str, ModelFacts],
+    paths: Paths,
+    checks: Checks,
+    *,
+    weights: bool,
+) -> None:
+    """Load student and teachers, one teacher at a time, and add what their first loss says.
+
+    Args:
+        config: a training config.
+        tokenizer: the student's.
+        data: the encoded training rows.
+        models: the models that could be read, by role.
+        paths: the home.
+        checks: where results are added.
+        weights: whether to load any; without, it is said that nothing was measured.
+    """
+    say_of_reference(config, checks)
+    student: PreTrainedModel | None = None
+    for role in teacher_roles(config):
+        reason = "without weights" if not weights else _left_out(config, role, models, paths)
+        if not reason and any(check.of in ("student", role.role) for check in checks.stops):
+            reason = "a check above stops the run"
+        if reason:
+            checks.append(ok(KL, role.role, f"not measured: {reason}"))
+            continue
+        with checks.stopping(KL, role.role):
+            student = _student(config, paths) if student is None else student
+            width = models["student"].limits.vocabulary
+            vocab = shared_ids(tokenizer, models["student"].source, width, role.model, paths)
+            teacher = OnlineTeacher(_load(role, config, paths), vocab)
+            compare(config, role, student, teacher, tokenizer, data, checks)
+
+
+def say_of_reference(config: TrainConfig, checks: Checks) -> None:
+    """Add that a default reference is the student itself."""
+    if isinstance(config, DAEConfig) and config.reference is None:
+        checks.append(ok(KL, "reference", "the student before training, so 0 at step 0"))
+
+
+def _left_out(
+    config: TrainConfig, role: TeacherRole, models: Mapping[str, ModelFacts], paths: Paths
+) -> str:
+    """Return why a teacher cannot be compared here; empty if it can."""
+    if role.spec is not None and role.spec.served:
+        return "a server runs the teacher"
+    if config.student.experts_from:
+        return "the student is made when the run starts, which measures it"
+    for name, source in ((role.role, role.model), ("student", tokenizer_source(config))):
+        if name not in models:
+            return f"the {name} is not here"
+        try:
+            local_folder(source, paths, weights=True)
+        except (ModelError, AssetError):
+            return f"the weights of the {name} are not here"
+    return ""
+
+
+def _student(config: TrainConfig, paths: Paths) -> PreTrainedModel:
+    """Load the student's start; one that is cut is cut in memory, and not kept."""
+    spec = config.student
+    model: PreTrainedModel = load_model(
+        tokenizer_source(config),
+        paths,
+        device=config.trainer.device,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization.model_dump() if spec.quantization else None,
+    )
+    if spec.keep_layers is not None:
+        model = cut_model(model, spec.keep_layers)[0]
+    return model
+
+
+def _load(role: TeacherRole, config: TrainConfig, paths: Paths) -> PreTrainedModel:
+    spec = role.spec or TeacherSpec(model=role.model)
+    model: PreTrainedModel = load_model(
+        spec.model,
+        paths,
+        dtype=spec.dtype,
+        device=config.trainer.device,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization.model_dump() if spec.quantization else None,
+    )
+    refuse_other_heads(model, spec.model)
+    return model
+
+
+def compare(
+    config: TrainConfig,
+    role: TeacherRole,
+    student: PreTrainedModel,
+    teacher: Teacher,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Dataset,
+    checks: Checks,
+) -> None:
+    """Run a teacher and the student on a few rows that it teaches, and add what that says.
+
+    Raises:
+        ModelError: the loss is not a number.
+    """
+    rows = sample_rows(data, role.kind)
+    if not rows:
+        checks.append(ok(KL, role.role, "not measured: it teaches no row"))
+        return
+    pad = usable_pad(tokenizer.pad_token_id, limits_of(causal_model(student)))
+    try:
+        seen = closeness(student, teacher, rows, pad, top_tokens(role.cache))
+    except torch.OutOfMemoryError:
+        checks.append(ok(KL, role.role, "not measured: out of memory"))
+        return
+    made = config.student.model is None
+    start = isinstance(config, DAEConfig) and role.role == "reference"
+    checks.extend(judged(role.role, seen, role.cache, made=made, start=start))
