@@ -118,10 +118,20 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object of a results file; empty if it is missing."""
+    found = raw.get(name) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} must be an object, not {shown(found)}")
+    return found
+
+
 def _model_name(raw: Mapping[str, Any]) -> object:
     """Return the evaluated model's name or path."""
-    config = raw.get("config") or {}
+    config = _object(raw, "config")
     arguments = config.get("model_args") or {}
+    if not isinstance(arguments, (str, dict)):
+        raise ValueError(f"model_args must be text or an object, not {shown(arguments)}")
     if isinstance(arguments, str):
         arguments = dict(part.partition("=")[::2] for part in arguments.split(","))
     # An adapter's base is not what was evaluated.
@@ -212,13 +222,13 @@ def _task(
 def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
     """Return what distinguishes this run of a task from others of the same name."""
     flags = []
-    version = (raw.get("versions") or {}).get(task)
+    version = _object(raw, "versions").get(task)
     if version is not None:
         flags.append(f"version:{version}")
-    shots = (raw.get("n-shot") or {}).get(task)
+    shots = _object(raw, "n-shot").get(task)
     if shots:
         flags.append(f"shots:{shots}")
-    counts = (raw.get("n-samples") or {}).get(task)
+    counts = _object(raw, "n-samples").get(task)
     if isinstance(counts, dict) and counts.get("effective") != counts.get("original"):
         flags.append(f"subset:{counts.get('effective')}")
     if raw.get("chat_template"):
@@ -229,7 +239,7 @@ def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
 
 
 def _documents(raw: Mapping[str, Any], task: str) -> int:
-    counts = (raw.get("n-samples") or {}).get(task)
+    counts = _object(raw, "n-samples").get(task)
     if isinstance(counts, dict) and counts.get("effective"):
         return read_integer(counts["effective"], f"n-samples: {task}")
     return 0
