@@ -139,6 +139,8 @@ SCORERS = Table(
     },
 )
 """Scorers by benchmark; "file" is for any benchmark file of the user."""
+LM_EVAL = "lm-eval-"
+"""Begins the names of benchmarks that are tasks of lm-evaluation-harness."""
 
 ENGINES = Table(
     "kdharness.engines",
@@ -172,6 +174,7 @@ TOOLS = Table(
         "read_source": "kdharness.trainers.data.sources:read_source",
         "gives_expected": "kdharness.judges.engines.opening_probe:gives_expected",
         "report_card": "kdharness.judges.audit.report_card:check",
+        "behaviour": "kdharness.judges.audit.behaviour:behaviour_of",
         "contamination": "kdharness.judges.audit.contamination:overlaps",
         "known_chats": "kdharness.judges.audit.contamination:known_chats",
     },

@@ -26,12 +26,12 @@ from kdharness.harness.interop.rows import (
     read_name,
     shown,
 )
+from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentInfo, JudgmentStatus, digest
 from kdharness.harness.util.untrusted import parse_json, read_lines, read_text
 
 JUDGE = "imported:lm-eval"
-PREFIX = "lm-eval-"
 SCORER = "lm-eval"
 _STAMP = re.compile(r"[^/]*?_(\d{4}-\d\d-\d\dT[\d.-]+)\.json")
 """lm_eval ends the names of its results with the time, whatever they begin with."""
@@ -184,7 +184,7 @@ def _task(
     summary: ImportSummary,
 ) -> list[Judgment]:
     """Return one task's judgments: of its documents where they are known, else of its figures."""
-    bench = f"{PREFIX}{task.replace(',', '-')}"
+    bench = f"{LM_EVAL}{task.replace(',', '-')}"
     revision = imported_revision(store, bench, _flags(raw, task), scorer=SCORER)
     created = number(raw.get("date") or 0, "date")
     samples = _samples(path, task)

@@ -1,0 +1,94 @@
+"""The forgetting command: what a training changed beside its domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kdharness.harness.analysis.compare import sides_of
+from kdharness.harness.analysis.forgetting import (
+    FORGETTING_COLUMNS,
+    HOW,
+    Profile,
+    profile_of,
+)
+from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.util.tables import print_table
+
+PREDICTION_COLUMNS = (
+    "part",
+    "bench",
+    "metric",
+    "n",
+    "slope",
+    "ci_low",
+    "ci_high",
+    "r",
+    "spearman",
+)
+
+
+@click.command("forgetting")
+@click.argument("reference")
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option(
+    "--what",
+    type=click.Choice(["profile", "prediction"]),
+    help="Show only this. Default: both as tables; the profile in other formats.",
+)
+@click.option(
+    "--bench",
+    multiple=True,
+    help="Also look at format and behaviour on this general benchmark of your own.",
+)
+@format_option
+@click.pass_obj
+def forgetting_command(
+    paths: Paths,
+    reference: str,
+    checkpoints: tuple[str, ...],
+    what: str | None,
+    bench: tuple[str, ...],
+    form: str,
+) -> None:
+    """Show what CHECKPOINTS lost or changed against REFERENCE, part by part.
+
+    Instruction following, open answers, imported knowledge, general text, format and behaviour:
+    each with the paired difference on the items that both answered, corrected over all parts. Then
+    closeness to the reference, and how well KL to it on domain rows predicts the rest.
+    """
+    with Store(paths.store) as store:
+        profile = profile_of(
+            store, paths, sides_of(store, [reference, *checkpoints]), set(split(bench))
+        )
+    if what != "prediction":
+        print_table([change.as_dict() for change in profile.changes], FORGETTING_COLUMNS, form)
+    if form == "table":
+        _print_missing(profile)
+    if what == "prediction" or (what is None and form == "table"):
+        _print_prediction(profile, form)
+
+
+def _print_missing(profile: Profile) -> None:
+    for part in profile.missing:
+        click.echo(f"  nothing on {part}: kdharness {HOW[part]}", err=True)
+
+
+def _print_prediction(profile: Profile, form: str) -> None:
+    fitted: list[dict[str, Any]] = [found.as_dict() for found in profile.predictions]
+    if form != "table":
+        print_table(fitted, PREDICTION_COLUMNS, form)
+        return
+    click.echo("\nHow KL to the reference on domain rows predicts each change")
+    rows = [row for row in fitted if row["slope"] is not None]
+    if rows:
+        print_table(rows, PREDICTION_COLUMNS, form)
+        click.echo("  slope: change of the figure per nat of KL, over the checkpoints", err=True)
+        return
+    click.echo(
+        "too few checkpoints: a line needs five with that KL "
+        "(kdharness eval --bench heldout --teacher REFERENCE) and a figure"
+    )
