@@ -13,13 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdharness.harness.analysis.compare import LEVEL, NOT_SIGNIFICANT, Side, compare_sides
-from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline, is_lower_better
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
-from kdharness.harness.stats.inference import Difference, holm, paired_difference
+from kdharness.harness.stats.inference import Difference, holm, paired_difference, ratio_interval
 from kdharness.harness.stats.regression import Line, fit_line
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, counted_once
+from kdharness.harness.stats.rows import (
+    LEAST_FOR_VERDICT,
+    Row,
+    counted_once,
+    question_sums,
+    value_range,
+)
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish
 
@@ -35,6 +40,8 @@ HOW = {
     CLOSENESS: "eval --bench heldout --teacher REFERENCE",
 }
 """Part -> the command that fills it, for the reference and every checkpoint."""
+HELDOUT, EXACT = "heldout", "exact"
+_DISTANCES = ("_kl", "_agreement")
 _OPEN_BENCHES = ("mt-bench", "alpaca-eval", "arena-hard")
 _GENERATED = ("ifeval", *_OPEN_BENCHES)
 BEHAVIOURS = {"length": "", "ended": "up", "refused": "", "empty": "down", "repeated": "down"}
@@ -85,7 +92,7 @@ class Change:
         low, high = self.gap.low, self.gap.high
         if self.p_holm is None:
             return ""
-        if low is None or high is None or self.gap.n < LEAST_FOR_VERDICT or low <= 0 <= high:
+        if low is None or high is None or low <= 0 <= high:
             return NOT_SIGNIFICANT
         if self.p_holm >= LEVEL:
             return NOT_SIGNIFICANT
@@ -140,9 +147,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Profile:
-    """All changes, the parts without any, and what KL on domain rows predicts of them."""
+    """What changed, and what could not be seen.
+
+    Attributes:
+        changes: figures with at least `LEAST_FOR_VERDICT` shared items, by part.
+        few: the benchmarks with fewer, which are left out.
+        missing: the parts without any figure.
+        predictions: what KL on domain rows predicts of the changes.
+    """
 
     changes: list[Change]
+    few: list[str]
     missing: list[str]
     predictions: list[Prediction]
 
@@ -163,12 +178,15 @@ def profile_of(
         *_compared(store, paths, sides),
         *_behaviours(store, sides, benches),
     ]
-    changes = [*_corrected(changes), *_closeness(store, paths, sides)]
+    few = sorted({change.bench for change in changes if change.gap.n < LEAST_FOR_VERDICT})
+    enough = [change for change in changes if change.gap.n >= LEAST_FOR_VERDICT]
+    changes = [*_corrected(enough), *_closeness(sides)]
     order = {part: index for index, part in enumerate(PARTS)}
     names = {side.name: index for index, side in enumerate(sides)}
     changes.sort(key=lambda c: (order[c.part], c.bench, c.metric, c.judge, names[c.checkpoint]))
     found = {change.part for change in changes}
-    return Profile(changes, [part for part in PARTS if part not in found], predictions(changes))
+    missing = [part for part in PARTS if part not in found]
+    return Profile(changes, few, missing, predictions(changes))
 
 
 def part_of(bench: str, metric: str) -> str | None:
@@ -181,7 +199,7 @@ def part_of(bench: str, metric: str) -> str | None:
         return KNOWLEDGE
     if bench.startswith(_OPEN_BENCHES):
         return None if metric.startswith(("turn_", "expected_turn_", "discrete")) else OPEN
-    if bench == "heldout" and metric.endswith("_loss") and metric != "domain_loss":
+    if bench == HELDOUT and metric.endswith("_loss") and metric != "domain_loss":
         return GENERAL
     return None
 
@@ -240,7 +258,7 @@ def _behaviours(store: Store, sides: Sequence[Side], benches: Collection[str]) -
                             other.name,
                             bench,
                             measure,
-                            "exact",
+                            EXACT,
                             _mean(before),
                             _mean(after),
                             gap,
@@ -298,40 +316,33 @@ def _corrected(changes: Sequence[Change]) -> list[Change]:
 # ---------------------------------------------------------------- closeness
 
 
-def _closeness(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Change]:
+def _closeness(sides: Sequence[Side]) -> list[Change]:
     """Return KL to the reference and agreement with it, where the reference was the teacher."""
     reference, *others = sides
-    changes = []
     known = {reference.checkpoint.id, reference.name}
-    names = [side.checkpoint.id for side in others]
-    for score in leaderboard(store, paths, checkpoints=names, benches=["heldout"], panels=False):
-        kl = score.metric.endswith("_kl")
-        if score.value is None or not (kl or score.metric.endswith("_agreement")):
-            continue
-        side = next(side for side in others if side.name == score.checkpoint)
-        teachers = {
-            row.baseline
-            for key, rows in side.table.items()
-            if (key[0], key[2]) == (score.bench, score.judge)
-            for row in counted_once(rows)
-            if row.metric == score.metric
-        }
-        if not teachers or not teachers <= known:
-            continue
-        gap = Difference(score.value, score.ci_low, score.ci_high, 1.0, score.n, None)
-        changes.append(
-            Change(
-                CLOSENESS,
-                score.checkpoint,
-                score.bench,
-                score.metric,
-                score.judge,
-                None,
-                score.value,
-                gap,
-                "down" if kl else "up",
+    changes = []
+    for side in others:
+        found: dict[str, list[Row]] = {}
+        for (bench, _, judge), rows in side.table.items():
+            mine = [row for row in counted_once(rows) if row.baseline in known]
+            for row in mine if (bench, judge) == (HELDOUT, EXACT) else ():
+                if row.value is not None and row.metric.endswith(_DISTANCES):
+                    found.setdefault(row.metric, []).append(row)
+        for metric, rows in sorted(found.items()):
+            sums = question_sums(rows, metric)
+            interval = ratio_interval(
+                [total for total, _ in sums.values()],
+                [weight for _, weight in sums.values()],
+                bounds=value_range(rows, metric),
             )
-        )
+            if interval is None:
+                continue
+            value = interval.value
+            gap = Difference(value, interval.low, interval.high, 1.0, interval.n, None)
+            better = "down" if is_lower_better(metric) else "up"
+            changes.append(
+                Change(CLOSENESS, side.name, HELDOUT, metric, EXACT, None, value, gap, better)
+            )
     return changes
 
 

@@ -8,13 +8,16 @@ import click
 
 from kdharness.harness.analysis.compare import sides_of
 from kdharness.harness.analysis.forgetting import (
+    CLOSENESS,
     FORGETTING_COLUMNS,
     HOW,
+    Change,
     Profile,
     profile_of,
 )
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
@@ -65,14 +68,28 @@ def forgetting_command(
             store, paths, sides_of(store, [reference, *checkpoints]), set(split(bench))
         )
     if what != "prediction":
-        print_table([change.as_dict() for change in profile.changes], FORGETTING_COLUMNS, form)
+        # A table has room for what changed.
+        shown = [c for c in profile.changes if form != "table" or not same(c)]
+        print_table([change.as_dict() for change in shown], FORGETTING_COLUMNS, form)
     if form == "table":
-        _print_missing(profile)
+        _print_notes(profile)
     if what == "prediction" or (what is None and form == "table"):
         _print_prediction(profile, form)
 
 
-def _print_missing(profile: Profile) -> None:
+def same(change: Change) -> bool:
+    """Return whether no item differs."""
+    return change.part != CLOSENESS and not change.gap.value and change.gap.p >= 1
+
+
+def _print_notes(profile: Profile) -> None:
+    alike = dict.fromkeys(f"{c.bench} {c.metric}" for c in profile.changes if same(c))
+    changed = {f"{c.bench} {c.metric}" for c in profile.changes if not same(c)}
+    if unchanged := [name for name in alike if name not in changed]:
+        click.echo(f"  the same in all: {', '.join(unchanged)}", err=True)
+    if profile.few:
+        names = ", ".join(profile.few)
+        click.echo(f"  left out, with fewer than {LEAST_FOR_VERDICT} items: {names}", err=True)
     for part in profile.missing:
         click.echo(f"  nothing on {part}: kdharness {HOW[part]}", err=True)
 
