@@ -22,7 +22,7 @@ class Limits(NamedTuple):
     Attributes:
         rows: the most rows.
         tokens: the most tokens, padding included.
-        start: what a batch costs beside its tokens, in tokens.
+        start: what a pass costs beside its tokens, in tokens.
     """
 
     rows: int
@@ -49,6 +49,31 @@ def batches_of(prompts: Sequence[Prompt], limits: Limits) -> list[list[int]]:
     batches = [batch for batch in found if len(batch) > 1] + _cut(alone, prompts, limits)
     # Running out of memory then shows at once.
     return sorted(batches, key=lambda batch: -max(len(prompts[at]) for at in batch) * len(batch))
+
+
+def generation_batches(sizes: Sequence[tuple[int, int]], limits: Limits) -> list[list[int]]:
+    """Return batches of rows to generate together, as their places; the longest rows first.
+
+    A batch pads its prompts to the longest and takes as many passes as its longest answer: few
+    tokens are worth more batches, many are not.
+
+    Args:
+        sizes: each row's prompt tokens, and the most tokens to generate.
+        limits: what a batch may have, prompts alone.
+    """
+    order = sorted(range(len(sizes)), key=lambda at: (sizes[at][1], sizes[at][0]), reverse=True)
+
+    def costs(end: int) -> Iterator[int]:
+        longest = steps = 0
+        for start in range(end - 1, -1, -1):
+            rows = end - start
+            prompt, limit = sizes[order[start]]
+            longest, steps = max(longest, prompt), max(steps, limit)
+            if rows > 1 and (rows > limits.rows or rows * longest > limits.tokens):
+                return
+            yield limits.start + rows * longest + steps * (rows + limits.start)
+
+    return [list(order[start:end]) for start, end in cheapest_cuts(len(order), costs)]
 
 
 def _cut(order: Sequence[int], prompts: Sequence[Prompt], limits: Limits) -> list[list[int]]:

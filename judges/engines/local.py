@@ -35,7 +35,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines.batching import Limits, batches_of
+from kdharness.judges.engines.batching import Limits, batches_of, generation_batches
 from kdharness.judges.engines.kv_cache import (
     PaddingMask,
     cache_of,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 # Padded prompt tokens per batch: bounds memory for long prompts.
 PREFILL_TOKENS = 16_384
-# What a batch costs beside its tokens, in tokens: reading the weights, and launching kernels.
+# What a pass costs beside its tokens, in tokens: reading the weights, and launching kernels.
 BATCH_START = {"cpu": 32, "gpu": 1024}
 # Tokens at a prompt's end that may open the reply's reasoning.
 PROMPT_END = 8
@@ -234,25 +234,20 @@ class LocalEngine:
         return _Row(index, request, prompt, min(room, request.max_new_tokens))
 
     def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-        """Yield the longest rows first, so that running out of memory shows at once."""
-        batch: list[_Row] = []
-        # Rows with the same limit are grouped: a batch takes as long as its longest row.
-        for row in sorted(rows, key=lambda r: (-r.limit, -len(r.prompt))):
-            longest = max([len(row.prompt), *(len(r.prompt) for r in batch)])
-            full = len(batch) >= self.batch_size or longest * (len(batch) + 1) > PREFILL_TOKENS
-            if batch and full:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+        """Yield rows that are generated together, the longest first."""
+        sizes = [(len(row.prompt), row.limit) for row in rows]
+        for batch in generation_batches(sizes, self._batch_limits()):
+            yield [rows[place] for place in batch]
 
     def _alike(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         """Yield rows whose prompts begin alike together: the beginning is read once."""
-        start = BATCH_START["cpu" if next(self.model.parameters()).device.type == "cpu" else "gpu"]
-        limits = Limits(self.batch_size, PREFILL_TOKENS, start)
-        for batch in batches_of([row.prompt for row in rows], limits):
+        for batch in batches_of([row.prompt for row in rows], self._batch_limits()):
             yield [rows[place] for place in batch]
+
+    def _batch_limits(self) -> Limits:
+        kind = next(self.model.parameters()).device.type
+        start = BATCH_START["cpu" if kind == "cpu" else "gpu"]
+        return Limits(self.batch_size, PREFILL_TOKENS, start)
 
     @torch.inference_mode()
     def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:

@@ -7,7 +7,13 @@ from itertools import combinations, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.judges.engines.batching import Limits, batches_of, cheapest_cuts, common_prefix
+from kdharness.judges.engines.batching import (
+    Limits,
+    batches_of,
+    cheapest_cuts,
+    common_prefix,
+    generation_batches,
+)
 
 
 def test_what_prompts_share() -> None:
@@ -79,3 +85,27 @@ def test_answers_to_one_question_are_read_with_it() -> None:
     assert sorted(sorted(batch) for batch in batches) == [
         [q + 4 * a for a in range(5)] for q in range(4)
     ]
+
+
+def test_short_answers_are_worth_more_batches_than_long_ones() -> None:
+    prompts = [40] * 12 + [400] * 4
+    few = generation_batches([(n, 16) for n in prompts], Limits(16, 1 << 20, 32))
+    many = generation_batches([(n, 1024) for n in prompts], Limits(16, 1 << 20, 32))
+    assert sorted(map(len, few)) == [4, 12] and len(many) == 1
+    assert {prompts[at] for at in few[0]} == {400}
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=20),
+    rows=st.integers(1, 5),
+    tokens=st.integers(1, 120),
+)
+def test_every_row_is_generated_once_and_within_the_limits(
+    sizes: list[tuple[int, int]], rows: int, tokens: int
+) -> None:
+    batches = generation_batches(sizes, Limits(rows, tokens, 8))
+    assert sorted(at for batch in batches for at in batch) == list(range(len(sizes)))
+    for batch in batches:
+        longest = max(sizes[at][0] for at in batch)
+        assert len(batch) == 1 or (len(batch) <= rows and len(batch) * longest <= tokens)
