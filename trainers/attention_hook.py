@@ -54,11 +54,16 @@ def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
 # Compiled, they would be compiled anew for every number of rows.
 @torch.compiler.disable
 def _keep(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> None:
-    """Record a teacher's queries and keys on its tape."""
+    """Record a teacher's queries and keys on its tape, on the device of the student."""
     tape, layer = module.kd_keep, module.layer_idx
     if layer in tape.layers.values():
-        rows = _rows_of(module, query, key, kwargs)
-        tape.teacher[layer] = replace(rows, q=rows.q.detach(), k=rows.k.detach())
+        rows, device = _rows_of(module, query, key, kwargs), tape.keys.device
+        # A copy to the CPU waits: it would be read before it is complete.
+        q, k = (
+            value.detach().to(device, non_blocking=device.type != "cpu")
+            for value in (rows.q, rows.k)
+        )
+        tape.teacher[layer] = replace(rows, q=q, k=k)
 
 
 @torch.compiler.disable

@@ -56,6 +56,7 @@ from kdharness.trainers.step import Objective
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
+from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
     check_acceleration(config, device, precision, os.environ)
+    check_placement(config, device, job.world, os.environ)
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
         check_kernels(spec.kernels, device)

@@ -168,6 +168,11 @@ def role_of(kind: str | None) -> str:
     return ROLES.get(kind) or f"expert {kind}"
 
 
+def field_of(kind: str | None) -> str:
+    """Return the config field of the teacher of a kind of rows."""
+    return ROLES.get(kind) or f"experts.{kind}"
+
+
 TrainConfig = SFTConfig | KDConfig | DAEConfig
 AnyConfig = TrainConfig | MergeConfig | EvalConfig
 CONFIGS: dict[str, type[AnyConfig]] = {

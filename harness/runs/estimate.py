@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.precision import BYTES
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import (
+    AnyConfig,
+    DAEConfig,
+    KDConfig,
+    SFTConfig,
+    field_of,
+)
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
@@ -23,10 +29,13 @@ from kdharness.harness.runs.memory import (
     optimizer_bytes,
     plan_memory,
     teacher_bytes,
+    teacher_places,
 )
 from kdharness.harness.runs.teachers import (
     CachedRows,
     planned_caches,
+    refuse_own_place,
+    refuse_places,
     teacher_kinds,
     teacher_sources,
     teacher_spec,
@@ -38,7 +47,9 @@ from kdharness.harness.util.untrusted import read_json_object
 class ResourceEstimate:
     """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
 
-    `disk` is what the run adds; `caches` has the size of each teacher's cache once it is complete.
+    `memory` is that of the student's device, `elsewhere` that of other devices by their names, the
+    host (`cpu`) included. `disk` is what the run adds; `caches` has the size of each teacher's
+    cache once it is complete.
     """
 
     parameters: dict[str, int]
@@ -52,6 +63,7 @@ class ResourceEstimate:
     seconds: float | None
     disk: float
     caches: dict[str, float] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def peak(self) -> float:
@@ -76,8 +88,17 @@ class ResourceEstimate:
             for name, size in self.memory.items()
         ]
         peak = round(self.peak / 2**30, 4)
+        rows += [{"figure": "memory peak", "value": peak, "unit": "GiB per process"}]
         rows += [
-            {"figure": "memory peak", "value": peak, "unit": "GiB per process"},
+            {
+                "figure": f"memory on {place}: {name}",
+                "value": round(size / 2**30, 4),
+                "unit": "GiB per process",
+            }
+            for place, parts in self.elsewhere.items()
+            for name, size in parts.items()
+        ]
+        rows += [
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},
             {"figure": "time", "value": self.seconds and round(self.seconds, 1), "unit": "s"},
             {"figure": "disk", "value": round(self.disk / 2**30, 4), "unit": "GiB"},
@@ -126,6 +147,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         key_heads=_shape(text, "num_key_value_heads", default=heads),
         head_size=_shape(text, "head_dim", default=hidden // heads),
         vocab=_shape(text, "vocab_size"),
+        tied=len({id(getattr(module, "weight", None)) for module in ends}) == 1,
     )
 
 
@@ -226,6 +248,7 @@ def estimate(
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError(f"plan does not support {config.method} configs")
     spec = config.trainer
+    refuse_places(config, fsdp=engine == "fsdp2", processes=processes)
     student = model_size(*_with_paths(student_source(config), paths))
     cached: Mapping[str | None, CachedRows] = rows.get("cached", {})
     sources = teacher_sources(config, cached)
@@ -247,16 +270,19 @@ def estimate(
         on_cpu=on_cpu,
         heads=heads,
     )
+    shard = processes if engine == "fsdp2" else 1
+    elsewhere = teacher_places(config, teachers, shard=shard, on_cpu=on_cpu)
+    del elsewhere[""]
     running = {role: size for role, size in teachers.items() if role not in caches}
     for role in running:
         source = sources[role]
         shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
         if shared is not None:
+            refuse_own_place(teacher_spec(config, role), field_of(teacher_kinds(config)[role][0]))
             memory[f"teacher {role}"] = shared
     biggest = max(running.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
-        shard = processes if engine == "fsdp2" else 1
         memory["teacher reference"] = teacher_bytes(None, student, on_cpu) / shard
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
@@ -291,6 +317,7 @@ def estimate(
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
+        elsewhere=elsewhere,
     )
 
 

@@ -17,8 +17,10 @@ from kdharness.harness.config.precision import BYTES, Precision
 from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.models.lm_head import rows_at_once
-from kdharness.harness.runs.teachers import teacher_spec
+from kdharness.harness.runs.teachers import place_of, runs_at, teacher_spec
 
+OFFLOADED = "offloaded teacher"
+"""The largest of those that are on a device only while they score."""
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
 STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.05 * 4, "sgd": 0.0}
 """Bytes of optimizer state per trained fp32 parameter; 8-bit states have a scale per 256."""
@@ -35,6 +37,7 @@ class Size:
         linears: (name, inputs, outputs) of the linear layers other than the output head, which
             adapters are added to and a quantiser replaces; experts kept as one three-dimensional
             tensor are none.
+        tied: whether the output head is the embedding.
     """
 
     total: int
@@ -48,6 +51,7 @@ class Size:
     key_heads: int
     head_size: int
     vocab: int
+    tied: bool = False
 
     @property
     def quantizable(self) -> int:
@@ -223,15 +227,44 @@ def plan_memory(
     if not lora:
         # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += float(unit * student.vocab * student.hidden)
-    for role, size in teachers.items():
-        # Packed weights cannot be sharded, and a teacher that fills a cache is not.
-        teacher = teacher_spec(config, role)
-        whole = teacher is not None and (teacher.quantization or teacher.cache)
-        split = 1 if whole else shard
-        parts[f"teacher {role}"] = teacher_bytes(teacher, size, on_cpu) / split
+    parts |= teacher_places(config, teachers, shard=shard, on_cpu=on_cpu).get("", {})
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
+
+
+def teacher_places(
+    config: SFTConfig | KDConfig | DAEConfig,
+    teachers: Mapping[str, Size],
+    *,
+    shard: int,
+    on_cpu: bool,
+) -> dict[str, dict[str, float]]:
+    """Return device -> bytes per part of the teachers' weights; the student's device is "".
+
+    A teacher on another device, or in host memory, has a copy of its head on the student's, which
+    the loss needs. Of those in host memory one at a time is copied to where it runs.
+    """
+    student = config.trainer.device
+    if student == "auto":
+        student = "cpu" if on_cpu else "cuda"
+    places: dict[str, dict[str, float]] = {"": {}}
+    for role, size in teachers.items():
+        spec = teacher_spec(config, role)
+        # Packed weights cannot be sharded, and a teacher that fills a cache is not.
+        split = 1 if spec is not None and (spec.quantization or spec.cache) else shard
+        place, whole = place_of(spec, student), teacher_bytes(spec, size, on_cpu) / split
+        places.setdefault(place, {})[f"teacher {role}"] = whole
+        if not place:
+            continue
+        assert spec is not None
+        head = float(size.vocab * size.hidden * _teacher_unit(spec, on_cpu))
+        places[""][f"teacher {role}, head"] = head
+        if spec.offload:
+            runs = places.setdefault(place_of(runs_at(spec), student), {})
+            copied = whole if size.tied else whole - head
+            runs[OFFLOADED] = max(copied, runs.get(OFFLOADED, 0.0))
+    return places
 
 
 def head_bytes(
@@ -261,6 +294,8 @@ def head_bytes(
 def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
     """Return the bytes of one of a teacher's numbers, of its weights as of its activations."""
     dtype = spec.dtype if spec is not None else "auto"
+    if spec is not None and spec.device != "auto":
+        on_cpu = not spec.device.startswith("cuda")
     return BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
 
 
