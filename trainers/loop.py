@@ -22,6 +22,7 @@ from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarn
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import has_bf16, load_model, load_tokenizer, pick_device
+from kdharness.harness.models.lora import missed_by_adapter, with_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
@@ -53,7 +54,6 @@ from kdharness.trainers.resuming import (
 )
 from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
-from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from kdharness.trainers.teachers.placement import check_placement
@@ -236,6 +236,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         student = with_adapter(
             student, config.student.lora, start.path, fp32=precision.trained == "float32"
         )
+        if note := missed_by_adapter(student):
+            job.reporter.say(note, kind="warning")
     training, heldout = _rows(config, tokenizer, job)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):

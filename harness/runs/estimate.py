@@ -6,6 +6,7 @@ memory of a process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +21,18 @@ from kdharness.harness.config.training import (
     field_of,
 )
 from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models import loading
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
+from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.memory import (
-    Size,
-    lora_parameters,
     optimizer_bytes,
     plan_memory,
     teacher_bytes,
     teacher_places,
 )
+from kdharness.harness.runs.sizes import Size, model_size
 from kdharness.harness.runs.teachers import (
     CachedRows,
     planned_caches,
@@ -40,7 +42,6 @@ from kdharness.harness.runs.teachers import (
     teacher_sources,
     teacher_spec,
 )
-from kdharness.harness.util.untrusted import read_json_object
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ResourceEstimate:
 
     `memory` is that of the student's device, `elsewhere` that of other devices by their names, the
     host (`cpu`) included. `disk` is what the run adds; `caches` has the size of each teacher's
-    cache once it is complete.
+    cache once it is complete. `notes` are warnings.
     """
 
     parameters: dict[str, int]
@@ -64,6 +65,7 @@ class ResourceEstimate:
     disk: float
     caches: dict[str, float] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def peak(self) -> float:
@@ -107,85 +109,8 @@ class ResourceEstimate:
             {"figure": f"cache of {role}", "value": round(size / 2**30, 4), "unit": "GiB"}
             for role, size in self.caches.items()
         ]
+        rows += [{"figure": "note", "value": note, "unit": ""} for note in self.notes]
         return rows
-
-
-def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Size:
-    """Compute the exact size of a model from its config alone, cut to `keep_layers` layers.
-
-    Raises:
-        ModelError: no such model, or an unsupported architecture.
-    """
-    from kdharness.harness.models.loading import build_meta, load_config_of
-
-    config = load_config_of(source, paths)
-    text = config.get_text_config()
-    if keep_layers is not None:
-        text.num_hidden_layers = keep_layers
-        if isinstance(getattr(text, "layer_types", None), list):
-            text.layer_types = text.layer_types[:keep_layers]
-    model = build_meta(config, source)
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    outside = {id(getattr(module, "weight", None)) for module in ends}
-    active = active_experts(text)
-    body = linear = 0
-    for name, value in model.named_parameters():
-        if id(value) not in outside:
-            body += int(value.numel() * (active if ".experts." in name else 1.0))
-            linear += value.numel() if value.dim() > 1 else 0
-    heads, hidden = _shape(text, "num_attention_heads"), _shape(text, "hidden_size")
-    return Size(
-        total=sum(p.numel() for p in model.parameters()),
-        body=body,
-        linear=linear,
-        linears=_linears(model),
-        layers=_shape(text, "num_hidden_layers"),
-        hidden=hidden,
-        # GPT-2-like configs may leave the inner size unset: four times the hidden size.
-        intermediate=_shape(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
-        heads=heads,
-        key_heads=_shape(text, "num_key_value_heads", default=heads),
-        head_size=_shape(text, "head_dim", default=hidden // heads),
-        vocab=_shape(text, "vocab_size"),
-        tied=len({id(getattr(module, "weight", None)) for module in ends}) == 1,
-    )
-
-
-def _linears(model: Any) -> tuple[tuple[str, int, int], ...]:
-    """Return (name, inputs, outputs) of the linear layers other than the output head."""
-    head = model.get_output_embeddings()
-    found = []
-    for name, module in model.named_modules():
-        if type(module).__name__ in ("Linear", "Conv1D") and module is not head:
-            rows, columns = module.weight.shape
-            found.append((name, int(columns), int(rows)))
-    return tuple(found)
-
-
-def _shape(config: object, *names: str, default: int | None = None) -> int:
-    """Read an integer from a model's config, by the first of these names that is set.
-
-    Raises:
-        ModelError: none of them is set and there is no default.
-    """
-    for name in names:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    if default is None:
-        raise ModelError(
-            f"unknown shape of {getattr(config, 'model_type', 'model')} models: "
-            f"the config has no {names[0]}",
-            hint="plan supports decoder models with attention; training may still work",
-        )
-    return default
-
-
-def active_experts(config: object) -> float:
-    """Return the share of a mixture's experts active per token; 1 for a dense model."""
-    every = ("num_local_experts", "num_experts", "n_routed_experts")
-    total = _shape(config, *every, default=0)
-    return _shape(config, "num_experts_per_tok", "moe_topk", default=total) / total if total else 1
 
 
 def step_flops(
@@ -249,7 +174,8 @@ def estimate(
         raise ConfigError(f"plan does not support {config.method} configs")
     spec = config.trainer
     refuse_places(config, fsdp=engine == "fsdp2", processes=processes)
-    student = model_size(*_with_paths(student_source(config), paths))
+    source, keep = student_source(config)
+    student = model_size(source, paths, keep, config.student.lora)
     cached: Mapping[str | None, CachedRows] = rows.get("cached", {})
     sources = teacher_sources(config, cached)
     teachers = {role: model_size(s, paths) for role, s in sources.items()}
@@ -276,7 +202,7 @@ def estimate(
     running = {role: size for role, size in teachers.items() if role not in caches}
     for role in running:
         source = sources[role]
-        shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
+        shared = _shared_bytes(role, source, config, paths, has_bf16=not on_cpu)
         if shared is not None:
             refuse_own_place(teacher_spec(config, role), field_of(teacher_kinds(config)[role][0]))
             memory[f"teacher {role}"] = shared
@@ -318,11 +244,12 @@ def estimate(
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
         elsewhere=elsewhere,
+        notes=(student.adapter.missed,) if student.adapter and student.adapter.missed else (),
     )
 
 
 def _shared_bytes(
-    role: str, source: str, config: AnyConfig, student: Size, paths: Paths, *, has_bf16: bool
+    role: str, source: str, config: AnyConfig, paths: Paths, *, has_bf16: bool
 ) -> float | None:
     """Return the bytes of a DAE teacher on a LoRA student's own base; None if it has another.
 
@@ -345,17 +272,9 @@ def _shared_bytes(
     with naming_base(folder) as name:
         if resolve_model(name, paths) != ours:
             return None
-    stored = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError)
-    known = {name: stored[name] for name in ("r", "target_modules") if stored.get(name)}
-    return 4.0 * lora_parameters(student, config.student.lora.model_copy(update=known))
-
-
-def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Paths, int | None]:
-    return source[0], paths, source[1]
+    return 4.0 * sum(math.prod(entry.shape) for entry in tensor_entries(folder / ADAPTER).values())
 
 
 def _on_bf16_gpu(device: str) -> bool:
     """Return whether a training computes in bf16 by default; a GPU asked for may be elsewhere."""
-    from kdharness.harness.models import loading
-
     return loading.has_bf16(loading.pick_device()) if device == "auto" else device[:4] == "cuda"

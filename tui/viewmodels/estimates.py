@@ -55,6 +55,7 @@ def training(paths: Paths, config: Any) -> list[str]:
         for name, value in estimate.items()
         if name.startswith("memory on ")
     ]
+    lines += [f"! {row['value']}" for row in rows if row["figure"] == "note"]
     free = _free_memory()
     if estimate.get("memory peak", 0) > free:
         lines.append(f"✗ only {free:.1f} GiB of memory available here")
