@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
@@ -26,6 +28,7 @@ from kdharness.harness.models.lora import missed_by_adapter, with_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.acceleration import (
     allow_tf32,
@@ -35,6 +38,7 @@ from kdharness.trainers.acceleration import (
 )
 from kdharness.trainers.arguments import training_arguments
 from kdharness.trainers.attention_hook import skip_masks
+from kdharness.trainers.auto_precision import precision_by_memory
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
@@ -42,7 +46,11 @@ from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_templa
 from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
-from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
+from kdharness.trainers.precision import (
+    check_setup,
+    precision_note,
+    stochastic_optimizer,
+)
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import (
     begun_with,
@@ -57,10 +65,11 @@ from kdharness.trainers.step import Objective
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from kdharness.trainers.teachers.placement import check_placement
+from kdharness.trainers.teachers.planned import planned_facts
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def train(
@@ -217,33 +226,20 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     with _main_first(job, device):
         start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
-    quantization = config.student.quantization
-    student = load_model(
-        start.path,
-        job.paths,
-        dtype=precision.weights,
-        # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
-        device="cpu" if fsdp2_processes(job.world) > 1 else device,
-        trust_remote_code=config.student.trust_remote_code,
-        quantization=quantization.model_dump() if quantization else None,
-        **attention_options(spec.attn_implementation),
-    )
-    refuse_other_heads(student, start.name)
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
-    if config.student.lora:
-        student = with_adapter(
-            student, config.student.lora, start.path, fp32=precision.trained == "float32"
-        )
-        if note := missed_by_adapter(student):
-            job.reporter.say(note, kind="warning")
     training, heldout = _rows(config, tokenizer, job)
+    plan = plan_batches(training.rows, config.data, spec, config.seed, job.world)
+    if job.run and precision.name == "mixed":
+        facts = partial(planned_facts, config, training, plan, tokenizer, job.paths)
+        precision = precision_by_memory(config, job, start.path, precision, facts)
+        check_setup(precision, spec, os.environ)
+    student = _load_student(config, job, start, device, precision)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
             job.reporter.say(note, kind="warning")
-    plan = plan_batches(training.rows, config.data, spec, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())
@@ -264,6 +260,29 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         precision,
         usable_pad(tokenizer.pad_token_id, limits),
     )
+
+
+def _load_student(
+    config: TrainConfig, job: Job, start: Checkpoint, device: str, precision: Precision
+) -> PreTrainedModel:
+    """Load the student's start, and add its adapter."""
+    spec, quantization = config.student, config.student.quantization
+    student: PreTrainedModel = load_model(
+        start.path,
+        job.paths,
+        dtype=precision.weights,
+        # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
+        device="cpu" if fsdp2_processes(job.world) > 1 else device,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=quantization.model_dump() if quantization else None,
+        **attention_options(config.trainer.attn_implementation),
+    )
+    refuse_other_heads(student, start.name)
+    if spec.lora:
+        student = with_adapter(student, spec.lora, start.path, fp32=precision.trained == "float32")
+        if note := missed_by_adapter(student):
+            job.reporter.say(note, kind="warning")
+    return student
 
 
 def _rows(

@@ -64,9 +64,10 @@ class TrainerSpec(Settings):
         "auto",
         title="Precision",
         description=(
-            "auto: mixed on a GPU with bf16, else fp32. mixed: fp32 weights, bf16 products; with "
-            "LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 weights, updates rounded "
-            "stochastically, for less memory. bf16: bf16 weights only, most small updates are lost."
+            "auto: on a GPU with bf16 mixed, or bf16-sr where only that fits; else fp32. mixed: "
+            "fp32 weights, bf16 products; with LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 "
+            "weights, updates rounded stochastically, for less memory. bf16: bf16 weights only, "
+            "most small updates are lost."
         ),
         json_schema_extra=ADDED,
     )

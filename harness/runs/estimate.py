@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.precision import BYTES
+from kdharness.harness.config.precision import BYTES, choose_precision
 from kdharness.harness.config.training import (
     AnyConfig,
     DAEConfig,
@@ -20,7 +21,7 @@ from kdharness.harness.config.training import (
     SFTConfig,
     field_of,
 )
-from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
@@ -43,6 +44,8 @@ from kdharness.harness.runs.teachers import (
     teacher_spec,
 )
 
+PlannedConfig = SFTConfig | KDConfig | DAEConfig
+
 
 @dataclass(frozen=True)
 class ResourceEstimate:
@@ -50,7 +53,8 @@ class ResourceEstimate:
 
     `memory` is that of the student's device, `elsewhere` that of other devices by their names, the
     host (`cpu`) included. `disk` is what the run adds; `caches` has the size of each teacher's
-    cache once it is complete. `notes` are warnings.
+    cache once it is complete. `notes` are warnings, `precision` is what `auto` is, where that
+    depends on memory.
     """
 
     parameters: dict[str, int]
@@ -66,6 +70,7 @@ class ResourceEstimate:
     caches: dict[str, float] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    precision: str = ""
 
     @property
     def peak(self) -> float:
@@ -109,6 +114,9 @@ class ResourceEstimate:
             {"figure": f"cache of {role}", "value": round(size / 2**30, 4), "unit": "GiB"}
             for role, size in self.caches.items()
         ]
+        rows += [{"figure": "precision", "value": self.precision, "unit": ""}] * bool(
+            self.precision
+        )
         rows += [{"figure": "note", "value": note, "unit": ""} for note in self.notes]
         return rows
 
@@ -161,7 +169,7 @@ def estimate(
     processes: int = 1,
     tflops: float | None = None,
 ) -> ResourceEstimate:
-    """Estimate the resources of a training run.
+    """Estimate the resources of a training run; `precision: auto` is what it would be here.
 
     Args:
         rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width,
@@ -172,8 +180,73 @@ def estimate(
     """
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError(f"plan does not support {config.method} configs")
-    spec = config.trainer
     refuse_places(config, fsdp=engine == "fsdp2", processes=processes)
+    memory = loading.device_memory(config.trainer.device)
+    choice = auto_precision(
+        config, paths, rows, engine=engine, processes=processes, device_bytes=memory
+    )
+    if choice is None:
+        return _estimate(config, paths, rows, engine, processes, tflops)
+    name, reason = choice
+    found = _estimate(with_precision(config, name), paths, rows, engine, processes, tflops)
+    note = f"precision: auto is {name}: {reason}"
+    return replace(found, precision=name, notes=(*found.notes, note))
+
+
+def with_precision(config: PlannedConfig, name: str) -> PlannedConfig:
+    """Return a config with another `trainer.precision`."""
+    trainer = config.trainer.model_copy(update={"precision": name})
+    return config.model_copy(update={"trainer": trainer})
+
+
+def auto_precision(
+    config: PlannedConfig,
+    paths: Paths,
+    rows: Any,
+    *,
+    engine: str,
+    processes: int,
+    device_bytes: float | None,
+    rounding: bool = True,
+) -> tuple[str, str] | None:
+    """Return what `precision: auto` is, and why; None where memory has no part in it.
+
+    Adapters are always mixed, and a device without bf16 trains in fp32. Stochastic rounding needs
+    torchao and its AdamW, whose 8-bit states cannot be sharded.
+
+    Args:
+        rows: as in `estimate`.
+        engine: single, ddp or fsdp2.
+        processes: number of processes.
+        device_bytes: the GPU's memory; None if unknown.
+        rounding: whether updates may be rounded stochastically.
+    """
+    spec = config.trainer
+    if spec.precision != "auto" or spec.dtype != "auto" or config.student.lora:
+        return None
+    if not _on_bf16_gpu(spec.device):
+        return None
+    names = ["mixed"]
+    sharded = engine == "fsdp2" and spec.optimizer == "adamw_8bit"
+    if rounding and spec.optimizer in ("adamw", "adamw_8bit") and not sharded:
+        names += ["bf16-sr"] if find_spec("torchao") else []
+    planned = {
+        name: _estimate(with_precision(config, name), paths, rows, engine, processes, None).peak
+        for name in (names if device_bytes is not None else ())
+    }
+    return choose_precision(planned, device_bytes)
+
+
+def _estimate(
+    config: PlannedConfig,
+    paths: Paths,
+    rows: Any,
+    engine: str,
+    processes: int,
+    tflops: float | None,
+) -> ResourceEstimate:
+    """Estimate the resources of a training run of a known precision."""
+    spec = config.trainer
     source, keep = student_source(config)
     student = model_size(source, paths, keep, config.student.lora)
     cached: Mapping[str | None, CachedRows] = rows.get("cached", {})

@@ -345,8 +345,7 @@ def test_teacher_shares_the_students_base_only_as_it_is_quantised(
     config = parse_config(
         {**config.model_dump(mode="json", by_alias=True, exclude_none=True), "reference": reference}
     )
-    size = model_size(str(pair[0]), paths)
-    shared = _shared_bytes("reference", str(pair[0]), config, size, paths, has_bf16=False)
+    shared = _shared_bytes("reference", str(pair[0]), config, paths, has_bf16=False)
     assert (shared == 0) is (ours == theirs)
     setting = loop.prepare_setting(config, paths, str(pair[1]), lambda text: None)
     assert config.reference is not None
