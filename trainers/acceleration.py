@@ -78,7 +78,7 @@ def _check_attention(config: TrainConfig, kind: str, precision: Precision) -> No
             where=where,
             hint="install it, or use sdpa, which has a flash kernel of its own",
         )
-    if isinstance(config, KDConfig) and config.trainer.attention_weight:
+    if isinstance(config, KDConfig) and config.trainer.has_attention_loss:
         raise ConfigError(
             f"the attention loss cannot be computed beside {name}",
             where=where,

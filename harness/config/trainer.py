@@ -227,6 +227,11 @@ class KDSpec(DistillSpec):
     )
     attention_block: int = Field(BLOCK, ge=1, title="Attention rows at once")
 
+    @property
+    def has_attention_loss(self) -> bool:
+        """Whether the attention loss is part of the sum: its weight is λ · γ."""
+        return self.attention_weight > 0 and self.distill_weight > 0
+
     @model_validator(mode="after")
     def _block_is_used(self) -> Self:
         check_block(self.kernels, self.attention_block)

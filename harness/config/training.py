@@ -93,7 +93,7 @@ class KDConfig(RunConfig):
 
     @model_validator(mode="after")
     def _cache_has_no_attention(self) -> Self:
-        if self.teacher.cache and self.trainer.attention_weight > 0:
+        if self.teacher.cache and self.trainer.has_attention_loss:
             stored = "hidden states" if self.teacher.cache.kind == "hidden" else "distributions"
             raise ValueError(
                 f"teacher.cache stores {stored}, not attention: "

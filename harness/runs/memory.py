@@ -194,7 +194,7 @@ def _attention_bytes(
 ) -> dict[str, float]:
     """Return the bytes of the queries and keys that the attention loss keeps."""
     spec = config.trainer
-    if not spec.attention_weight or "teacher" not in teachers:
+    if not spec.has_attention_loss or "teacher" not in teachers:
         return {}
     layers = min(spec.attention_layers or student.layers, student.layers)
     teacher = teachers["teacher"]

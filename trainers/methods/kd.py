@@ -45,7 +45,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
             return Objective(make_mix(spec), {0: teacher}), {"teacher": parent.id}
         model = load_frozen(config.teacher, setting, shard=True)
         layers: dict[int, int] = {}
-        if spec.attention_weight and spec.distill_weight:
+        if spec.has_attention_loss:
             layers = attention_layers(config, setting, model, parent)
             install_attention_hook(model)
             install_attention_hook(causal_model(setting.student))

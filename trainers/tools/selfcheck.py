@@ -282,7 +282,7 @@ def config_cases(
     if isinstance(config, KDConfig):
         teachers = [load(config.teacher)]
         mix, weight = make_mix(config.trainer), config.trainer.attention_weight
-        if weight:
+        if config.trainer.has_attention_loss:
             parent = parent_of(config.teacher, paths)
             layers = attention_layers(config, setting, teachers[0], parent)
             install_attention_hook(teachers[0])
