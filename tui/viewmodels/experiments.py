@@ -138,11 +138,10 @@ def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> Vi
     for entry in listed:
         if own := sweeps.get(sweep_run_id(entry.name)):
             status = _process_status(own)
-        elif entry is experiment:
-            status = _planned_status(shown)
         else:
-            other = book.plan(entry.file)
-            status = _planned_status(plan_rows(other.planned, _runs_of(other, store)))
+            is_chosen, other = entry is experiment, book.plan(entry.file)
+            found = shown if is_chosen else plan_rows(other.planned, _runs_of(other, store))
+            status = _planned_status(found)
         rows.append(
             {
                 "id": str(entry.file),
