@@ -17,22 +17,18 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
-from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import has_bf16, load_model, load_tokenizer, pick_device
-from kdharness.harness.models.lora import missed_by_adapter, with_adapter
+from kdharness.harness.models.loading import has_bf16, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.acceleration import (
     allow_tf32,
-    attention_options,
     check_acceleration,
     compile_layers,
 )
@@ -43,7 +39,7 @@ from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
-from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
+from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
 from kdharness.trainers.precision import (
@@ -62,14 +58,15 @@ from kdharness.trainers.resuming import (
 )
 from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
+from kdharness.trainers.students.load import load_student
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def train(
@@ -235,7 +232,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         facts = partial(planned_facts, config, training, plan, tokenizer, job.paths)
         precision = precision_by_memory(config, job, start.path, precision, facts)
         check_setup(precision, spec, os.environ)
-    student = _load_student(config, job, start, device, precision)
+    student = load_student(config, job, start, device, precision)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
@@ -260,29 +257,6 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         precision,
         usable_pad(tokenizer.pad_token_id, limits),
     )
-
-
-def _load_student(
-    config: TrainConfig, job: Job, start: Checkpoint, device: str, precision: Precision
-) -> PreTrainedModel:
-    """Load the student's start, and add its adapter."""
-    spec, quantization = config.student, config.student.quantization
-    student: PreTrainedModel = load_model(
-        start.path,
-        job.paths,
-        dtype=precision.weights,
-        # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
-        device="cpu" if fsdp2_processes(job.world) > 1 else device,
-        trust_remote_code=spec.trust_remote_code,
-        quantization=quantization.model_dump() if quantization else None,
-        **attention_options(config.trainer.attn_implementation),
-    )
-    refuse_other_heads(student, start.name)
-    if spec.lora:
-        student = with_adapter(student, spec.lora, start.path, fp32=precision.trained == "float32")
-        if note := missed_by_adapter(student):
-            job.reporter.say(note, kind="warning")
-    return student
 
 
 def _rows(

@@ -85,7 +85,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
     more: dict[str, Any] = {}
     processes = fsdp2_processes(setting.job.world)
     if shard and processes > 1 and not spec.quantization:
-        if _has_plan(spec.model, paths):
+        if has_plan(spec.model, paths):
             more["distributed_config"] = DistributedConfig(fsdp_size=processes)
         else:
             device = "cpu"
@@ -115,7 +115,7 @@ def runs_on(spec: TeacherSpec, setting: TrainContext) -> str | None:
     return teacher_device(spec, setting.device) if spec.offload else None
 
 
-def _has_plan(source: str, paths: Paths) -> bool:
+def has_plan(source: str, paths: Paths) -> bool:
     """Return whether transformers can load a model in shards, and says where to cut it."""
     if is_adapter(local_folder(source, paths, weights=True)):
         return False
