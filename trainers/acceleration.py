@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._dynamo import config as dynamo
 
-from kdharness.harness.config.models import QuantizationSpec
+from kdharness.harness.config.models import HOST_MEMORY, QuantizationSpec
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import ROLES, KDConfig, TrainConfig, teacher_specs
+from kdharness.harness.config.training import KDConfig, TrainConfig, field_of, teacher_specs
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import backbone
 from kdharness.trainers.engines import uses_fsdp
@@ -46,7 +46,9 @@ def check_acceleration(
         )
     _check_attention(config, kind, precision)
     if spec.compile:
-        _check_compiler(kind)
+        kinds = [s.device.partition(":")[0] for s in teacher_specs(config).values() if s]
+        for compiled in {kind, *kinds} - {"auto"}:
+            _check_compiler(compiled)
     for where, quantization in quantized(config).items():
         if find_spec("bitsandbytes") is None:
             raise ConfigError(
@@ -83,13 +85,19 @@ def _check_attention(config: TrainConfig, kind: str, precision: Precision) -> No
             where=where,
             hint="install it, or use sdpa, which has a flash kernel of its own",
         )
-    if isinstance(config, KDConfig) and config.trainer.attention_weight:
+    if isinstance(config, KDConfig) and config.trainer.has_attention_loss:
         raise ConfigError(
             f"the attention loss cannot be computed beside {name}",
             where=where,
             hint="use sdpa, or set trainer.attention_weight: 0",
         )
     teachers = [spec for spec in teacher_specs(config).values() if spec and not spec.served]
+    if elsewhere := next((s.device for s in teachers if s.device in HOST_MEMORY), None):
+        raise ConfigError(
+            f"{name} needs an NVIDIA GPU, and a teacher is on {elsewhere}",
+            where=where,
+            hint="use sdpa, or remove the teacher's device",
+        )
     if precision.compute != "bfloat16" or any(spec.dtype == "float32" for spec in teachers):
         raise ConfigError(
             f"{name} computes in bf16 only",
@@ -128,7 +136,7 @@ def triton_problem() -> str:
 def quantized(config: TrainConfig) -> dict[str, QuantizationSpec]:
     """Return the quantisations of a config by the names of their fields."""
     found = {
-        f"{ROLES.get(kind, f'experts.{kind}')}.quantization": spec.quantization
+        f"{field_of(kind)}.quantization": spec.quantization
         for kind, spec in teacher_specs(config).items()
         if spec is not None
     }

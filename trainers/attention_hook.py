@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,11 +56,15 @@ def _rows_of(tape: AttentionTape, query: Tensor, key: Tensor, kwargs: Mapping[st
 # Compiled, they would be compiled anew for every number of rows.
 @torch.compiler.disable
 def _keep(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> None:
-    """Record a teacher's queries and keys on its tape."""
+    """Record a teacher's queries and keys on its tape, on the device of the student."""
     tape, layer = module.kd_keep, module.layer_idx
     if layer in tape.layers.values():
-        rows = _rows_of(tape, query, key, kwargs)
-        tape.teacher[layer] = replace(rows, q=rows.q.detach(), k=rows.k.detach())
+        device = tape.keys.device
+        # A copy to the CPU waits: it would be read before it is complete.
+        q, k = (
+            value.detach().to(device, non_blocking=device.type != "cpu") for value in (query, key)
+        )
+        tape.teacher[layer] = _rows_of(tape, q, k, kwargs)
 
 
 @torch.compiler.disable

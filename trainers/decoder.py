@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -53,7 +54,16 @@ def run_decoder(
 
 
 def last_states(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None, packing: Packing | None = None
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    packing: Packing | None = None,
+    call: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """Return a causal LM's last hidden states [B, T, h]; see `run_decoder`."""
-    return run_decoder(backbone(model), input_ids, attention_mask, packing).states
+    """Return a causal LM's last hidden states [B, T, h]; see `run_decoder`.
+
+    `call` calls the decoder with its inputs, where its weights are not at their place.
+    """
+    body = backbone(model)
+    run = body if call is None else partial(call, body)
+    return run_decoder(run, input_ids, attention_mask, packing).states

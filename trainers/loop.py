@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,24 +22,24 @@ from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import has_bf16, load_model, load_tokenizer, pick_device
+from kdharness.harness.models.loading import has_bf16, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.acceleration import (
     allow_tf32,
-    attention_options,
     check_acceleration,
     compile_layers,
 )
 from kdharness.trainers.arguments import training_arguments
 from kdharness.trainers.attention_hook import check_packing, skip_masks
+from kdharness.trainers.auto_precision import precision_by_memory
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
-from kdharness.trainers.engines import fsdp2_processes, uses_fsdp
+from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.flops import batch_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
 from kdharness.trainers.pairs.before import check_first_step, check_run
@@ -55,9 +56,11 @@ from kdharness.trainers.resuming import (
 )
 from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
-from kdharness.trainers.students.adapter import with_adapter
+from kdharness.trainers.students.load import load_student
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
+from kdharness.trainers.teachers.online import OnlineTeacher
+from kdharness.trainers.teachers.placement import check_placement
+from kdharness.trainers.teachers.planned import planned_facts
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:
@@ -212,6 +215,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
     check_acceleration(config, device, precision, os.environ)
+    check_placement(config, device, job.world, os.environ)
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
         check_kernels(spec.kernels, device)
@@ -222,32 +226,21 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     with _main_first(job, device):
         start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
-    quantization = config.student.quantization
-    student = load_model(
-        start.path,
-        job.paths,
-        dtype=precision.weights,
-        # Under FSDP2 it is moved to the device layer by layer, as it is sharded.
-        device="cpu" if fsdp2_processes(job.world) > 1 else device,
-        trust_remote_code=config.student.trust_remote_code,
-        quantization=quantization.model_dump() if quantization else None,
-        **attention_options(spec.attn_implementation),
-    )
-    refuse_other_heads(student, start.name)
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
-    if config.student.lora:
-        student = with_adapter(
-            student, config.student.lora, start.path, fp32=precision.trained == "float32"
-        )
     training, heldout = _rows(config, tokenizer, job)
+    ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
+    plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)
+    if job.run and precision.name == "mixed":
+        facts = partial(planned_facts, config, training, plan, tokenizer, job.paths)
+        precision = precision_by_memory(config, job, start.path, precision, facts)
+        check_setup(precision, spec, os.environ)
+    student = load_student(config, job, start, device, precision)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
             job.reporter.say(note, kind="warning")
-    ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
-    plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.trainer import TrainerSpec
@@ -78,6 +79,8 @@ def precision_note(precision: Precision, spec: TrainerSpec, model: Any) -> str:
     if precision.name != "bf16":
         return ""
     trained = [value for value in model.parameters() if value.requires_grad]
+    # Of a sharded model this process's part: one process alone asks.
+    trained = [v.to_local() if isinstance(v, DTensor) else v for v in trained]
     share = movable_share(trained, spec.learning_rate)
     others = "mixed" if hasattr(model, "peft_config") else "mixed or bf16-sr"
     return (

@@ -17,6 +17,7 @@ from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
+from kdharness.harness.models.lora import missed_by_adapter, with_adapter
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
@@ -27,7 +28,6 @@ from kdharness.trainers.data.dataset import (
     encode_sources,
     tokenizer_source,
 )
-from kdharness.trainers.students.adapter import with_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,20 +80,28 @@ def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     source = tokenizer_source(config)
     if source not in here:
         return []
+    missed = ""
     if config.student.lora and config.student.model:
-        with_adapter(meta_model(source, paths), config.student.lora, source)
+        missed = missed_by_adapter(
+            with_adapter(meta_model(source, paths), config.student.lora, source)
+        )
     notes = []
     for path in [data.path for data in [*config.data.train, *config.data.heldout]]:
         if path.startswith("hub:"):
             notes.append(f"not checked: {path} is read when the run starts")
         elif shipped_file(path) is None and not exists(local_path(path), folder=False):
             notes.append(f"not checked: missing data file {path}")
+    about_adapter = [missed] if missed else []
     if notes:
-        return notes
+        return about_adapter + notes
     tokenizer = config_tokenizer(config, config.data, paths)
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
     warnings = [text for report in rows.reports for text in report.warnings]
-    return [*dict.fromkeys(warnings), *check_rows(config, rows, tokenizer, paths, here)]
+    return [
+        *about_adapter,
+        *dict.fromkeys(warnings),
+        *check_rows(config, rows, tokenizer, paths, here),
+    ]
 
 
 def check_rows(

@@ -110,6 +110,14 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
     return "precision" in then
 
 
+def recorded_precision(folder: Path) -> str:
+    """Return the precision that a run started with; empty if none is recorded."""
+    if not (folder / NOTE).exists():
+        return ""
+    then = read_json_object(folder / NOTE, "the record of this run's inputs", RunError)
+    return str(then.get("precision", ""))
+
+
 def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
     rows = f"{name}_rows"
     if name in ("steps", "precision", "groups"):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
@@ -96,6 +96,9 @@ class DistillTrainer(Trainer):
                 reduce_dtype=torch.float32,
                 cast_forward_inputs=False,
             )
+            if isinstance(cast(Any, self.model), FSDPModule):
+                # Loaded in shards: accelerate would look for classes that have other names by now.
+                plugin.auto_wrap_policy = None
         prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
         if sharded:
             for teacher in self.method.teachers.values():

@@ -115,6 +115,10 @@ class ModelSpec(Settings):
     )
 
 
+HOST_MEMORY = ("cpu", "mps")
+"""Kinds of devices that compute in the host's own memory."""
+
+
 class TeacherSpec(ModelSpec):
     """A frozen model that the student is distilled from."""
 
@@ -125,6 +129,25 @@ class TeacherSpec(ModelSpec):
         "auto",
         title="Precision",
         description=("auto: bf16 on a GPU that has it, else fp32; independent of the student's."),
+        json_schema_extra=ADDED,
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^[a-z]+(:\d+)?$",
+        title="Device",
+        description=(
+            "Where the teacher's weights are and where it runs: auto (the student's device), cpu, "
+            "cuda, cuda:1, mps. What the loss needs of it is copied to the student's device."
+        ),
+        json_schema_extra=ADDED,
+    )
+    offload: bool = Field(
+        False,
+        title="Offload",
+        description=(
+            "Keep the weights in host memory and copy them to the GPU each time the teacher scores "
+            "a micro-batch. Only its output head stays on the GPU."
+        ),
         json_schema_extra=ADDED,
     )
     cache: CacheSpec | None = Field(
@@ -165,6 +188,35 @@ class TeacherSpec(ModelSpec):
             raise ValueError("dtype has no effect on a served teacher: set it on the server")
         if self.quantization is not None:
             raise ValueError("quantization has no effect on a served teacher: set it on the server")
+        return self
+
+    @model_validator(mode="after")
+    def _placed_where_it_runs(self) -> Self:
+        placed = [
+            n
+            for n, value in (("device", self.device != "auto"), ("offload", self.offload))
+            if value
+        ]
+        if self.served and placed:
+            raise ValueError(
+                f"{' and '.join(placed)} cannot be set for a served teacher, whose weights are on "
+                f"the server: remove {'it' if len(placed) == 1 else 'them'}"
+            )
+        if self.cache and self.device != "auto":
+            raise ValueError(
+                f"device: {self.device} cannot be set for a cached teacher, which is loaded only "
+                "to fill its cache, on trainer.device: remove it (offload: true saves memory there)"
+            )
+        if self.offload and self.quantization:
+            raise ValueError(
+                "offload cannot move quantised weights, whose scales are not parameters: remove "
+                "offload or quantization"
+            )
+        if self.offload and self.device in HOST_MEMORY:
+            raise ValueError(
+                f"offload: true has no effect with device: {self.device}, whose weights are in "
+                "host memory anyway: remove one of them"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ stochastically, which is right on average.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -83,3 +84,26 @@ def precision_of(name: str, old: str, *, lora: bool, has_bf16: bool) -> Precisio
             where="trainer.precision",
         )
     return (_LORA if lora else _FULL)[name]
+
+
+USABLE = 0.9
+"""Share of a GPU's memory that a plan may fill: CUDA itself and fragmentation take the rest."""
+
+
+def choose_precision(planned: Mapping[str, float], device: float | None) -> tuple[str, str]:
+    """Return what `auto` is on a GPU with bf16, and why.
+
+    Args:
+        planned: precision -> planned bytes: of `mixed`, and of `bf16-sr` where it can be used.
+        device: bytes of the GPU's memory; None if unknown.
+    """
+    if device is None:
+        return "mixed", "the GPU's memory is not known here"
+    room = USABLE * device
+    sizes = ", ".join(f"{name} needs {size / 1e9:.1f} GB" for name, size in planned.items())
+    reason = f"{sizes}, and the GPU has {device / 1e9:.1f} GB"
+    if planned["mixed"] <= room:
+        return "mixed", reason
+    if planned.get("bf16-sr", room + 1) <= room:
+        return "bf16-sr", reason
+    return "mixed", f"{reason}: it does not fit"

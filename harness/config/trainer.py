@@ -85,9 +85,10 @@ class TrainerSpec(Settings):
         "auto",
         title="Precision",
         description=(
-            "auto: mixed on a GPU with bf16, else fp32. mixed: fp32 weights, bf16 products; with "
-            "LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 weights, updates rounded "
-            "stochastically, for less memory. bf16: bf16 weights only, most small updates are lost."
+            "auto: on a GPU with bf16 mixed, or bf16-sr where only that fits; else fp32. mixed: "
+            "fp32 weights, bf16 products; with LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 "
+            "weights, updates rounded stochastically, for less memory. bf16: bf16 weights only, "
+            "most small updates are lost."
         ),
         json_schema_extra=ADDED,
     )
@@ -280,6 +281,11 @@ class KDSpec(DistillSpec):
         description="Use only the last N student layers; default: all.",
     )
     attention_block: int = Field(BLOCK, ge=1, title="Attention rows at once")
+
+    @property
+    def has_attention_loss(self) -> bool:
+        """Whether the attention loss is part of the sum: its weight is λ · γ."""
+        return self.attention_weight > 0 and self.distill_weight > 0
 
     @model_validator(mode="after")
     def _block_is_used(self) -> Self:

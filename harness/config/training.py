@@ -93,7 +93,7 @@ class KDConfig(RunConfig):
 
     @model_validator(mode="after")
     def _cache_has_no_attention(self) -> Self:
-        if self.teacher.cache and self.trainer.attention_weight > 0:
+        if self.teacher.cache and self.trainer.has_attention_loss:
             stored = "hidden states" if self.teacher.cache.kind == "hidden" else "distributions"
             raise ValueError(
                 f"teacher.cache stores {stored}, not attention: "
@@ -166,6 +166,11 @@ def teacher_specs(config: AnyConfig) -> dict[str | None, TeacherSpec | None]:
 def role_of(kind: str | None) -> str:
     """Return the role of the teacher of a kind of rows, in plans and in a checkpoint's parents."""
     return ROLES.get(kind) or f"expert {kind}"
+
+
+def field_of(kind: str | None) -> str:
+    """Return the config field of the teacher of a kind of rows."""
+    return ROLES.get(kind) or f"experts.{kind}"
 
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig

@@ -71,6 +71,16 @@ def has_bf16(device: str) -> bool:
     return str(pick_dtype("auto", device)) == "torch.bfloat16"
 
 
+def device_memory(device: str) -> int | None:
+    """Return the bytes of a GPU's memory; None where torch sees no such CUDA device."""
+    import torch
+
+    device = pick_device() if device == "auto" else device
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def load_model(
     source: str,
     paths: Paths,

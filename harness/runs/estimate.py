@@ -6,39 +6,55 @@ memory of a process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.precision import BYTES
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
-from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.config.precision import BYTES, choose_precision
+from kdharness.harness.config.training import (
+    AnyConfig,
+    DAEConfig,
+    KDConfig,
+    SFTConfig,
+    field_of,
+)
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.models import loading
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
+from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.memory import (
-    Size,
-    lora_parameters,
     optimizer_bytes,
     plan_memory,
     teacher_bytes,
+    teacher_places,
 )
+from kdharness.harness.runs.sizes import Size, model_size
 from kdharness.harness.runs.teachers import (
     CachedRows,
     planned_caches,
+    refuse_own_place,
+    refuse_places,
     teacher_kinds,
     teacher_sources,
     teacher_spec,
 )
-from kdharness.harness.util.untrusted import read_json_object
+
+PlannedConfig = SFTConfig | KDConfig | DAEConfig
 
 
 @dataclass(frozen=True)
 class ResourceEstimate:
     """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
 
-    `disk` is what the run adds; `caches` has the size of each teacher's cache once it is complete.
+    `memory` is that of the student's device, `elsewhere` that of other devices by their names, the
+    host (`cpu`) included. `disk` is what the run adds; `caches` has the size of each teacher's
+    cache once it is complete. `notes` are warnings, `precision` is what `auto` is, where that
+    depends on memory.
     """
 
     parameters: dict[str, int]
@@ -52,6 +68,9 @@ class ResourceEstimate:
     seconds: float | None
     disk: float
     caches: dict[str, float] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    precision: str = ""
 
     @property
     def peak(self) -> float:
@@ -76,8 +95,17 @@ class ResourceEstimate:
             for name, size in self.memory.items()
         ]
         peak = round(self.peak / 2**30, 4)
+        rows += [{"figure": "memory peak", "value": peak, "unit": "GiB per process"}]
         rows += [
-            {"figure": "memory peak", "value": peak, "unit": "GiB per process"},
+            {
+                "figure": f"memory on {place}: {name}",
+                "value": round(size / 2**30, 4),
+                "unit": "GiB per process",
+            }
+            for place, parts in self.elsewhere.items()
+            for name, size in parts.items()
+        ]
+        rows += [
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},
             {"figure": "time", "value": self.seconds and round(self.seconds, 1), "unit": "s"},
             {"figure": "disk", "value": round(self.disk / 2**30, 4), "unit": "GiB"},
@@ -86,84 +114,11 @@ class ResourceEstimate:
             {"figure": f"cache of {role}", "value": round(size / 2**30, 4), "unit": "GiB"}
             for role, size in self.caches.items()
         ]
-        return rows
-
-
-def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Size:
-    """Compute the exact size of a model from its config alone, cut to `keep_layers` layers.
-
-    Raises:
-        ModelError: no such model, or an unsupported architecture.
-    """
-    from kdharness.harness.models.loading import build_meta, load_config_of
-
-    config = load_config_of(source, paths)
-    text = config.get_text_config()
-    if keep_layers is not None:
-        text.num_hidden_layers = keep_layers
-        if isinstance(getattr(text, "layer_types", None), list):
-            text.layer_types = text.layer_types[:keep_layers]
-    model = build_meta(config, source)
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    outside = {id(getattr(module, "weight", None)) for module in ends}
-    active = active_experts(text)
-    body = linear = 0
-    for name, value in model.named_parameters():
-        if id(value) not in outside:
-            body += int(value.numel() * (active if ".experts." in name else 1.0))
-            linear += value.numel() if value.dim() > 1 else 0
-    heads, hidden = _shape(text, "num_attention_heads"), _shape(text, "hidden_size")
-    return Size(
-        total=sum(p.numel() for p in model.parameters()),
-        body=body,
-        linear=linear,
-        linears=_linears(model),
-        layers=_shape(text, "num_hidden_layers"),
-        hidden=hidden,
-        # GPT-2-like configs may leave the inner size unset: four times the hidden size.
-        intermediate=_shape(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
-        heads=heads,
-        key_heads=_shape(text, "num_key_value_heads", default=heads),
-        head_size=_shape(text, "head_dim", default=hidden // heads),
-        vocab=_shape(text, "vocab_size"),
-    )
-
-
-def _linears(model: Any) -> tuple[tuple[str, int, int], ...]:
-    """Return (name, inputs, outputs) of the linear layers other than the output head."""
-    head = model.get_output_embeddings()
-    found = []
-    for name, module in model.named_modules():
-        if type(module).__name__ in ("Linear", "Conv1D") and module is not head:
-            rows, columns = module.weight.shape
-            found.append((name, int(columns), int(rows)))
-    return tuple(found)
-
-
-def _shape(config: object, *names: str, default: int | None = None) -> int:
-    """Read an integer from a model's config, by the first of these names that is set.
-
-    Raises:
-        ModelError: none of them is set and there is no default.
-    """
-    for name in names:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    if default is None:
-        raise ModelError(
-            f"unknown shape of {getattr(config, 'model_type', 'model')} models: "
-            f"the config has no {names[0]}",
-            hint="plan supports decoder models with attention; training may still work",
+        rows += [{"figure": "precision", "value": self.precision, "unit": ""}] * bool(
+            self.precision
         )
-    return default
-
-
-def active_experts(config: object) -> float:
-    """Return the share of a mixture's experts active per token; 1 for a dense model."""
-    every = ("num_local_experts", "num_experts", "n_routed_experts")
-    total = _shape(config, *every, default=0)
-    return _shape(config, "num_experts_per_tok", "moe_topk", default=total) / total if total else 1
+        rows += [{"figure": "note", "value": note, "unit": ""} for note in self.notes]
+        return rows
 
 
 def step_flops(
@@ -214,7 +169,7 @@ def estimate(
     processes: int = 1,
     tflops: float | None = None,
 ) -> ResourceEstimate:
-    """Estimate the resources of a training run.
+    """Estimate the resources of a training run; `precision: auto` is what it would be here.
 
     Args:
         rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width,
@@ -225,8 +180,75 @@ def estimate(
     """
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError(f"plan does not support {config.method} configs")
+    refuse_places(config, fsdp=engine == "fsdp2", processes=processes)
+    memory = loading.device_memory(config.trainer.device)
+    choice = auto_precision(
+        config, paths, rows, engine=engine, processes=processes, device_bytes=memory
+    )
+    if choice is None:
+        return _estimate(config, paths, rows, engine, processes, tflops)
+    name, reason = choice
+    found = _estimate(with_precision(config, name), paths, rows, engine, processes, tflops)
+    note = f"precision: auto is {name}: {reason}"
+    return replace(found, precision=name, notes=(*found.notes, note))
+
+
+def with_precision(config: PlannedConfig, name: str) -> PlannedConfig:
+    """Return a config with another `trainer.precision`."""
+    trainer = config.trainer.model_copy(update={"precision": name})
+    return config.model_copy(update={"trainer": trainer})
+
+
+def auto_precision(
+    config: PlannedConfig,
+    paths: Paths,
+    rows: Any,
+    *,
+    engine: str,
+    processes: int,
+    device_bytes: float | None,
+    rounding: bool = True,
+) -> tuple[str, str] | None:
+    """Return what `precision: auto` is, and why; None where memory has no part in it.
+
+    Adapters are always mixed, and a device without bf16 trains in fp32. Stochastic rounding needs
+    torchao and its AdamW, whose 8-bit states cannot be sharded.
+
+    Args:
+        rows: as in `estimate`.
+        engine: single, ddp or fsdp2.
+        processes: number of processes.
+        device_bytes: the GPU's memory; None if unknown.
+        rounding: whether updates may be rounded stochastically.
+    """
     spec = config.trainer
-    student = model_size(*_with_paths(student_source(config), paths))
+    if spec.precision != "auto" or spec.dtype != "auto" or config.student.lora:
+        return None
+    if not _on_bf16_gpu(spec.device):
+        return None
+    names = ["mixed"]
+    sharded = engine == "fsdp2" and spec.optimizer == "adamw_8bit"
+    if rounding and spec.optimizer in ("adamw", "adamw_8bit") and not sharded:
+        names += ["bf16-sr"] if find_spec("torchao") else []
+    planned = {
+        name: _estimate(with_precision(config, name), paths, rows, engine, processes, None).peak
+        for name in (names if device_bytes is not None else ())
+    }
+    return choose_precision(planned, device_bytes)
+
+
+def _estimate(
+    config: PlannedConfig,
+    paths: Paths,
+    rows: Any,
+    engine: str,
+    processes: int,
+    tflops: float | None,
+) -> ResourceEstimate:
+    """Estimate the resources of a training run of a known precision."""
+    spec = config.trainer
+    source, keep = student_source(config)
+    student = model_size(source, paths, keep, config.student.lora)
     cached: Mapping[str | None, CachedRows] = rows.get("cached", {})
     sources = teacher_sources(config, cached)
     teachers = {role: model_size(s, paths) for role, s in sources.items()}
@@ -247,16 +269,19 @@ def estimate(
         on_cpu=on_cpu,
         heads=heads,
     )
+    shard = processes if engine == "fsdp2" else 1
+    elsewhere = teacher_places(config, teachers, shard=shard, on_cpu=on_cpu)
+    del elsewhere[""]
     running = {role: size for role, size in teachers.items() if role not in caches}
     for role in running:
         source = sources[role]
-        shared = _shared_bytes(role, source, config, student, paths, has_bf16=not on_cpu)
+        shared = _shared_bytes(role, source, config, paths, has_bf16=not on_cpu)
         if shared is not None:
+            refuse_own_place(teacher_spec(config, role), field_of(teacher_kinds(config)[role][0]))
             memory[f"teacher {role}"] = shared
     biggest = max(running.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
-        shard = processes if engine == "fsdp2" else 1
         memory["teacher reference"] = teacher_bytes(None, student, on_cpu) / shard
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
@@ -291,11 +316,13 @@ def estimate(
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
+        elsewhere=elsewhere,
+        notes=(student.adapter.missed,) if student.adapter and student.adapter.missed else (),
     )
 
 
 def _shared_bytes(
-    role: str, source: str, config: AnyConfig, student: Size, paths: Paths, *, has_bf16: bool
+    role: str, source: str, config: AnyConfig, paths: Paths, *, has_bf16: bool
 ) -> float | None:
     """Return the bytes of a DAE teacher on a LoRA student's own base; None if it has another.
 
@@ -318,17 +345,9 @@ def _shared_bytes(
     with naming_base(folder) as name:
         if resolve_model(name, paths) != ours:
             return None
-    stored = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError)
-    known = {name: stored[name] for name in ("r", "target_modules") if stored.get(name)}
-    return 4.0 * lora_parameters(student, config.student.lora.model_copy(update=known))
-
-
-def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Paths, int | None]:
-    return source[0], paths, source[1]
+    return 4.0 * sum(math.prod(entry.shape) for entry in tensor_entries(folder / ADAPTER).values())
 
 
 def _on_bf16_gpu(device: str) -> bool:
     """Return whether a training computes in bf16 by default; a GPU asked for may be elsewhere."""
-    from kdharness.harness.models import loading
-
     return loading.has_bf16(loading.pick_device()) if device == "auto" else device[:4] == "cuda"

@@ -1,68 +1,29 @@
 """Memory of a training process, by what it is needed for.
 
-Weights, gradients and optimizer state follow from the precision. Activations follow what a
-Llama-like layer keeps for its backward pass; a test compares them with the bytes that small models
-really keep, for every precision, with and without LoRA and checkpointing.
+Weights, gradients and optimizer state follow from the precision. Activations follow what a layer
+keeps for its backward pass (`runs.activations`); a test compares them with the bytes that small
+models really keep, for every precision, with and without LoRA and checkpointing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
-from kdharness.harness.config.models import LoraSpec, QuantizationSpec, TeacherSpec
+from kdharness.harness.config.models import QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
 from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.models.lm_head import rows_at_once
-from kdharness.harness.runs.teachers import teacher_spec
+from kdharness.harness.runs.activations import activation_bytes
+from kdharness.harness.runs.sizes import Size, lora_parameters
+from kdharness.harness.runs.teachers import place_of, runs_at, teacher_spec
 
+OFFLOADED = "offloaded teacher"
+"""The largest of those that are on a device only while they score."""
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
 STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.05 * 4, "sgd": 0.0}
 """Bytes of optimizer state per trained fp32 parameter; 8-bit states have a scale per 256."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Dimensions of a model.
-
-    Attributes:
-        total: number of parameters.
-        body: those a token meets, without embeddings and head.
-        linear: those of the body's matrices, which autocast copies.
-        linears: (name, inputs, outputs) of the linear layers other than the output head, which
-            adapters are added to and a quantiser replaces; experts kept as one three-dimensional
-            tensor are none.
-    """
-
-    total: int
-    body: int
-    linear: int
-    linears: tuple[tuple[str, int, int], ...]
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_heads: int
-    head_size: int
-    vocab: int
-
-    @property
-    def quantizable(self) -> int:
-        """Number of weights that a quantiser replaces."""
-        return sum(inputs * outputs for _, inputs, outputs in self.linears)
-
-    @property
-    def queries(self) -> int:
-        """Width of a layer's queries."""
-        return self.heads * self.head_size
-
-    @property
-    def keys(self) -> int:
-        """Width of a layer's keys."""
-        return self.key_heads * self.head_size
 
 
 def optimizer_bytes(optimizer: str, precision: Precision) -> float:
@@ -74,91 +35,6 @@ def optimizer_bytes(optimizer: str, precision: Precision) -> float:
     if optimizer == "adamw_8bit" or precision.stochastic:
         return state
     return state * BYTES[precision.trained] / 4
-
-
-def lora_parameters(size: Size, lora: LoraSpec) -> int:
-    """Return the number of adapter weights, by peft's reading of `target_modules`.
-
-    peft also adapts the experts of some mixtures, which are no linear layers; they are left out.
-    """
-    wanted = lora.target_modules
-
-    def adapted(name: str) -> bool:
-        if isinstance(wanted, str):
-            return wanted == "all-linear" or re.fullmatch(wanted, name) is not None
-        return any(name == end or name.endswith(f".{end}") for end in wanted)
-
-    return lora.r * sum(i + o for name, i, o in size.linears if adapted(name))
-
-
-def layer_bytes(size: Size, precision: Precision, lora: LoraSpec | None, *, on_cpu: bool) -> float:
-    """Return the bytes per position that a layer keeps for its backward pass.
-
-    The inputs of its two norms are kept in fp32. Trained norm weights need their normalised inputs
-    too, and trained matrices their inputs: one for queries, keys and values, one for gate and up.
-    Under autocast every matrix has its own bf16 copy of its input, and with LoRA's dropout every
-    matrix has its own input and mask. Queries, keys, values, attention's output and four vectors
-    of the MLP's inner size are kept in the dtype of the products.
-    """
-    h, i, q = size.hidden, size.intermediate, size.queries
-    compute = BYTES[precision.compute]
-    inputs = 5 * h if precision.autocast else 2 * h
-    kept = 4.0 * 2 * h + 4 * size.heads
-    kept += compute * (2 * q + 2 * size.keys + 4 * i)
-    if lora is None:
-        return kept + BYTES[precision.trained] * 2 * h + compute * inputs
-    dropped = 5 * h + q + i
-    if precision.autocast:
-        inputs += q
-    elif lora.dropout:
-        # The MLP's product is kept as its mask and its dropped copy, no longer itself.
-        inputs = dropped - i
-    kept += compute * (inputs + 7 * lora.r)
-    if lora.dropout:
-        kept += dropped * (BYTES[precision.trained] if on_cpu else 1)
-    return kept
-
-
-def activation_bytes(
-    size: Size,
-    precision: Precision,
-    lora: LoraSpec | None,
-    tokens: int,
-    *,
-    checkpointing: bool,
-    head: float,
-    on_cpu: bool,
-) -> float:
-    """Return the bytes that the backward pass needs, for `tokens` positions of one micro-batch.
-
-    With gradient checkpointing each layer keeps only its input. In the backward pass one layer at
-    a time keeps everything, with gradients of the MLP's inner vector beside it; by then the buffers
-    of the head (`head`, in bytes) are gone, so that only what is larger than they counts.
-    """
-    layer = layer_bytes(size, precision, lora, on_cpu=on_cpu)
-    ends = tokens * (4 + BYTES[precision.weights]) * size.hidden
-    if checkpointing:
-        inputs = size.layers * BYTES[precision.weights] * size.hidden
-        working = layer + _gradients_beside(precision, lora) * size.intermediate
-        return ends + tokens * inputs + max(0.0, tokens * working - head)
-    kept = size.layers * layer
-    if lora:
-        # Nothing before the first adapter needs a gradient.
-        mask = BYTES[precision.trained] if on_cpu else 1
-        kept -= size.hidden * (4 + (3 * mask if lora.dropout else 0))
-    return ends + tokens * kept
-
-
-def _gradients_beside(precision: Precision, lora: LoraSpec | None) -> int:
-    """Return the bytes, per value of the MLP's inner vector, that one layer's backward pass adds.
-
-    Counted on small models: one gradient, more where adapters or autocast make copies.
-    """
-    if lora and precision.autocast:
-        return 8
-    if lora and precision.compute == "bfloat16":
-        return 6 if not lora.dropout else 4
-    return 4
 
 
 def plan_memory(
@@ -223,15 +99,44 @@ def plan_memory(
     if not lora:
         # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += float(unit * student.vocab * student.hidden)
-    for role, size in teachers.items():
-        # Packed weights cannot be sharded, and a teacher that fills a cache is not.
-        teacher = teacher_spec(config, role)
-        whole = teacher is not None and (teacher.quantization or teacher.cache)
-        split = 1 if whole else shard
-        parts[f"teacher {role}"] = teacher_bytes(teacher, size, on_cpu) / split
+    parts |= teacher_places(config, teachers, shard=shard, on_cpu=on_cpu).get("", {})
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
+
+
+def teacher_places(
+    config: SFTConfig | KDConfig | DAEConfig,
+    teachers: Mapping[str, Size],
+    *,
+    shard: int,
+    on_cpu: bool,
+) -> dict[str, dict[str, float]]:
+    """Return device -> bytes per part of the teachers' weights; the student's device is "".
+
+    A teacher on another device, or in host memory, has a copy of its head on the student's, which
+    the loss needs. Of those in host memory one at a time is copied to where it runs.
+    """
+    student = config.trainer.device
+    if student == "auto":
+        student = "cpu" if on_cpu else "cuda"
+    places: dict[str, dict[str, float]] = {"": {}}
+    for role, size in teachers.items():
+        spec = teacher_spec(config, role)
+        # Packed weights cannot be sharded, and a teacher that fills a cache is not.
+        split = 1 if spec is not None and (spec.quantization or spec.cache) else shard
+        place, whole = place_of(spec, student), teacher_bytes(spec, size, on_cpu) / split
+        places.setdefault(place, {})[f"teacher {role}"] = whole
+        if not place:
+            continue
+        assert spec is not None
+        head = float(size.vocab * size.hidden * _teacher_unit(spec, on_cpu))
+        places[""][f"teacher {role}, head"] = head
+        if spec.offload:
+            runs = places.setdefault(place_of(runs_at(spec), student), {})
+            copied = whole if size.tied else whole - head
+            runs[OFFLOADED] = max(copied, runs.get(OFFLOADED, 0.0))
+    return places
 
 
 def head_bytes(
@@ -261,6 +166,8 @@ def head_bytes(
 def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
     """Return the bytes of one of a teacher's numbers, of its weights as of its activations."""
     dtype = spec.dtype if spec is not None else "auto"
+    if spec is not None and spec.device != "auto":
+        on_cpu = not spec.device.startswith("cuda")
     return BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
 
 
@@ -287,7 +194,7 @@ def _attention_bytes(
 ) -> dict[str, float]:
     """Return the bytes of the queries and keys that the attention loss keeps."""
     spec = config.trainer
-    if not spec.attention_weight or "teacher" not in teachers:
+    if not spec.has_attention_loss or "teacher" not in teachers:
         return {}
     layers = min(spec.attention_layers or student.layers, student.layers)
     teacher = teachers["teacher"]

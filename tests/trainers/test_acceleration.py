@@ -111,6 +111,16 @@ def test_flash_attention_needs_bf16_products(monkeypatch: pytest.MonkeyPatch) ->
             check_acceleration(wrong, "cuda", precision, {})
 
 
+def test_a_weight_of_an_attention_loss_that_is_left_out_excludes_no_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """distill_weight: 0 leaves it out, whatever its own weight."""
+    monkeypatch.setattr("kdharness.trainers.acceleration.find_spec", lambda name: True)
+    left_out = {"attention_weight": 1.0, "distill_weight": 0.0}
+    config = config_of(Path("m"), "kd", attn_implementation="flash_attention_2", **left_out)
+    check_acceleration(config, "cuda", MIXED, {})
+
+
 def test_flash_attention_excludes_the_attention_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdharness.trainers.acceleration.find_spec", lambda name: object())
     config = config_of(Path("m"), "kd", attn_implementation="flash_attention_2")
@@ -345,8 +355,7 @@ def test_teacher_shares_the_students_base_only_as_it_is_quantised(
     config = parse_config(
         {**config.model_dump(mode="json", by_alias=True, exclude_none=True), "reference": reference}
     )
-    size = model_size(str(pair[0]), paths)
-    shared = _shared_bytes("reference", str(pair[0]), config, size, paths, has_bf16=False)
+    shared = _shared_bytes("reference", str(pair[0]), config, paths, has_bf16=False)
     assert (shared == 0) is (ours == theirs)
     setting = loop.prepare_setting(config, paths, str(pair[1]), lambda text: None)
     assert config.reference is not None

@@ -129,7 +129,7 @@ def test_missing_package_is_reported_before_models_are_loaded(
 ) -> None:
     for name in (package, f"{package}.optim"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(loop, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(loop, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=f"needs the package {package}"):
         train(config_of(tiny_teacher, **trainer), paths, "r")
 

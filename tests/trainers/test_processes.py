@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from kdharness.harness import cli
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.models.loading import load_model
+from kdharness.harness.models.lora import with_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.worker import work
-from kdharness.trainers.students.adapter import with_adapter
 from support.training_steps import make_model
 from support.waiting import wait_until
 

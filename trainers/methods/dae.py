@@ -11,16 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DAEConfig, role_of
+from kdharness.harness.config.training import DAEConfig, field_of, role_of
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.runs.teachers import refuse_own_place
 from kdharness.harness.store import Store
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.step import Objective
-from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.build import (
+    load_frozen,
+    make_mix,
+    parent_of,
+    runs_on,
+    shared_vocab,
+)
 from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
 
@@ -60,13 +67,16 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
     )
     if setting.config.student.lora and shareable:
         if parent.model == setting.start.model:
+            refuse_own_place(spec, field_of(kind))
             return AdapterTeacher(setting.student, None, vocab, setting.precision), parent.id
         folder = local_folder(spec.model, paths, weights=True)
         if _is_adapter_of(folder, setting):
+            refuse_own_place(spec, field_of(kind))
             load_adapter(setting.student, folder, kind, spec.model)
             setting.student.set_adapter("default")
             return AdapterTeacher(setting.student, kind, vocab, setting.precision), parent.id
-    return OnlineTeacher(load_frozen(spec, setting, shard=True), vocab), parent.id
+    model = load_frozen(spec, setting, shard=True)
+    return OnlineTeacher(model, vocab, runs_on=runs_on(spec, setting)), parent.id
 
 
 def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:

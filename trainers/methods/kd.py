@@ -19,7 +19,13 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.cut import kept_of, map_layers
-from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.build import (
+    load_frozen,
+    make_mix,
+    parent_of,
+    runs_on,
+    shared_vocab,
+)
 from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import OnlineTeacher
 
@@ -39,13 +45,13 @@ def train(config: KDConfig, job: Job) -> Outcome:
             return Objective(make_mix(spec), {0: teacher}), {"teacher": parent.id}
         model = load_frozen(config.teacher, setting, shard=True)
         layers: dict[int, int] = {}
-        if spec.attention_weight and spec.distill_weight:
+        if spec.has_attention_loss:
             layers = attention_layers(config, setting, model, parent)
             install_attention_hook(model)
             install_attention_hook(causal_model(setting.student))
         method = Objective(
             make_mix(spec),
-            {0: OnlineTeacher(model, vocab)},
+            {0: OnlineTeacher(model, vocab, runs_on=runs_on(config.teacher, setting))},
             layers,
             spec.distill_weight * spec.attention_weight,
             spec.attention_block,

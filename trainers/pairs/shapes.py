@@ -8,12 +8,12 @@ from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.models.limits import first_beyond
 from kdharness.harness.models.lm_head import head_of
 from kdharness.harness.models.loading import meta_model
+from kdharness.harness.models.lora import with_adapter
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.pairs.models import ModelFacts
 from kdharness.trainers.pairs.result import PairCheck, note, ok
 from kdharness.trainers.preflight import hold
-from kdharness.trainers.students.adapter import with_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

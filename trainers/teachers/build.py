@@ -28,6 +28,7 @@ from kdharness.trainers.engines import fsdp2_processes
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.teachers.online import check_tokenizers, refuse_other_heads
+from kdharness.trainers.teachers.placement import teacher_device
 
 
 def make_mix(spec: DistillSpec) -> Mix:
@@ -65,7 +66,7 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
 
 
 def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False) -> Any:
-    """Load a teacher's frozen model on the student's device.
+    """Load a teacher's frozen model on its device, or into host memory if it is offloaded.
 
     Args:
         spec: the config's teacher.
@@ -77,12 +78,14 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
     Raises:
         DataError: the rows have a token or a length that it does not support.
     """
-    paths, device = setting.job.paths, setting.device
+    paths, device = setting.job.paths, teacher_device(spec, setting.device)
     dtype = str(pick_dtype(spec.dtype, device)).removeprefix("torch.")
+    if spec.offload:
+        device = "cpu"
     more: dict[str, Any] = {}
     processes = fsdp2_processes(setting.job.world)
     if shard and processes > 1 and not spec.quantization:
-        if _has_plan(spec.model, paths):
+        if has_plan(spec.model, paths):
             more["distributed_config"] = DistributedConfig(fsdp_size=processes)
         else:
             device = "cpu"
@@ -107,7 +110,12 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
     return model
 
 
-def _has_plan(source: str, paths: Paths) -> bool:
+def runs_on(spec: TeacherSpec, setting: TrainContext) -> str | None:
+    """Return the device that an offloaded teacher is copied to; None for every other teacher."""
+    return teacher_device(spec, setting.device) if spec.offload else None
+
+
+def has_plan(source: str, paths: Paths) -> bool:
     """Return whether transformers can load a model in shards, and says where to cut it."""
     if is_adapter(local_folder(source, paths, weights=True)):
         return False

@@ -18,7 +18,7 @@ from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.data.layout import Batch, Part
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
-from kdharness.trainers.teachers.build import load_frozen
+from kdharness.trainers.teachers.build import load_frozen, runs_on
 from kdharness.trainers.teachers.cache_hidden import HiddenCache
 from kdharness.trainers.teachers.cache_store import row_key
 from kdharness.trainers.teachers.cache_top_k import TopKCache
@@ -208,7 +208,7 @@ def cached_teacher(
                 f"{spec.model} computes in {str(model.dtype).removeprefix('torch.')}: its hidden "
                 f"states are rounded in the cache (teacher.cache.dtype)"
             )
-        return OnlineTeacher(model, vocab)
+        return OnlineTeacher(model, vocab, runs_on=runs_on(spec, setting))
 
     teacher = CachedTeacher(
         cache,

@@ -27,6 +27,7 @@ from kdharness.trainers.decoder import last_states
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.precision import autocast
+from kdharness.trainers.teachers.placement import Offloaded, head_on, moved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,11 +60,23 @@ class Teacher(Protocol):
 class OnlineTeacher:
     """A separate model, run on the rows that follow it."""
 
-    def __init__(self, model: PreTrainedModel, vocab: int = 0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocab: int = 0, *, runs_on: str | None = None
+    ) -> None:
+        """Freeze a model.
+
+        Args:
+            model: a causal LM.
+            vocab: `Head.vocab`.
+            runs_on: the device that its weights are copied to for each forward pass; by default
+                they stay where they are.
+        """
         self.model = model.requires_grad_(False)
         self.model.eval()
         self.vocab = vocab
         self.sharded = False
+        self.offloaded = Offloaded(model, runs_on) if runs_on is not None else None
+        self._head: Head | None = None
 
     def shard(self, mesh: Any = None) -> None:
         """Shard the weights over the processes with FSDP2, layer by layer.
@@ -90,14 +103,23 @@ class OnlineTeacher:
         """Return hidden states at labelled positions; record queries and keys on the tape."""
         if tape is not None:
             set_keep(self.model, tape)
-        hidden = hidden_states(self.model, batch, part, own=self.sharded)
+        hidden = hidden_states(self.model, batch, part, own=self.sharded, offloaded=self.offloaded)
         if tape is not None:
             set_keep(self.model, None)
+        return self.head_for(hidden.device), hidden
+
+    def head_for(self, device: torch.device) -> Head:
+        """Return the output head on the device of the loss; a copy is made once."""
+        if self._head is not None and self._head.weight.device == device:
+            return self._head
         head = head_of(self.model, self.vocab)
         if isinstance(head.weight, DTensor):
             # Tied to embeddings that are sharded again by now.
-            head = replace(head, weight=head.weight.full_tensor())
-        return head, hidden
+            return replace(head, weight=head.weight.full_tensor())
+        if head.weight.device == device and self.offloaded is None:
+            return head
+        self._head = head_on(head, device)
+        return self._head
 
 
 class AdapterTeacher:
@@ -167,7 +189,14 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def hidden_states(model: PreTrainedModel, batch: Batch, part: Part, *, own: bool = False) -> Tensor:
+def hidden_states(
+    model: PreTrainedModel,
+    batch: Batch,
+    part: Part,
+    *,
+    own: bool = False,
+    offloaded: Offloaded | None = None,
+) -> Tensor:
     """Return the last hidden states [n, h] of some rows at their labelled positions.
 
     Padding gets id 0, which every model embeds: the student's own may be beyond a teacher's
@@ -178,17 +207,23 @@ def hidden_states(model: PreTrainedModel, batch: Batch, part: Part, *, own: bool
         batch: input_ids and attention_mask [B, T], and the layout.
         part: the rows.
         own: whether to call the model's own forward, which then takes `states=True`.
+        offloaded: the model's weights, if they have to be copied to a device first.
     """
     keys = part.cut(batch["attention_mask"])
     ids = part.cut(batch["input_ids"]).masked_fill(keys == 0, 0)
-    device = next(model.parameters()).device
-    mask = mask_for(causal_model(model), keys.to(device), batch["layout"].masked)
+    device = next(model.parameters()).device if offloaded is None else offloaded.device
+    mask = mask_for(causal_model(model), keys, batch["layout"].masked)
+    if mask is not None:
+        mask = moved(mask, device)
     # A sharded model gathers its embeddings and head when *it* is called, not its backbone.
-    run = partial(model, states=True) if own else partial(last_states, model)
-    packing = part.packing.to(device) if part.packing is not None else None
-    hidden: Tensor = run(input_ids=ids.to(device), attention_mask=mask, packing=packing)
-    chosen = hidden.flatten(0, 1).index_select(0, part.inside.to(device))
-    return chosen.to(part.inside.device)
+    call = None if offloaded is None else offloaded.call
+    run = partial(model, states=True) if own else partial(last_states, model, call=call)
+    packing = part.packing
+    if packing is not None:
+        packing = packing.to(device, non_blocking=device.type != "cpu")
+    hidden: Tensor = run(input_ids=moved(ids, device), attention_mask=mask, packing=packing)
+    chosen = hidden.flatten(0, 1).index_select(0, moved(part.inside, device))
+    return moved(chosen, part.inside.device)
 
 
 @torch.no_grad()

@@ -1,33 +1,16 @@
-"""What `kdharness plan` needs of the data: its batches, and what teacher caches hold of it."""
+"""What `kdharness plan` needs of the data."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.trainer import TrainerSpec
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, trains_on_data
-from kdharness.harness.errors import ConfigError, KDHarnessError
-from kdharness.harness.models.loading import load_config_of
-from kdharness.harness.models.resolve import identity_of, resolve_model
+from kdharness.harness.config.training import AnyConfig, trains_on_data
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.teachers import CachedRows
-from kdharness.harness.store import Store
-from kdharness.harness.types import digest
-from kdharness.trainers.data.batches import BatchPlan, plan_batches
-from kdharness.trainers.data.dataset import (
-    Dataset,
-    config_tokenizer,
-    encode_sources,
-    tokenizer_source,
-)
+from kdharness.trainers.data.batches import plan_batches
+from kdharness.trainers.data.dataset import config_tokenizer, encode_sources
 from kdharness.trainers.preflight import check_rows
-from kdharness.trainers.teachers.build import shared_ids
-from kdharness.trainers.teachers.cache_store import NOTE, row_key
-from kdharness.trainers.teachers.cached import cache_address, taught_rows
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from kdharness.trainers.teachers.planned import planned_facts
 
 
 def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, Any]:
@@ -47,67 +30,4 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     rows = encode_sources(data.train, tokenizer, data.max_length)
     check_rows(config, rows, tokenizer, paths)
     plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
-    cached: dict[str | None, CachedRows] = {}
-    if isinstance(config, (KDConfig, DAEConfig)):
-        for kind, spec in config.teacher_specs.items():
-            if spec is not None and spec.cache:
-                cached[kind] = _cached(config, spec, kind, (rows, plan), tokenizer, paths)
-    return {
-        "steps": plan.steps,
-        "tokens": plan.tokens,
-        "labelled": plan.labelled,
-        "padding_share": plan.padding_share,
-        "width": _width(config.trainer, plan, rows),
-        "cached": cached,
-    }
-
-
-def _width(spec: TrainerSpec, plan: BatchPlan, rows: Dataset) -> int:
-    """Return the positions of the longest row; of packed ones the mean in the largest batch."""
-    lengths = [len(row) for row in rows.rows]
-    if not spec.packing:
-        return max(lengths)
-    largest = max(sum(lengths[index] for index in batch) for batch in plan.batches)
-    return -(-largest // spec.batch_size)
-
-
-def _cached(
-    config: KDConfig | DAEConfig,
-    spec: TeacherSpec,
-    kind: str | None,
-    planned: tuple[Dataset, BatchPlan],
-    tokenizer: PreTrainedTokenizerBase,
-    paths: Paths,
-) -> CachedRows:
-    """Return how many positions one cached teacher teaches, and how many it has to run on."""
-    rows, batches = planned[0].rows, planned[1].batches
-    mine = set(taught_rows(rows, kind))
-    taught = [index for batch in batches for index in batch if index in mine]
-    sizes = {row_key(rows[index]): rows[index].labelled for index in set(taught)}
-    found = CachedRows(
-        sum(rows[index].labelled for index in taught), sum(sizes.values()), sum(sizes.values())
-    )
-    teacher = _identity(spec, paths)
-    if not teacher:
-        return found
-    ours = load_config_of(tokenizer_source(config), paths).get_text_config().vocab_size
-    vocab = shared_ids(tokenizer, "the student", ours, spec.model, paths)
-    address = cache_address(
-        spec, config.trainer, paths, teacher=teacher, tokenizer=tokenizer, vocab=vocab
-    )
-    if not (address.folder / NOTE).exists():
-        return found
-    stored = address.open()
-    return found._replace(missing=sum(size for key, size in sizes.items() if key not in stored))
-
-
-def _identity(spec: TeacherSpec, paths: Paths) -> str:
-    """Return the identity of a teacher's weights; empty if they are not here, or no cache is."""
-    if not paths.cache.is_dir() or not any(paths.cache.iterdir()):
-        return ""
-    try:
-        path = resolve_model(spec.model, paths)
-        with Store(paths.store) as store:
-            return identity_of(path, paths, store).weights
-    except KDHarnessError:
-        return digest("served", spec.model) if spec.served else ""
+    return planned_facts(config, rows, plan, tokenizer, paths)

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import (
+    AnyConfig,
+    DAEConfig,
+    KDConfig,
+    SFTConfig,
+    teacher_specs,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.paths import Paths
@@ -31,6 +38,7 @@ from kdharness.trainers.methods.kd import attention_layers
 from kdharness.trainers.step import Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 from kdharness.trainers.teachers.online import OnlineTeacher
+from kdharness.trainers.teachers.placement import beside_student
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
 
 if TYPE_CHECKING:
@@ -256,6 +264,12 @@ def config_cases(
     setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
     if config.trainer.compile or config.trainer.tf32:
         say("without compile and tf32, which the comparison leaves out")
+    if any(spec and spec != beside_student(spec) for spec in teacher_specs(config).values()):
+        say("with every teacher on the student's device, which the comparison needs")
+
+    def load(spec: TeacherSpec) -> Any:
+        return load_frozen(beside_student(spec), setting)
+
     chosen = setting.plan.batches[0][:ROWS]
     # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
     collate = Collator(0, setting.kinds)
@@ -266,9 +280,9 @@ def config_cases(
     layers: dict[int, int] = {}
     mix, weight = Mix(kl_weight=0.0, ce_weight=1.0), 0.0
     if isinstance(config, KDConfig):
-        teachers = [load_frozen(config.teacher, setting)]
+        teachers = [load(config.teacher)]
         mix, weight = make_mix(config.trainer), config.trainer.attention_weight
-        if weight:
+        if config.trainer.has_attention_loss:
             parent = parent_of(config.teacher, paths)
             layers = attention_layers(config, setting, teachers[0], parent)
             install_attention_hook(teachers[0])
@@ -276,8 +290,8 @@ def config_cases(
     elif isinstance(config, DAEConfig):
         mix = make_mix(config.trainer)
         base = copy.deepcopy(causal_model(setting.student)).requires_grad_(False)
-        first = load_frozen(config.reference, setting) if config.reference else base
-        teachers = [first, load_frozen(config.main_teacher, setting)]
+        first = load(config.reference) if config.reference else base
+        teachers = [first, load(config.main_teacher)]
         batch["kind"] = torch.arange(len(chosen), device=batch["kind"].device) % 2
     attach_loss(setting.student)
     kernels = kernels_named(config.trainer.kernels)

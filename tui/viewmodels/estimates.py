@@ -53,6 +53,12 @@ def training(paths: Paths, config: Any) -> list[str]:
         f"memory about {estimate.get('memory peak', 0):.2f} GiB, "
         f"disk {estimate.get('disk', 0):.2f} GiB",
     ]
+    lines += [
+        f"{name} {value:.2f} GiB"
+        for name, value in estimate.items()
+        if name.startswith("memory on ")
+    ]
+    lines += [f"! {row['value']}" for row in rows if row["figure"] == "note"]
     free = _free_memory()
     if estimate.get("memory peak", 0) > free:
         lines.append(f"✗ only {free:.1f} GiB of memory available here")

@@ -134,10 +134,14 @@ def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> Vi
     runs = _runs_of(plan, store)
     sweep = sweeps.get(sweep_run_id(experiment.name)) if experiment else None
     live = [run for run in [*runs.values(), *([sweep] if sweep else [])] if run.status.is_live]
-    rows = []
+    shown, rows = plan_rows(plan.planned, runs), []
     for entry in listed:
-        own = sweeps.get(sweep_run_id(entry.name))
-        status = _process_status(own) if own else _planned_status(book.plan(entry.file), store)
+        if own := sweeps.get(sweep_run_id(entry.name)):
+            status = _process_status(own)
+        else:
+            is_chosen, other = entry is experiment, book.plan(entry.file)
+            found = shown if is_chosen else plan_rows(other.planned, _runs_of(other, store))
+            status = _planned_status(found)
         rows.append(
             {
                 "id": str(entry.file),
@@ -151,7 +155,7 @@ def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> Vi
         rows,
         experiment,
         plan,
-        plan_rows(plan.planned, runs),
+        shown,
         sweep,
         effective_status(sweep) if sweep else None,
         live,
@@ -173,12 +177,11 @@ def _process_status(sweep: Run) -> dict[str, Any]:
     }
 
 
-def _planned_status(plan: ExperimentPlan, store: Store) -> dict[str, Any]:
+def _planned_status(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the status of an experiment that ran in a terminal: its runs are all that is stored.
 
     It is the most urgent status of its runs; empty if there are none.
     """
-    rows = plan_rows(plan.planned, _runs_of(plan, store))
     if not any(row["there"] for row in rows):
         return {"status": "", "step": 0, "max_steps": 0}
     statuses = [row["status"] for row in rows]

@@ -183,3 +183,10 @@ def test_every_field_has_a_title() -> None:
 
     for model in CONFIGS.values():
         check(model)
+
+
+def test_a_weight_of_an_attention_loss_that_is_left_out_excludes_no_cache() -> None:
+    cached = {**KD, "teacher": {"model": "x", "cache": {}}}
+    assert parse_config({**cached, "trainer": {"distill_weight": 0}}).teacher.cache
+    with pytest.raises(ConfigError, match="attention_weight to 0"):
+        parse_config({**cached, "trainer": {"distill_weight": 0.1}})

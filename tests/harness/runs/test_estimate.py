@@ -19,6 +19,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
+from kdharness.harness.models.lora import with_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.estimate import estimate, model_size, step_flops
 from kdharness.harness.runs.memory import lora_parameters, plan_memory
@@ -27,7 +28,6 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.precision import autocast, stochastic_optimizer
 from kdharness.trainers.step import attach_loss
-from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import (
     Models,

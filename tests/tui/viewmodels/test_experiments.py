@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from kdharness.harness.experiments.expand import PlannedRun, find_experiment
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
+from kdharness.tui.viewmodels import experiments as viewmodel
 from kdharness.tui.viewmodels.experiments import (
     PlanCache,
     counted,
@@ -74,6 +76,23 @@ def test_run_counts_are_ordered_by_status() -> None:
     rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
     assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
     assert counted([]) == "0 runs"
+
+
+def test_rows_of_the_chosen_plan_are_worked_out_once(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, demo, plans = PlanCache(), find_experiment("demo"), []
+    real = viewmodel.plan_rows
+
+    def counting(planned: Any, found: Any) -> Any:
+        plans.append(planned)
+        return real(planned, found)
+
+    monkeypatch.setattr(viewmodel, "plan_rows", counting)
+    with Store(paths.store) as store:
+        view = load(book, paths, store, demo)
+    assert sum(planned is view.plan.planned for planned in plans) == 1
+    assert len(plans) == len(view.rows) > 1
 
 
 def test_status_without_own_process_is_that_of_the_runs(paths: Paths) -> None:
