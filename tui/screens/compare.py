@@ -17,6 +17,7 @@ from kdharness.harness.stats.metric_specs import CATEGORY
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.viewmodels.compare import CompareView, Line, finite_ends, load, verdict
+from kdharness.tui.viewmodels.forgetting import profile_page
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
@@ -31,6 +32,7 @@ TABS = (
     ("l", "flips", "Flips"),
     ("g", "config", "Config"),
     ("o", "cost", "Cost"),
+    ("p", "profile", "Profile"),
 )
 
 
@@ -45,14 +47,14 @@ class CompareScreen(ListPlace):
         "told apart once p is corrected (Holm) for all scores of the benchmark shown here. "
         "[ and ] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter "
         "opens their answers; g shows the differences between configs; o the cost of each "
-        "checkpoint and its ancestors; u overlays the training curves."
+        "checkpoint and its ancestors; p what it lost beside the domain; u the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
-        # The key bar has no room for a fourth page at 80 columns; the line above shows it, too.
+        # The key bar has no room for more pages at 80 columns; the line above shows them, too.
         *(
-            Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
-            for key, name, title in TABS
+            Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=place < 3)
+            for place, (key, name, title) in enumerate(TABS)
         ),
         Binding("u", "curves", "Curves", id="compare.curves"),
         Binding(
@@ -165,6 +167,7 @@ class CompareScreen(ListPlace):
             "flips": self._flips,
             "config": self._config,
             "cost": self._cost,
+            "profile": self._profile,
         }[self.tab]()
         listing.set_columns(columns)
         listing.sort_key = None
@@ -258,6 +261,9 @@ class CompareScreen(ListPlace):
             else [],
         )
 
+    def _profile(self) -> tuple[list[Column], list[dict[str, object]]]:
+        return profile_page(self.found.profile, self.chosen, LETTERS[1 + self.other])
+
     def _beside(
         self, title: str, fields: Sequence[tuple[str, Sequence[str]]]
     ) -> tuple[list[Column], list[dict[str, Any]]]:
@@ -290,6 +296,8 @@ class CompareScreen(ListPlace):
         if key == "flip":
             better = row["move"] > 0
             return [("" if not value else "▲" if better else "▼", "good" if better else "bad")]
+        if key == "change":
+            return [(str(value), str(row["role"]))]
         if isinstance(value, float):
             signed = key == "move" or (key in "BCD" and self.tab == "figures")
             return [(f"{'+' if signed and value > 0 else ''}{figure(value, 3)}", "")]

@@ -1,4 +1,4 @@
-"""The data of the Compare screen: scores, flips, settings, costs. No widgets."""
+"""The data of the Compare screen: scores, flips, settings, costs, the profile. No widgets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from kdharness.harness.analysis.compare import PairedComparison, Side, compare_sides, sides_of
 from kdharness.harness.analysis.costs import Cost, costs_of
+from kdharness.harness.analysis.forgetting import Change, profile_of
 from kdharness.harness.analysis.side_by_side import settings_that_differ
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
@@ -34,6 +35,7 @@ class CompareView:
     lines: tuple[Line, ...] = ()
     settings: tuple[tuple[str, list[Any]], ...] = ()
     costs: tuple[Cost, ...] = ()
+    profile: tuple[Change, ...] = ()
 
 
 def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
@@ -49,6 +51,7 @@ def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
         tuple(lines_of(compare_sides(store, paths, sides))),
         tuple(settings_that_differ(store, checkpoints)),
         tuple(costs_of(store, checkpoints)),
+        tuple(profile_of(store, paths, sides).changes),
     )
 
 

@@ -97,3 +97,23 @@ async def test_compare_requires_two_checkpoints(
         assert "mark at least two" in notified(app)
         await press(pilot, "u")
         assert app.screen is not screen and getattr(app.screen, "run_id", None) == "kd"
+
+
+async def test_the_profile_shows_what_changed_against_the_base(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "space", "space", "space", "4", "p")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen)
+        rows = screen.listing().rows
+        mine = [c for c in screen.found.profile if c.checkpoint == screen.chosen]
+        assert len(rows) == len(mine) > 0 and "open answers" in shown(app)
+        await press(pilot, "enter", "right_square_bracket")
+        assert app.screen is screen
+        assert {row["id"] for row in screen.listing().rows} == {
+            f"{c.part}:{c.bench}:{c.metric}:{c.judge}"
+            for c in screen.found.profile
+            if c.checkpoint == screen.chosen
+        }
