@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "tradeoff": "kdharness.harness.cli.tradeoff:tradeoff_command",
     "report": "kdharness.harness.cli.experiments:report_command",
     "judge": "kdharness.harness.cli.judge:judge_group",
+    "label": "kdharness.harness.cli.label:label_group",
     "data": "kdharness.harness.cli.data:data_group",
     "config": "kdharness.harness.cli.data:config_group",
     "plan": "kdharness.harness.cli.training:plan_command",
@@ -73,6 +74,7 @@ HELP: dict[str, str] = {
     "tradeoff": "Plot general against domain score: gain, retention, front",
     "report": "Write a report as HTML and Markdown",
     "judge": "Check judges before trusting them",
+    "label": "Rate and compare answers by hand, to correct the judges",
     "data": "List, pull, check and show data, models and benchmarks",
     "config": "Create, check and show run configs",
     "plan": "Estimate memory, FLOPs, time and disk before a run",
@@ -107,6 +109,7 @@ SYNONYMS = {
     "download": ["data pull"],
     "init": ["config init"],
     "check": ["config check", "doctor"],
+    "annotate": ["label"],
     "app": [],
     "tui": [],
 }

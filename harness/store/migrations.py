@@ -167,3 +167,22 @@ def m007_former_ids(db: Database) -> None:
     """Record which ids replaced which: a store with an old id may be merged later."""
     db.execute("""
         CREATE TABLE former_ids (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID""")
+
+
+@migrations()
+def m008_labels(db: Database) -> None:
+    """Add people's labels of answers; a newer one by the same person supersedes, none is changed.
+
+    `text` and `other_text` are digests of the labelled texts: an answer that was generated again
+    is unlabelled. A value of NULL withdraws the label. `info` has how the answer was chosen.
+    """
+    db.execute("""
+        CREATE TABLE labels (
+            id TEXT PRIMARY KEY, created REAL NOT NULL, labeller TEXT NOT NULL,
+            checkpoint TEXT NOT NULL, bench TEXT NOT NULL, revision TEXT NOT NULL,
+            item TEXT NOT NULL, turn INTEGER NOT NULL, metric TEXT NOT NULL,
+            answer TEXT NOT NULL, text TEXT NOT NULL, baseline TEXT NOT NULL DEFAULT '',
+            other TEXT NOT NULL DEFAULT '', other_text TEXT NOT NULL DEFAULT '',
+            value REAL, blind INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+            info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX labels_of ON labels(checkpoint, bench)")
