@@ -7,6 +7,7 @@ random sample of them, and that different checkpoints are labelled on the same i
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -69,6 +70,14 @@ class LabelTask:
             other=self.other,
             other_text=text_digest(self.other_text) if self.baseline else "",
         )
+
+
+def user_name() -> str:
+    """Return the user's name; `someone` where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "someone"
 
 
 def labelable_benches(store: Store, checkpoints: Iterable[str]) -> list[str]:

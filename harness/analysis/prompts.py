@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import BenchNotes
@@ -46,6 +45,9 @@ def bench_texts(
     source = _own_file(bench, notes or {})
     if (bench not in BENCHMARKS or bench == "file") and not source:
         return BenchTexts()
+    # The app shows its first screen without pydantic.
+    from kdharness.harness.config.evaluation import EvalConfig
+
     config = EvalConfig(benches=[source or bench], baseline=baseline or None)
     try:
         kind = resolve(BENCHMARKS, "file" if source else bench, "benchmark")
@@ -59,6 +61,12 @@ def bench_texts(
         {item: len(texts) for item, texts in systems.items()},
         dict(shipped),
     )
+
+
+def label_texts(paths: Paths, bench: str, notes: BenchNotes) -> BenchTexts:
+    """Return a benchmark's prompts, and its own baseline's answers if it has one."""
+    own = bench_texts(paths, bench, notes, baseline="")
+    return own if own.prompts else bench_texts(paths, bench, notes)
 
 
 def _system_texts(item: Item) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from kdharness.harness.analysis.labelling import (
     labelable_benches,
     open_tasks,
     prompt_of,
+    user_name,
 )
-from kdharness.harness.analysis.prompts import BenchTexts, bench_texts
+from kdharness.harness.analysis.prompts import BenchTexts, label_texts
 from kdharness.harness.cli.leaderboard import refuse_unknown
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import bench_name
@@ -48,14 +48,6 @@ COLUMNS = (
     "when",
     "note",
 )
-
-
-def user_name() -> str:
-    """Return the user's name; `someone` where the system knows none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "someone"
 
 
 def choice_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -102,17 +94,10 @@ class Choice:
             )
         bench = bench_name(self.bench) if self.bench else benches[0]
         refuse_unknown("benchmark", [bench], benches)
-        texts = label_texts(paths, store, bench)
+        texts = label_texts(paths, bench, store.bench_notes())
         tasks = label_tasks(store, bench, checkpoints, texts)
         labels = [label for c in checkpoints for label in store.labels(c.id, bench)]
         return open_tasks(tasks, labels, self.by, self.seed), texts
-
-
-def label_texts(paths: Paths, store: Store, bench: str) -> BenchTexts:
-    """Return a benchmark's prompts, and its own baseline's answers if it has one."""
-    notes = store.bench_notes()
-    own = bench_texts(paths, bench, notes, baseline="")
-    return own if own.prompts else bench_texts(paths, bench, notes)
 
 
 @click.group("label", invoke_without_command=True)
@@ -274,6 +259,6 @@ def import_command(paths: Paths, file: Path, by: str | None) -> None:
     """
     with Store(paths.store) as store:
         benches = labelable_benches(store, [c.id for c in store.checkpoints()])
-        texts = {bench: label_texts(paths, store, bench) for bench in benches}
+        texts = {bench: label_texts(paths, bench, store.bench_notes()) for bench in benches}
         summary = import_labels(store, file, by or user_name(), time.time(), texts)
     click.echo(f"{summary.rows} rows, {summary.new} new labels", err=True)
