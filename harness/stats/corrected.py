@@ -151,7 +151,7 @@ def corrected_mean(
     high = max(value, min(highest, value + reach))
     if weight == 0 or error == 0 or high - low > WORTHWHILE * (alone.high - alone.low):
         return Corrected(alone, 0.0, p_alone, _to_halve(moments, 0.0))
-    p = 2 * student_cdf(-abs(value) / error, df)
+    p = min(1.0, max(0.0, 2 * student_cdf(-abs(value) / error, df)))  # rounding
     return Corrected(Interval(value, low, high, n), weight, p, _to_halve(moments, weight))
 
 

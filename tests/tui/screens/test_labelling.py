@@ -10,7 +10,7 @@ from kdharness.harness.store import Store
 from kdharness.tui.screens.labelling import LabelScreen
 from kdharness.tui.screens.transcripts import TranscriptsScreen
 from support.app import LARGE, SMALL, AppOn, Press, Shown
-from support.labelled_home import add_pairs
+from support.labelled_home import add_labels, add_pairs, add_ratings
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +90,18 @@ async def test_nothing_to_label_is_said(
         assert "nothing is left to label" in shown(app)
         await press(pilot, "1", "u", "q")
         assert app.screen is transcripts
+
+
+async def test_the_judges_screen_shows_the_agreement_with_people(
+    home: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(home.store) as store:
+        add_ratings(store, "kd", [float(n % 10 + 1) for n in range(20)])
+        add_labels(store, "kd", [float(n % 10 + 1) for n in range(20)])
+    app = app_on(home)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "7")
+        await press(pilot)
+        text = shown(app)
+        assert "agrees with people on mt-bench, rating (weighted kappa): 1" in text
+        assert "no report card" in text
