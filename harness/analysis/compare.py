@@ -7,6 +7,7 @@ disagree about a winner.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -209,22 +210,26 @@ def _corrected_differences(
     store: Store, base: Side, other: Side, scores: Sequence[Score]
 ) -> list[PairedComparison]:
     """Compare two sides by people's labels of the answers of both, with the judge's help."""
-    names: dict[tuple[str, str], set[str]] = {}
+    shown: dict[tuple[str, str], dict[str, list[float]]] = {}
     for score in scores:
-        names.setdefault((score.bench, score.judge), set()).add(score.metric)
-    return [
-        PairedComparison(
-            bench, metric, judge, base.name, other.name, *values, gap, revision=revision
+        if score.value is not None:
+            metrics = shown.setdefault((score.bench, score.judge), {})
+            metrics.setdefault(score.metric, []).append(score.value)
+    found: dict[tuple[str, str, str], PairedComparison] = {}
+    for bench, revision, judge in base.table:
+        if (bench, revision, judge) not in other.table:
+            continue
+        mine, theirs = (
+            Group(side.checkpoint.id, bench, revision, judge, 0) for side in (base, other)
         )
-        for bench, revision, judge in base.table
-        if (bench, revision, judge) in other.table
-        for metric, values, gap in corrected_differences(
-            store,
-            Group(base.checkpoint.id, bench, revision, judge, 0),
-            Group(other.checkpoint.id, bench, revision, judge, 0),
-            names.get((bench, judge), ()),
-        )
-    ]
+        names = shown.get((bench, judge), {})
+        for metric, values, gap in corrected_differences(store, mine, theirs, names):
+            # Other revisions' verdicts of the same answers are not what the leaderboard shows.
+            if any(math.isclose(values[0], value) for value in names.get(metric, ())):
+                found[bench, metric, judge] = PairedComparison(
+                    bench, metric, judge, base.name, other.name, *values, gap, revision=revision
+                )
+    return list(found.values())
 
 
 def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:

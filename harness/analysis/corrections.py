@@ -53,7 +53,7 @@ def labelled_verdicts(store: Store, group: Group) -> dict[str, Verdicts]:
 
     Preferences and comparisons are shares: 1 if the model's answer is better.
     """
-    labels = _labels(store, group)
+    labels = _labels(store, group.bench)
     newest: dict[tuple[str, Place], dict[int, tuple[str | None, float]]] = {}
     for item, turn, metric, order, baseline, answer, value in store.judged_rows(
         group.checkpoint, group.bench, group.revision, group.judge
@@ -74,13 +74,21 @@ def labelled_verdicts(store: Store, group: Group) -> dict[str, Verdicts]:
     return dict(tables)
 
 
-def _labels(store: Store, group: Group) -> dict[tuple[str, str, str], list[tuple[float, bool]]]:
-    """Return subject -> (value, whether it was sampled) of each person's label."""
+def _labels(store: Store, bench: str) -> dict[tuple[str, str, str], list[tuple[float, bool]]]:
+    """Return subject -> (value, whether it was sampled) of each person's label.
+
+    A pair of two checkpoints' answers is a label of both.
+    """
     table: dict[tuple[str, str, str], list[tuple[float, bool]]] = {}
-    for label in valid_labels(store, group.checkpoint, group.bench):
-        if label.value is not None:
-            sampled = "seed" in label.info
-            table.setdefault(label.subject, []).append((label.value, sampled))
+    names = {checkpoint.id: checkpoint.name for checkpoint in store.checkpoints()}
+    for label in valid_labels(store, None, bench):
+        if label.value is None:
+            continue
+        sampled = "seed" in label.info
+        table.setdefault(label.subject, []).append((label.value, sampled))
+        if label.metric == PAIR and label.other and label.checkpoint in names:
+            mirrored = (PAIR, label.other, names[label.checkpoint])
+            table.setdefault(mirrored, []).append((1 - label.value, sampled))
     return table
 
 
@@ -128,10 +136,10 @@ def add_corrections(
     store: Store, figures: Mapping[Group, Sequence[MetricValue]]
 ) -> dict[Group, list[MetricValue]]:
     """Return the scores of each group, followed by the corrected ones where there are labels."""
-    labelled = store.labelled()
+    labelled = store.labelled_benches()
     return {
         group: [*values, *_corrections(store, group, values)]
-        if (group.checkpoint, group.bench) in labelled and _is_judge(group.judge)
+        if group.bench in labelled and _is_judge(group.judge)
         else list(values)
         for group, values in figures.items()
     }
@@ -209,7 +217,7 @@ def corrected_differences(
     The difference is paired: it is over the answers that both gave, and rests on those of which
     both are labelled.
     """
-    if not {(group.checkpoint, group.bench) for group in (base, other)} <= store.labelled():
+    if base.bench not in store.labelled_benches():
         return []
     first, second = labelled_verdicts(store, base), labelled_verdicts(store, other)
     compared = []

@@ -55,10 +55,10 @@ def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
 
     Every checkpoint's labelled answers count; those to the same item are one unit.
     """
-    labelled = store.labelled()
+    labelled = store.labelled_benches()
     pairs: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
-    for group in groups_of(store, {checkpoint for checkpoint, _ in labelled}):
-        if group.judge != judge or (group.checkpoint, group.bench) not in labelled:
+    for group in groups_of(store) if labelled else ():
+        if group.judge != judge or group.bench not in labelled:
             continue
         for metric, verdicts in labelled_verdicts(store, group).items():
             items = pairs.setdefault((group.bench, metric), {})

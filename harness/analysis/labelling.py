@@ -15,7 +15,7 @@ from kdharness.harness.analysis.judged_answers import current_judgments, judged_
 from kdharness.harness.analysis.prompts import BenchTexts
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
-from kdharness.harness.store.labels import Label, text_digest
+from kdharness.harness.store.labels import Label, sides_of_label, text_digest
 from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus, digest
 
 RATING, PAIR = "rating", "pair"
@@ -164,8 +164,12 @@ def current_labels(labels: Iterable[Label]) -> list[Label]:
     return [label for label in newest.values() if label.value is not None]
 
 
-def valid_labels(store: Store, checkpoint: str, bench: str) -> list[Label]:
-    """Return the labels that count whose answers are still stored with the labelled texts."""
+def valid_labels(store: Store, checkpoint: str | None, bench: str) -> list[Label]:
+    """Return the labels that count whose answers are still stored with the labelled texts.
+
+    Args:
+        checkpoint: only labels of its answers; None for all.
+    """
     labels = current_labels(store.labels(checkpoint, bench))
     texts = store.answer_texts([key for label in labels for key in (label.answer, label.other)])
     return [
@@ -190,14 +194,18 @@ def in_random_order(tasks: Iterable[LabelTask], seed: int) -> list[LabelTask]:
 def open_tasks(
     tasks: Iterable[LabelTask], labels: Iterable[Label], labeller: str, seed: int
 ) -> list[LabelTask]:
-    """Return the tasks that a person has not labelled, in random order."""
-    done = {
-        (label.subject, label.text)
-        for label in current_labels(labels)
-        if label.labeller == labeller
-    }
-    ordered = in_random_order(tasks, seed)
-    return [t for t in ordered if (t.subject, text_digest(t.answer.text)) not in done]
+    """Return the tasks that a person has not labelled, in random order.
+
+    Of two checkpoints compared with each other, the pair is asked for once.
+    """
+    done = {sides_of_label(x) for x in current_labels(labels) if x.labeller == labeller}
+    left: list[LabelTask] = []
+    for task in in_random_order(tasks, seed):
+        sides = sides_of_label(task.label(None, labeller, 0.0))
+        if sides not in done:
+            left.append(task)
+            done.add(sides)
+    return left
 
 
 @dataclass

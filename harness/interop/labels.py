@@ -76,12 +76,22 @@ def import_labels(
     labels: list[Label] = []
     rows = read_rows(path)
     current = {(x.labeller, x.subject): x for x in current_labels(store.labels())}
+    undated: dict[tuple[str, tuple[str, str, str]], str] = {}
     for where, row in rows:
         try:
             label = reader.read(row)
         except (KeyError, ValueError) as error:
             raise DataError(describe_error(error), where=where) from error
         known = current.get((label.labeller, label.subject))
+        if "created" not in row:
+            place = label.labeller, label.subject
+            if place in undated:
+                raise DataError(
+                    f"{label.labeller} has labelled this answer already in {undated[place]}",
+                    where=where,
+                    hint="keep one of both, or give created, the time, in each",
+                )
+            undated[place] = where
         same = known is not None and (known.text, known.value, known.note) == (
             label.text,
             label.value,

@@ -62,6 +62,18 @@ class Label:
         return self.metric, self.answer, self.baseline
 
 
+Sides = tuple[str, frozenset[tuple[str, str]], str]
+
+
+def sides_of_label(label: Label) -> Sides:
+    """Return what was looked at, equal for a pair labelled from either side.
+
+    The metric, the (id, digest) of each answer, and the baseline's name if it is not stored.
+    """
+    sides = {(label.answer, label.text), (label.other, label.other_text)}
+    return label.metric, frozenset(sides), "" if label.other else label.baseline
+
+
 class LabelRows(CheckpointRows):
     """Statements on labels."""
 
@@ -85,10 +97,9 @@ class LabelRows(CheckpointRows):
         sql += "AND bench = COALESCE(?2, bench) ORDER BY created, id"
         return self._rows(Label, sql, [checkpoint, bench])
 
-    def labelled(self) -> set[tuple[str, str]]:
-        """Return the (checkpoint, bench) with labels."""
-        rows = self.db.query("SELECT DISTINCT checkpoint, bench FROM labels")
-        return {(row["checkpoint"], row["bench"]) for row in rows}
+    def labelled_benches(self) -> set[str]:
+        """Return the benchmarks with labels."""
+        return {row["bench"] for row in self.db.query("SELECT DISTINCT bench FROM labels")}
 
     def answer_texts(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the digests of stored answers' texts by the answers' ids."""

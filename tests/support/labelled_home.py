@@ -29,7 +29,7 @@ def add_ratings(
             mark, place = f"{name}-{turn}", {"checkpoint": f"id-{name}", "turn": turn}
             answer = stored_answer(mark, n, **place, text=f"answer {n}.{turn} of {name}")
             fields = {"judge": JUDGE, "value": float(rating), "answer": answer.id, **judged}
-            mark = f"{mark}-{fields.get('metric')}"
+            mark = f"{mark}-{fields.get('metric')}-{fields.get('revision')}"
             judgment = stored_judgment(mark, n, **place, **fields)
             store.add_answers([replace(answer, item=f"q{n}")])
             store.add_judgments([replace(judgment, item=f"q{n}")])

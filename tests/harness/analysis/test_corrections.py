@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from kdharness.harness.analysis.compare import compare_all
+from kdharness.harness.analysis.labelling import label_tasks, open_tasks
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_headline
+from kdharness.harness.analysis.prompts import BenchTexts
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -182,3 +184,34 @@ def test_an_answer_generated_again_loses_its_label(paths: Paths) -> None:
         add_ratings(store, "kd", list(GENEROUS))
         add_labels(store, "kd", list(QUALITY[:20]))
     assert counted([]) == 20 and counted([0, 1, 2]) == 17
+
+
+def test_a_pair_of_two_checkpoints_is_asked_for_once_and_counts_for_both(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        outcomes = [1.0, 1.0, 0.0, 1.0] * 5
+        add_pairs(store, "kd", "dae", outcomes)
+        add_pairs(store, "dae", "kd", [1 - outcome for outcome in outcomes])
+        sides = [c for c in store.checkpoints() if c.name in ("kd", "dae")]
+        tasks = label_tasks(store, "mt-bench-pair", sides, BenchTexts())
+        assert len(tasks) == 40 and len(open_tasks(tasks, [], "ann", 0)) == 20
+        add_labels(store, "kd", [1.0] * 8 + [0.0] * 2, bench="mt-bench-pair", baseline="dae")
+        assert len(open_tasks(tasks, store.labels(), "ann", 0)) == 10
+        scores = {
+            s.checkpoint: s.value
+            for s in leaderboard(store, paths)
+            if s.metric == "corrected_win_rate_adjusted"
+        }
+    assert scores["kd"] is not None and scores["kd"] + (scores["dae"] or 0) == pytest.approx(1)
+
+
+def test_other_revisions_verdicts_of_the_same_answers_are_not_compared_twice(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        fill_two(store, 20)
+        for name, shift in (("kd", 0.0), ("dae", 1.0)):
+            judged = list(np.clip(GENEROUS - 1 + shift, 1, 10))
+            add_ratings(store, name, judged, revision="2", created=900.0)
+        store.set_bench_note("mt-bench", "2", {"flags": [], "used": 9.0})
+        corrected = [
+            c for c in compare_all(store, paths, ["kd", "dae"]) if c.metric == "corrected_score"
+        ]
+        assert [c.revision for c in corrected] == ["2"]

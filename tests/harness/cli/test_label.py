@@ -84,6 +84,17 @@ def test_changing_ones_mind_keeps_the_old_label(
     ]
 
 
+def test_two_labels_of_one_answer_in_a_file_need_times(
+    home: Paths, kd: CommandLine, tmp_path: Path
+) -> None:
+    code, _, err = kd("label", "import", write_rows(tmp_path / "x.jsonl", row(1, 3), row(1, 8)))
+    assert code == 2 and "line 2" in err and "already in" in err and "line 1" in err
+    dated = write_rows(tmp_path / "y.jsonl", row(1, 3, created=1), row(1, 8, created=2))
+    for _ in range(2):
+        kd.ok("label", "import", dated)
+        assert [r["value"] for r in kd.json("label", "list")] == [3.0, 8.0]
+
+
 def test_export_and_import_round_trip_exactly(
     home: Paths, kd: CommandLine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def test_labels_are_stored_once_and_read_back_exactly(paths: Paths) -> None:
         assert store.labels() == [label] and store.labels()[0].id == label.id
         assert store.labels("id-x", "mt-bench") == [label]
         assert store.labels("id-y") == store.labels("id-x", "shop") == []
-        assert store.labelled() == {("id-x", "mt-bench")}
+        assert store.labelled_benches() == {"mt-bench"}
 
 
 def test_labels_of_the_same_text_by_two_checkpoints_are_two(paths: Paths) -> None:
