@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CORRECTED = "corrected_"
 """Begins the metrics of corrected scores, followed by the judge's metric."""
+SKIPPED = 0.2
+"""Items of which people may have skipped a turn, as a share of the labelled ones."""
 _RAW = {
     "rating": ("rating", "score"),
     EXPECTED_RATING: (EXPECTED_RATING,),
@@ -177,7 +179,7 @@ def _with_agreement(
         return
     given = [verdict for verdict in verdicts.values() if verdict.labelled is not None]
     flags = [f"labels:{len(given)} of {len(verdicts)}"]
-    if not all(verdict.sampled for verdict in given):
+    if not all(verdict.sampled for verdict in given) or _labels_some_turns(verdicts):
         flags.append("chosen-labels")
     yield _value(f"{CORRECTED}{raw}", corrected.interval, len(given), scale_of(metric), flags)
     end = f"_{raw}" if several else ""
@@ -193,6 +195,16 @@ def _with_agreement(
     for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
         if interval is not None:
             yield _value(f"agreement_people_{name}{end}", interval, len(given))
+
+
+def _labels_some_turns(verdicts: Verdicts) -> bool:
+    """Return whether only some turns of many items are labelled, which is no random sample."""
+    labelled: dict[str, set[bool]] = {}
+    for (item, _, _), verdict in verdicts.items():
+        labelled.setdefault(item, set()).add(verdict.labelled is not None)
+    partly = sum(len(kinds) == 2 for kinds in labelled.values())
+    # The last item may be half done, and a few answers may have been skipped.
+    return partly > max(1.0, SKIPPED * sum(True in kinds for kinds in labelled.values()))
 
 
 def _value(

@@ -71,15 +71,16 @@ def add_labels(
     bench: str = "mt-bench",
     baseline: str = "",
     labeller: str = "ann",
+    turn: int = 1,
     sampled: bool = True,
 ) -> None:
-    """Label the first turns of a checkpoint's first answers."""
+    """Label a turn of a checkpoint's first answers."""
     checkpoint = store.checkpoint(name)
     assert checkpoint is not None
     tasks = {
         task.answer.item: task
         for task in label_tasks(store, bench, [checkpoint], BenchTexts())
-        if task.answer.turn == 1 and task.baseline == baseline
+        if task.answer.turn == turn and task.baseline == baseline
     }
     store.add_labels(
         replace(

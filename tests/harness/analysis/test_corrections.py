@@ -82,6 +82,16 @@ def test_how_many_more_labels_halve_the_interval(paths: Paths) -> None:
     assert widths[1] == pytest.approx(widths[0] / 2, rel=0.25)
 
 
+def test_labels_of_first_turns_alone_are_flagged(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        add_ratings(store, "kd", list(GENEROUS[:20]), turns=2)
+        add_labels(store, "kd", list(QUALITY[:10]))
+        assert "chosen-labels" in by_metric(store, paths)["corrected_score"].flags
+        add_labels(store, "kd", list(QUALITY[:9]), turn=2)
+        assert "chosen-labels" not in by_metric(store, paths)["corrected_score"].flags
+        assert by_metric(store, paths)["n_labels"].value == 19
+
+
 def test_expected_ratings_have_a_corrected_score_of_their_own(paths: Paths) -> None:
     with Store(paths.store) as store:
         add_ratings(store, "kd", list(GENEROUS))

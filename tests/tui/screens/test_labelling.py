@@ -68,11 +68,14 @@ async def test_pairs_are_compared_in_an_order_that_is_recorded(
         await press(pilot, "L")
         text = shown(app)
         assert "Answer a" in text and "Answer b" in text and "1 of 6" in text
-        await press(pilot, *"aaaaaa")
-        assert "6 labels stored" in shown(app)
-        await press(pilot, "L")
+        theme = app.theme
+        await press(pilot, *"aaaaat")
+        assert "6 labels stored" in shown(app) and app.theme == theme
+        await press(pilot, "3", "L")
+        assert app.screen is transcripts, "digits lead nowhere while labelling"
     with Store(home.store) as store:
         labels = store.labels()
+    assert labels.pop().value == 0.5
     assert {(label.value, label.info["swapped"]) for label in labels} == {(1.0, False), (0.0, True)}
 
 
