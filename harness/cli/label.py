@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kdharness.harness.analysis.labelling import (
     LabelSession,
@@ -120,6 +121,7 @@ def label_group(
     come in random order. Each label is stored at once.
     """
     if ctx.invoked_subcommand is not None:
+        _refuse_options_before(ctx, ctx.invoked_subcommand)
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigError(
@@ -137,6 +139,17 @@ def label_group(
             return
         label_in_terminal(store, session, texts)
         click.echo(f"\n{len(session.given)} labels stored; {len(tasks) - len(session.given)} left")
+
+
+def _refuse_options_before(ctx: click.Context, command: str) -> None:
+    """Refuse options that stand before a subcommand, which would not see them."""
+    for name in ctx.params:
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name} stands before {command}; put it after: kdharness label {command} "
+                f"--{name} …",
+                ctx,
+            )
 
 
 def label_in_terminal(store: Store, session: LabelSession, texts: BenchTexts) -> None:

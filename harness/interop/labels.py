@@ -29,8 +29,8 @@ from kdharness.harness.interop.rows import (
     read_string,
 )
 from kdharness.harness.store import Store
-from kdharness.harness.store.labels import Label
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.store.labels import Label, text_digest
+from kdharness.harness.types import Answer, Checkpoint
 
 FIELDS = (*(spec.name for spec in fields(Label)), "checkpoint_id", "seed")
 RANGES = {RATING: (1.0, 10.0), PAIR: (0.0, 1.0)}
@@ -129,6 +129,7 @@ class _Reader:
     ) -> None:
         self._store, self._labeller, self._now, self._texts = store, labeller, now, texts
         self._tasks: dict[tuple[str, str], list[LabelTask]] = {}
+        self._answers: dict[str, dict[str, Answer]] = {}
         self._stored = {label.id for label in store.labels()}
 
     def read(self, row: Mapping[str, object]) -> Label:
@@ -160,7 +161,16 @@ class _Reader:
         )
         if label.id in self._stored:
             return label
-        stored = self._store.answer_texts(filter(None, [label.answer, label.other]))
+        if checkpoint.id not in self._answers:
+            answers = self._store.answers(checkpoint.id)
+            self._answers[checkpoint.id] = {answer.id: answer for answer in answers}
+        answer = self._answers[checkpoint.id].get(label.answer)
+        if answer is not None and (answer.item, answer.turn) != (label.item, label.turn):
+            raise ValueError(
+                f"answer {answer.id!r} is one to turn {answer.turn} of item {answer.item!r}"
+            )
+        stored = self._store.answer_texts(filter(None, [label.other]))
+        stored[label.answer] = text_digest(answer.text) if answer is not None else ""
         for key, text in ((label.answer, label.text), (label.other, label.other_text)):
             if key and stored.get(key) != text:
                 raise ValueError(

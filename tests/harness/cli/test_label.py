@@ -155,6 +155,16 @@ def test_wrong_rows_are_refused_by_line_and_nothing_is_stored(
     assert kd.json("label", "list") == []
 
 
+def test_an_exported_row_about_another_item_is_refused(
+    home: Paths, kd: CommandLine, tmp_path: Path
+) -> None:
+    kd.ok("label", "import", write_rows(tmp_path / "x.jsonl", row(1, 5)))
+    exported = json.loads(kd.ok("label", "export"))
+    for change in ({"item": "q2"}, {"turn": 2}):
+        code, _, err = kd("label", "import", write_rows(tmp_path / "y.jsonl", exported | change))
+        assert code == 2 and "turn 1 of item 'q1'" in err
+
+
 def test_an_answer_that_was_generated_again_is_unlabelled(
     home: Paths, kd: CommandLine, tmp_path: Path
 ) -> None:
@@ -174,6 +184,12 @@ def test_pairs_are_listed_with_their_other_side(paths: Paths, kd: CommandLine) -
         ("pair", "base", "mt-bench-pair")
     }
     assert len(rows) == 4
+
+
+def test_options_before_a_subcommand_are_refused(home: Paths, kd: CommandLine) -> None:
+    for option in (("--ckpt", "kd"), ("--seed", "0"), ("--by", "ann"), ("--count", "3")):
+        code, _, err = kd("label", *option, "next", "3")
+        assert code == 2 and f"{option[0]} stands before next" in err
 
 
 def test_nothing_to_label_says_what_to_do(paths: Paths, kd: CommandLine) -> None:
