@@ -8,6 +8,7 @@ from dataclasses import replace
 from kdharness.harness.analysis.labelling import label_tasks
 from kdharness.harness.analysis.prompts import BenchTexts
 from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Judgment
 from support.scored_store import add_checkpoint
 from support.store_rows import stored_answer, stored_judgment
 
@@ -24,6 +25,8 @@ def add_ratings(
     `judged` are fields of the judgments.
     """
     add_checkpoint(store, name)
+    answers: list[Answer] = []
+    judgments: list[Judgment] = []
     for n, rating in enumerate(ratings):
         for turn in range(1, turns + 1):
             mark, place = f"{name}-{turn}", {"checkpoint": f"id-{name}", "turn": turn}
@@ -31,8 +34,10 @@ def add_ratings(
             fields = {"judge": JUDGE, "value": float(rating), "answer": answer.id, **judged}
             mark = f"{mark}-{fields.get('metric')}-{fields.get('revision')}"
             judgment = stored_judgment(mark, n, **place, **fields)
-            store.add_answers([replace(answer, item=f"q{n}")])
-            store.add_judgments([replace(judgment, item=f"q{n}")])
+            answers.append(replace(answer, item=f"q{n}"))
+            judgments.append(replace(judgment, item=f"q{n}"))
+    store.add_answers(answers)
+    store.add_judgments(judgments)
 
 
 def add_pairs(
@@ -47,6 +52,7 @@ def add_pairs(
             for n in range(len(outcomes))
         ]
         store.add_answers(replace(answer, item=f"q{answer.item}") for answer in answers)
+    judgments: list[Judgment] = []
     for n, outcome in enumerate(outcomes):
         for order in orders:
             judgment = stored_judgment(
@@ -60,7 +66,8 @@ def add_pairs(
                 value=outcome,
                 answer=f"a-{name}-{n}",
             )
-            store.add_judgments([replace(judgment, item=f"q{n}")])
+            judgments.append(replace(judgment, item=f"q{n}"))
+    store.add_judgments(judgments)
 
 
 def add_labels(

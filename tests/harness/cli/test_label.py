@@ -219,6 +219,7 @@ def test_without_a_terminal_it_says_how_else_to_label(
     assert code == 2 and "needs a terminal" in err and "label import" in err
 
 
+@pytest.mark.slow
 def test_labels_are_stored_key_by_key_in_a_terminal(home: Paths, kd: CommandLine) -> None:
     command = ["label", "--by", "ann", "--count", "4"]
     program = [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home)]
