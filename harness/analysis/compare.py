@@ -7,13 +7,15 @@ disagree about a winner.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kdharness.harness.analysis.corrections import corrected_differences, is_corrected
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
-from kdharness.harness.analysis.scorebook import groups_of, read_group
+from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import (
@@ -171,8 +173,9 @@ def compare_sides(
 
     base, *others = sides
     compared: list[PairedComparison] = []
-    for score in leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False):
-        if score.value is None or is_bookkeeping(score.metric):
+    scores = leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False)
+    for score in scores:
+        if score.value is None or is_bookkeeping(score.metric) or is_corrected(score.metric):
             continue
         matched = _rows_of(base.table, score, score.value)
         if matched is None:
@@ -198,20 +201,51 @@ def compare_sides(
                         revision=key[1],
                     )
                 )
+    for other in others:
+        compared += _corrected_differences(store, base, other, scores)
     return _corrected(compared)
+
+
+def _corrected_differences(
+    store: Store, base: Side, other: Side, scores: Sequence[Score]
+) -> list[PairedComparison]:
+    """Compare two sides by people's labels of the answers of both, with the judge's help."""
+    shown: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for score in scores:
+        if score.value is not None:
+            metrics = shown.setdefault((score.bench, score.judge), {})
+            metrics.setdefault(score.metric, []).append(score.value)
+    found: dict[tuple[str, str, str], PairedComparison] = {}
+    for bench, revision, judge in base.table:
+        if (bench, revision, judge) not in other.table:
+            continue
+        mine, theirs = (
+            Group(side.checkpoint.id, bench, revision, judge, 0) for side in (base, other)
+        )
+        names = shown.get((bench, judge), {})
+        for metric, values, gap in corrected_differences(store, mine, theirs, names):
+            # Other revisions' verdicts of the same answers are not what the leaderboard shows.
+            if any(math.isclose(values[0], value) for value in names.get(metric, ())):
+                found[bench, metric, judge] = PairedComparison(
+                    bench, metric, judge, base.name, other.name, *values, gap, revision=revision
+                )
+    return list(found.values())
 
 
 def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:
     """Apply Holm's correction over all comparisons on one benchmark under one judge.
 
     Many categories and checkpoints cause false positives, so they form one family. Each benchmark
-    is a family of its own: other measurements must not change its result.
+    is a family of its own, and so are scores corrected by labels: other measurements must not
+    change its result.
     """
     from kdharness.harness.stats.inference import holm
 
-    families: dict[tuple[str, str], list[int]] = {}
+    families: dict[tuple[str, str, bool], list[int]] = {}
     for index, comparison in enumerate(compared):
-        families.setdefault((comparison.bench, comparison.judge), []).append(index)
+        corrected_by_labels = is_corrected(comparison.metric)
+        family = comparison.bench, comparison.judge, corrected_by_labels
+        families.setdefault(family, []).append(index)
     corrected = list(compared)
     for indices in families.values():
         adjusted = holm([compared[index].gap.p for index in indices])

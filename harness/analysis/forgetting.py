@@ -191,7 +191,8 @@ def profile_of(
 
 def part_of(bench: str, metric: str) -> str | None:
     """Return the part that a score belongs to; None for those of the domain, and details."""
-    if not is_headline(metric) or metric == "order_flip_rate":
+    # A corrected score says the same thing as its raw one.
+    if not is_headline(metric) or metric == "order_flip_rate" or metric.startswith("corrected_"):
         return None
     if bench == "ifeval":
         return INSTRUCTIONS if metric in (headline_of(bench), "inst_strict") else None

@@ -1,8 +1,13 @@
-"""The report card of a judge as rows."""
+"""The report card of a judge as rows, and how far it agrees with people."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from kdharness.harness import stats
+from kdharness.harness.analysis.corrections import labelled_verdicts
+from kdharness.harness.analysis.scorebook import groups_of
+from kdharness.harness.store import Store
 
 NO_ISSUES = "no issues found"
 """What is shown of a card without labels."""
@@ -19,6 +24,7 @@ CHECKS = {
     "longer_preferred": "prefers the padded answer of two equal ones",
     "obeys_answers": "obeys an answer that asks for a rating of 10",
 }
+PEOPLE = {"kappa": "weighted kappa", "spearman": "rank correlation"}
 
 
 def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
@@ -41,4 +47,38 @@ def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
                 **expected["intact_above_spoilt"],
             },
         ]
+    return rows
+
+
+def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
+    """Return a judge's agreement with people's labels, by benchmark and kind of verdict.
+
+    Every checkpoint's labelled answers count; those to the same item are one unit.
+    """
+    labelled = store.labelled_benches()
+    pairs: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for group in groups_of(store) if labelled else ():
+        if group.judge != judge or group.bench not in labelled:
+            continue
+        for metric, verdicts in labelled_verdicts(store, group).items():
+            items = pairs.setdefault((group.bench, metric), {})
+            for (item, _, _), verdict in verdicts.items():
+                if verdict.labelled is not None:
+                    items.setdefault(item, []).append((verdict.judged, verdict.labelled))
+    rows: list[dict[str, object]] = []
+    for (bench, metric), items in sorted(pairs.items()):
+        agreement = stats.rater_agreement(items)
+        answers = sum(map(len, items.values()))
+        for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
+            if interval is not None:
+                rows.append(
+                    {
+                        "check": f"agrees with people on {bench}, {metric} ({PEOPLE[name]})",
+                        "key": f"people_{name}",
+                        "value": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": answers,
+                    }
+                )
     return rows

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from kdharness.harness.analysis.corrections import add_corrections
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import (
     Group,
@@ -58,6 +59,8 @@ def leaderboard(
     if panels and panels != "none":
         how = panels if isinstance(panels, str) else "mean"
         add_panels(store, paths, groups, figures, notes, cache, as_published, how)
+    if not as_published:
+        figures = add_corrections(store, figures)
     cards = store.cards()
     scores: list[Score] = []
     for group, values in figures.items():

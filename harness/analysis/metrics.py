@@ -48,6 +48,8 @@ LEGEND = {
     "hides": "hides an older result from another file of the same name",
     "n-too-small": "two questions or fewer: the spread cannot be estimated",
     "as-published": "computed as the benchmark's own scripts do",
+    "labels": "corrected by people's labels of this many of the judged answers",
+    "chosen-labels": "labels of answers that people chose, or of some turns only: no random sample",
     "few-agree": "the judges of the panel hardly agree",
 }
 

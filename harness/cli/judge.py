@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
+from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows, people_rows
+from kdharness.harness.cli.leaderboard import refuse_unknown
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.config.evaluation import (
     EvalConfig,
@@ -89,6 +90,27 @@ def check_command(
     click.echo(
         f"{engine.name}: {labels} ({card['calls']} calls, {card['failed']} failed)", err=True
     )
+
+
+@judge_group.command("card")
+@click.argument("spec")
+@format_option
+@click.pass_obj
+def card_command(paths: Paths, spec: str, form: str) -> None:
+    """Show the stored report card of the judge SPEC, and how far it agrees with people's labels."""
+    name = absolute_source(spec.strip())
+    with Store(paths.store) as store:
+        cards = store.cards()
+        known = {*cards, *(group["judge"] for group in store.judgment_groups())} - {"exact"}
+        refuse_unknown("judge", [name], known)
+        people = people_rows(store, name)
+    card = cards.get(name)
+    checks = [{**row, "value": row["share"]} for row in card_rows(card)] if card else []
+    print_table([*people, *checks], ["check", "value", "low", "high", "n"], form)
+    if card is None:
+        click.echo(f"no report card yet: kdharness judge check {name}", err=True)
+    if not people:
+        click.echo("no labels of answers that it judged: kdharness label", err=True)
 
 
 def say_probe(name: str, probe: Probe) -> None:

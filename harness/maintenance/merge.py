@@ -118,6 +118,7 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "(COALESCE(excluded.info ->> 'used', 0), excluded.info) > "
         "(COALESCE(bench_notes.info ->> 'used', 0), bench_notes.info)"
     ).rowcount
+    counts["labels"] = _labels(target)
     counts["cards"] = target.db.execute(
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
@@ -146,7 +147,8 @@ def _move_former_ids(target: Store) -> Counter[str]:
     known: Counter[str] = Counter()
     for old, new in going.items():
         known["checkpoints"] += 1
-        for table, name in (*zip(_PRECEDENCE, _PRECEDENCE, strict=True), ("bench_notes", "notes")):
+        tables = [*_PRECEDENCE, "labels"]
+        for table, name in (*zip(tables, tables, strict=True), ("bench_notes", "notes")):
             known[name] += target.db.execute(
                 f"SELECT COUNT(*) FROM main.{table} WHERE checkpoint = ?", [old]
             ).fetchone()[0]
@@ -313,6 +315,17 @@ def _merge_rows(target: Store, table: str, order: tuple[str, ...]) -> int:
         "WHERE checkpoint IN (SELECT id FROM chosen_checkpoints) "
         f"ON CONFLICT(id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in columns)} "
         f"WHERE ({rank('excluded')}) < ({rank(table)})"
+    ).rowcount
+
+
+def _labels(target: Store) -> int:
+    """Add unknown labels; the other side of a pair may have another name here."""
+    columns = _columns(target, "labels")
+    baseline = "COALESCE((SELECT new FROM renamed WHERE old = baseline), baseline)"
+    theirs = ", ".join(baseline if column == "baseline" else column for column in columns)
+    return target.db.execute(
+        f"INSERT OR IGNORE INTO main.labels ({', '.join(columns)}) SELECT {theirs} "
+        "FROM other.labels WHERE checkpoint IN (SELECT id FROM chosen_checkpoints)"
     ).rowcount
 
 

@@ -28,6 +28,7 @@ TABLES = (
     "controls",
     "answers",
     "judgments",
+    "labels",
     "cards",
     "bench_notes",
     "former_ids",
@@ -39,6 +40,7 @@ JSON_COLUMNS = {
     "events": ("info",),
     "answers": ("info",),
     "judgments": ("info",),
+    "labels": ("info",),
     "cards": ("card",),
     "bench_notes": ("info",),
 }

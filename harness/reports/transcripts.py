@@ -11,10 +11,9 @@ from kdharness.harness.analysis.judged_answers import (
     judged_answers,
     revision_rank,
 )
+from kdharness.harness.analysis.prompts import bench_texts
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
-from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
-from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.reports.blocks import Block, Paragraph, Transcript, number
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import BenchNotes, Store
@@ -140,12 +139,8 @@ def _text(answers: Sequence[Answer]) -> str:
 
 def read_prompts(paths: Paths, bench: str) -> dict[str, str]:
     """Map each item to its prompt, if the benchmark's files are available."""
-    if bench not in BENCHMARKS or bench == "file":
-        return {}
-    try:
-        loaded = resolve(BENCHMARKS, bench, "benchmark").load(
-            paths, EvalConfig(benches=[bench], baseline="all")
-        )
-    except Exception:  # not pulled, or another version: show the answers without prompts
-        return {}
-    return {item.id: "\n\n—— next turn ——\n\n".join(item.turns) for item in loaded.items}
+    texts = bench_texts(paths, bench)
+    return {
+        item: "\n\n—— next turn ——\n\n".join(turns[texts.systems[item] :])
+        for item, turns in texts.prompts.items()
+    }

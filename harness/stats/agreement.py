@@ -11,13 +11,14 @@ from kdharness.harness.stats.inference import Floats
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Compute the rank correlation, with mean ranks for ties; None if one side is constant."""
-    a, b = _ranks(first), _ranks(second)
+    a, b = mean_ranks(first), mean_ranks(second)
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _ranks(values: Sequence[float]) -> Floats:
+def mean_ranks(values: Sequence[float] | Floats) -> Floats:
+    """Return the rank of each value from 1, the mean rank for ties."""
     array = np.asarray(values, dtype=np.float64)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

@@ -82,7 +82,7 @@ def student_quantile(p: float, df: int) -> float:
     x = _NORMAL.inv_cdf(p)
     for _ in range(100):
         density = scale * (1 + x * x / df) ** (-(df + 1) / 2)
-        step = (_student_cdf(x, df) - p) / density
+        step = (student_cdf(x, df) - p) / density
         step = max(-1.0 - abs(x), min(1.0 + abs(x), step))
         x -= step
         if abs(step) < 1e-12 * (1 + abs(x)):
@@ -90,7 +90,7 @@ def student_quantile(p: float, df: int) -> float:
     return x
 
 
-def _student_cdf(x: float, df: int) -> float:
+def student_cdf(x: float, df: int) -> float:
     """Compute Student's t distribution function for integer df (Abramowitz and Stegun 26.7.3-4)."""
     theta = math.atan2(x, math.sqrt(df))
     cosine, sine = math.cos(theta), math.sin(theta)
@@ -323,7 +323,7 @@ def paired_difference(
     value = float(a[:, 0].sum() / a[:, 1].sum() - b[:, 0].sum() / b[:, 1].sum())
     # Each question's share of the difference, so that flipping a sign keeps its weight.
     shares = a[:, 0] / a[:, 1].sum() - b[:, 0] / b[:, 1].sum()
-    p = _sign_flip(shares, flips, seed)
+    p = sign_flip(shares, flips, seed)
     if n < LEAST:
         return Difference(value, None, None, p, n, None)
     widest = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
@@ -359,7 +359,7 @@ def _deviations(cells: Floats) -> Floats:
     return moved
 
 
-def _sign_flip(shares: Floats, flips: int, seed: int) -> float:
+def sign_flip(shares: Floats, flips: int, seed: int) -> float:
     """Return the two-sided p-value of a sum under random signs; exhaustive for few questions."""
     n = len(shares)
     observed = abs(float(shares.sum())) * (1 - 1e-9)

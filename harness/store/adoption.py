@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kdharness.harness.store.checkpoints import CheckpointRows, moved_id
+from kdharness.harness.store.checkpoints import moved_id
+from kdharness.harness.store.labels import LabelRows
 from kdharness.harness.store.rows import encode, stored_json
 from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, digest
 
 
-class AdoptionRows(CheckpointRows):
+class AdoptionRows(LabelRows):
     """Statements that give checkpoints another identity."""
 
     def newest_result(self, checkpoint: str) -> float | None:
@@ -87,6 +88,7 @@ class AdoptionRows(CheckpointRows):
 
     def _move_results(self, old: str, new: str) -> None:
         moved = self._move_answers(old, new)
+        self._move_labels(old, new, moved)
         for judgment in self._rows(Judgment, "SELECT * FROM judgments WHERE checkpoint = ?", [old]):
             self._move_judgment(judgment, _under(judgment, new, moved))
         self.db.execute("UPDATE judgments SET baseline = ? WHERE baseline = ?", [new, old])

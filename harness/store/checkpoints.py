@@ -48,6 +48,7 @@ class CheckpointRows(StoreBase):
         """Rename the baseline of judgments, whose ids depend on its name."""
         for judgment in self.judgments_against(old.name):
             self._move_judgment(judgment, replace(judgment, baseline=name))
+        self.db.execute("UPDATE labels SET baseline = ? WHERE baseline = ?", [name, old.name])
         # Agreement with a teacher stores its id: touch the rows, so that scores are recomputed.
         self.db.execute("UPDATE judgments SET baseline = baseline WHERE baseline = ?", [old.id])
 

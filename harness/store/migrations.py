@@ -183,3 +183,22 @@ def m008_more_scored_facts(db: Database) -> None:
             checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
             value, weight, "order", baseline, len_1, len_2, published, absent, headers, lists,
             bold, stderr)""")
+
+
+@migrations()
+def m009_labels(db: Database) -> None:
+    """Add people's labels of answers; a newer one by the same person supersedes, none is changed.
+
+    `text` and `other_text` are digests of the labelled texts: an answer that was generated again
+    is unlabelled. A value of NULL withdraws the label. `info` has how the answer was chosen.
+    """
+    db.execute("""
+        CREATE TABLE labels (
+            id TEXT PRIMARY KEY, created REAL NOT NULL, labeller TEXT NOT NULL,
+            checkpoint TEXT NOT NULL, bench TEXT NOT NULL, revision TEXT NOT NULL,
+            item TEXT NOT NULL, turn INTEGER NOT NULL, metric TEXT NOT NULL,
+            answer TEXT NOT NULL, text TEXT NOT NULL, baseline TEXT NOT NULL DEFAULT '',
+            other TEXT NOT NULL DEFAULT '', other_text TEXT NOT NULL DEFAULT '',
+            value REAL, blind INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+            info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX labels_of ON labels(checkpoint, bench)")

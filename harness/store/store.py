@@ -1,4 +1,4 @@
-"""The store: runs, events, curves, answers, judgments and report cards of a home.
+"""The store: runs, events, curves, answers, judgments, labels and report cards of a home.
 
 One SQLite file, normally in WAL mode. Only a run's worker writes its progress; screens read, and
 write only control requests. Each method is one statement or one transaction, so a process killed
@@ -124,7 +124,7 @@ class Store(AdoptionRows):
                 ).fetchall()
             ]
             # Deleting judgments counts as a change of their group, so delete groups last.
-            for table in ("answers", "judgments", "bench_notes", "judgment_groups"):
+            for table in ("answers", "judgments", "labels", "bench_notes", "judgment_groups"):
                 self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
             for kept in parents:
                 self.db.execute("DELETE FROM going WHERE id = ?", [kept])

@@ -20,7 +20,7 @@ from support.store_rows import fill_store
 Call = Callable[..., tuple[int, str, str]]
 
 
-def test_importing_the_api_imports_no_heavy_modules() -> None:
+def test_importing_the_api_imports_no_heavy_modules(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom kdharness.harness import Home\n"
         "home = Home(sys.argv[1]); home.runs(); home.checkpoints()\n"
@@ -28,7 +28,7 @@ def test_importing_the_api_imports_no_heavy_modules() -> None:
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "/tmp/kdharness-no-such-home"],
+        [sys.executable, "-c", script, str(tmp_path / "home")],
         capture_output=True,
         text=True,
     )

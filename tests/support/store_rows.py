@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdharness.harness.store import Store
+from kdharness.harness.store.labels import Label, text_digest
 from kdharness.harness.types import (
     Answer,
     Checkpoint,
@@ -62,7 +63,29 @@ def fill_store(
             )
             store.add_answers(stored_answer(mark, item, words) for item in range(items))
             store.add_judgments(stored_judgment(mark, item, words) for item in range(items))
+            store.add_labels(stored_label(stored_answer(mark, item, words)) for item in range(3))
         store.set_bench_note("mt-bench", "1", {"flags": [], "used": 5.0})
+
+
+def stored_label(answer: Answer, value: float | None = 6.0, **changes: object) -> Label:
+    """Make a person's rating of an answer."""
+    values: dict[str, object] = {
+        "created": 500.0,
+        "labeller": "ann",
+        "checkpoint": answer.checkpoint,
+        "bench": answer.bench,
+        "revision": answer.revision,
+        "item": answer.item,
+        "turn": answer.turn,
+        "metric": "rating",
+        "answer": answer.id,
+        "text": text_digest(answer.text),
+        "value": value,
+        "blind": True,
+        "note": "ünï",
+        "info": {"seed": 0},
+    }
+    return Label(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def stored_answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
@@ -111,6 +134,7 @@ TABLES = {
     "points": "run, name, step",
     "answers": "id",
     "judgments": "id",
+    "labels": "id",
     "bench_notes": "checkpoint, bench, revision",
     "cards": "judge, created",
 }

@@ -46,6 +46,7 @@ SCREENS = {
     "tradeoff": ("3",),
     "compare": ("4",),
     "transcripts": ("5", "right"),
+    "labelling": ("5", "L"),
     "evaluate": ("6",),
     "judges": ("7",),
     "assets": ("8",),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from kdharness.harness.analysis.judge_cards import people_rows
 from kdharness.harness.config.evaluation import SPECS, parse_spec, plain_http_warning
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError, JudgeError
-from kdharness.harness.util.text import age, safe_text
+from kdharness.harness.util.text import age, figure, safe_text
 from kdharness.tui import commands
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Ask, Confirm
@@ -109,8 +110,18 @@ class JudgesScreen(ListPlace):
         self._tell(event.row)
 
     def _tell(self, row: Row | None) -> None:
-        card = self.cards.get(str(row["id"])) if row else None
-        self.query_one("#card", TextView).set_lines(card_lines(card))
+        judge = str(row["id"]) if row else ""
+        lines = card_lines(self.cards.get(judge))
+        view = self.query_one("#card", TextView)
+        view.set_lines(lines)
+
+        def show(rows: list[dict[str, object]]) -> None:
+            current = self.listing().row
+            if rows and current is not None and current["id"] == judge:
+                view.set_lines([*people_lines(rows), *lines])
+
+        # In a thread: numpy takes longer to import than a card to draw.
+        self.read(lambda store: people_rows(store, judge), show, what="people")
 
     def action_check(self) -> None:
         """Test the judge on answers of known quality."""
@@ -170,6 +181,17 @@ class JudgesScreen(ListPlace):
         if warning := plain_http_warning(spec):
             detail += f" Warning: {warning}."
         self.app.push_screen(Confirm(f"Check {spec}?", detail), answered)
+
+
+def people_lines(rows: Iterable[dict[str, object]]) -> list[Line]:
+    """Return a judge's agreement with people as lines."""
+    lines: list[Line] = []
+    for row in rows:
+        value, low, high = (cast("float | None", row[key]) for key in ("value", "low", "high"))
+        ends = f"  {figure(low, 2)} to {figure(high, 2)}" if low is not None else ""
+        count = f"{ends}  n {row['n']}"
+        lines.append([(f"{row['check']}: ", ""), (figure(value, 2), "strong"), (count, "dim")])
+    return [*lines, []]
 
 
 def card_lines(card: dict[str, Any] | None) -> list[Line]:

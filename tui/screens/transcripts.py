@@ -13,10 +13,12 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.analysis.prompts import bench_texts
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.screens.labelling import LabelScreen
 from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
     Exchange,
@@ -24,7 +26,6 @@ from kdharness.tui.viewmodels.transcripts import (
     answer_lines,
     as_text,
     benches_of,
-    read_prompts,
     read_transcript,
     verdict_lines,
 )
@@ -44,7 +45,8 @@ class TranscriptsScreen(PlaceScreen):
         "that only one answer has are highlighted. ←→ go from item to item; d to the next with "
         "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
         "b the benchmark, v gives the verdicts more room. y copies the exchange to the clipboard, "
-        "w writes it to a file."
+        "w writes it to a file. L asks you to rate or compare these checkpoints' answers, without "
+        "names and verdicts: your labels correct the judge's scores."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
@@ -54,6 +56,7 @@ class TranscriptsScreen(PlaceScreen):
         Binding("l", "items", "Items", id="texts.items"),
         Binding("c", "choose", "Checkpoints", id="texts.checkpoints"),
         Binding("b", "bench", "Benchmark", id="texts.bench"),
+        Binding("L", "label", "Label", id="texts.label"),
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
         Binding("y", "copy", "Copy", show=False, id="texts.copy"),
         Binding("w", "write", "Write", show=False, id="texts.write"),
@@ -121,8 +124,8 @@ class TranscriptsScreen(PlaceScreen):
         def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
             bench = wanted if wanted in benches else next(iter(benches), "")
-            prompts = read_prompts(paths, bench)
-            return benches, read_transcript(store, bench, names, prompts)
+            texts = bench_texts(paths, bench, store.bench_notes())
+            return benches, read_transcript(store, bench, names, texts.prompts)
 
         self.read(work, lambda found: self.show(asked, *found))
 
@@ -260,6 +263,12 @@ class TranscriptsScreen(PlaceScreen):
             self.bench = self.benches[(index + 1) % len(self.benches)]
             self.index = 0
             self.load()
+
+    def action_label(self) -> None:
+        """Label answers of these checkpoints, blind; show the labels afterwards."""
+        if self.bench:
+            screen = LabelScreen(self.names, self.bench)
+            self.app.push_screen(screen, lambda _: self.load())
 
     def action_verdicts(self) -> None:
         """Toggle more room for the verdicts."""

@@ -12,10 +12,10 @@ from kdharness.harness.analysis.judged_answers import (
     headline_metric,
     judged_answers,
 )
-from kdharness.harness.paths import Paths
-from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.analysis.labelling import valid_labels
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
+from kdharness.harness.store.labels import Label
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.viewmodels.rows import TEXT_LIMIT, Line, text_lines
@@ -34,11 +34,12 @@ WORDS = 1500
 
 @dataclass(frozen=True)
 class Side:
-    """One checkpoint's answers to an item, and their judgments."""
+    """One checkpoint's answers to an item, their judgments, and people's labels of them."""
 
     answers: tuple[Answer, ...] = ()
     judgments: tuple[Judgment, ...] = ()
     headline: str = ""
+    labels: tuple[Label, ...] = ()
 
     @property
     def value(self) -> float | None:
@@ -124,11 +125,16 @@ def read_transcript(
             for j in store.judgments(checkpoint.id, bench):
                 verdicts.setdefault(j.item, []).append(j)
                 categories[j.item] = j.category
+            labels: dict[str, list[Label]] = {}
+            for label in valid_labels(store, checkpoint.id, bench):
+                labels.setdefault(label.item, []).append(label)
             for item in {*answers, *verdicts}:
                 current = current_judgments(verdicts.get(item, []), notes)
                 turns, judgments = judged_answers(answers.get(item, []), current)
                 judgments.sort(key=lambda j: (j.turn, j.judge, j.order, j.metric))
-                table[item] = Side(tuple(turns), tuple(judgments), headline)
+                shown = {answer.id for answer in turns}
+                given = tuple(x for x in labels.get(item, ()) if x.answer in shown)
+                table[item] = Side(tuple(turns), tuple(judgments), headline, given)
         sides.append(table)
     items = sorted({*sides[0], *sides[1]}, key=_natural)
     judged = {item for item in items if item in categories}
@@ -149,24 +155,6 @@ def read_transcript(
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Return a natural sort key: `q10` after `q2`."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|\D+", text)]
-
-
-def read_prompts(paths: Paths, bench: str) -> dict[str, tuple[str, ...]]:
-    """Return item -> the user's turns if the benchmark's files are available, else nothing."""
-    from kdharness.harness.config.evaluation import EvalConfig
-
-    if bench not in BENCHMARKS or bench == "file":
-        return {}
-    try:
-        loaded = resolve(BENCHMARKS, bench, "benchmark").load(
-            paths, EvalConfig(benches=[bench], baseline="all")
-        )
-    except Exception:  # a benchmark that is not pulled, or of another version: answers still show
-        return {}
-    return {
-        item.id: (*(m["content"] for m in item.messages if m["role"] == "system"), *item.turns)
-        for item in loaded.items
-    }
 
 
 # ---------------------------------------------------------------- as lines
@@ -233,6 +221,14 @@ def verdict_lines(side: Side) -> list[Line]:
             lines += text_lines(j.error, "bad")
         if j.raw:
             lines += text_lines(j.raw)
+    for label in side.labels:
+        about = f" turn {label.turn}" if len(side.answers) > 1 else ""
+        about += f" against {label.baseline}" if label.baseline else ""
+        who = f"  by {label.labeller}{', blind' if label.blind else ''}"
+        parts = [(f"label: {label.metric}{about} ", "dim"), (figure(label.value, 3), "strong")]
+        lines.append([*parts, (safe_text(who, 60), "dim")])
+        if label.note:
+            lines += text_lines(label.note)
     return lines or [[("not judged", "dim")]]
 
 

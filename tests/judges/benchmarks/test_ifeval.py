@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness.analysis.compare import compare_sides, sides_of
+from kdharness.harness.analysis.prompts import bench_texts
 from kdharness.harness.analysis.tradeoff import trade_off_view
 from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
 from kdharness.harness.config.evaluation import EvalConfig
@@ -32,7 +33,7 @@ from kdharness.judges.benchmarks.ifeval import IFEval
 from kdharness.judges.scoring.ifeval import Instruction
 from kdharness.judges.scoring.ifeval_outcome import Arguments
 from kdharness.judges.scoring.ifeval_scores import score_ifeval
-from kdharness.tui.viewmodels.transcripts import read_prompts, read_transcript, verdict_lines
+from kdharness.tui.viewmodels.transcripts import read_transcript, verdict_lines
 from support.commands import CommandLine
 from support.evaluations import scores
 from support.ifeval import BAD, GOOD, PROMPTS, make, write_ifeval
@@ -286,7 +287,7 @@ def test_leaderboard_compare_and_trade_off(evaluated: Paths, store: Store) -> No
 
 
 def test_transcripts_say_which_instruction_failed_and_why(evaluated: Paths, store: Store) -> None:
-    prompts = read_prompts(evaluated, "ifeval")
+    prompts = bench_texts(evaluated, "ifeval").prompts
     assert prompts["7"] == (PROMPTS[0]["prompt"],)
     transcript = read_transcript(store, "ifeval", ("good", "bad"), prompts)
     exchange = next(e for e in transcript.exchanges if e.item == "7")

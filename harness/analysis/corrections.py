@@ -1,0 +1,263 @@
+"""Scores corrected by people's labels: metrics of their own, beside the judge's.
+
+A judge's verdicts of all answers and people's labels of some give an estimate of what people
+would say of all (`stats.corrected`). A verdict and a label belong together if they are about the
+same answer with the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdharness.harness import stats
+from kdharness.harness.analysis.labelling import KIND_OF, PAIR, valid_labels
+from kdharness.harness.analysis.scorebook import Group
+from kdharness.harness.stats.metric_specs import EXPECTED_RATING, RATING, SHARE, percent
+from kdharness.harness.stats.rows import TOO_SMALL
+from kdharness.harness.store import Store
+from kdharness.harness.types import MetricValue
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.corrected import Corrected, Question
+    from kdharness.harness.stats.inference import Difference, Interval
+
+CORRECTED = "corrected_"
+"""Begins the metrics of corrected scores, followed by the judge's metric."""
+SKIPPED = 0.2
+"""Items of which people may have skipped a turn, as a share of the labelled ones."""
+_RAW = {
+    "rating": ("rating", "score"),
+    EXPECTED_RATING: (EXPECTED_RATING,),
+    "pair": ("win_rate_adjusted", "pair", "score"),
+    "preference": ("win_rate",),
+}
+"""Metric of a judgment -> the score that is their mean: the first that the group has."""
+
+Place = tuple[str, int, str]
+"""(item, turn, baseline)"""
+
+
+class LabelledVerdict(NamedTuple):
+    """A judge's verdict of an answer, and people's mean label of it, None without a label."""
+
+    judged: float
+    labelled: float | None
+    sampled: bool = True
+    """Whether the label was asked for at random."""
+
+
+Verdicts = Mapping[Place, LabelledVerdict]
+
+
+def labelled_verdicts(store: Store, group: Group) -> dict[str, Verdicts]:
+    """Return the verdicts of a group with their labels, by the judgments' metric.
+
+    Preferences and comparisons are shares: 1 if the model's answer is better.
+    """
+    labels = _labels(store, group.bench)
+    newest: dict[tuple[str, Place], dict[int, tuple[str | None, float]]] = {}
+    for item, turn, metric, order, baseline, answer, value in store.judged_rows(
+        group.checkpoint, group.bench, group.revision, group.judge
+    ):
+        if metric in KIND_OF and value is not None:
+            about = baseline if KIND_OF[metric] == PAIR else ""
+            newest.setdefault((metric, (item, turn, about)), {})[order] = (answer, value)
+    tables: dict[str, dict[Place, LabelledVerdict]] = {}
+    for (metric, place), orders in newest.items():
+        judged = _verdict(metric, [value for _, value in orders.values()])
+        if judged is None:
+            continue
+        answer = next(iter(orders.values()))[0] or ""
+        given = labels.get((KIND_OF[metric], answer, place[2]), ())
+        people = sum(value for value, _ in given) / len(given) if given else None
+        sampled = all(sampled for _, sampled in given)
+        tables.setdefault(metric, {})[place] = LabelledVerdict(judged, people, sampled)
+    return dict(tables)
+
+
+def _labels(store: Store, bench: str) -> dict[tuple[str, str, str], list[tuple[float, bool]]]:
+    """Return subject -> (value, whether it was sampled) of each person's label.
+
+    A pair of two checkpoints' answers is a label of both.
+    """
+    table: dict[tuple[str, str, str], list[tuple[float, bool]]] = {}
+    names = {checkpoint.id: checkpoint.name for checkpoint in store.checkpoints()}
+    for label in valid_labels(store, None, bench):
+        if label.value is None:
+            continue
+        sampled = "seed" in label.info
+        table.setdefault(label.subject, []).append((label.value, sampled))
+        if label.metric == PAIR and label.other and label.checkpoint in names:
+            mirrored = (PAIR, label.other, names[label.checkpoint])
+            table.setdefault(mirrored, []).append((1 - label.value, sampled))
+    return table
+
+
+def _verdict(metric: str, values: Sequence[float]) -> float | None:
+    """Return one verdict of the verdicts in both orders; None if an order is missing."""
+    if metric == "preference":
+        return percent(values[-1]) / 100
+    if metric != "pair":
+        return values[-1]
+    if len(values) < 2:
+        return None
+    # As in the benchmark's score: a win counts only if both orders agree.
+    return values[0] if values[0] == values[1] and values[0] in (0.0, 1.0) else 0.5
+
+
+def questions_of(verdicts: Verdicts) -> list[Question]:
+    """Return the sums of each item over its turns and opponents."""
+    from_item: dict[str, list[float]] = {}
+    for (item, _, _), verdict in verdicts.items():
+        sums = from_item.setdefault(item, [0.0] * 5)
+        sums[0] += verdict.judged
+        sums[1] += 1
+        if verdict.labelled is not None:
+            sums[2] += verdict.labelled
+            sums[3] += 1
+            sums[4] += verdict.judged
+    return [stats.Question(*sums) for sums in from_item.values()]
+
+
+def scale_of(metric: str) -> float:
+    """Return what a score is multiplied with for display: preferences count in percent."""
+    return 100.0 if metric == "preference" else 1.0
+
+
+def correct(metric: str, verdicts: Verdicts, *, difference: bool = False) -> Corrected | None:
+    """Return the corrected mean of verdicts, or of differences of two checkpoints' verdicts."""
+    low, high = (SHARE if KIND_OF[metric] == PAIR else RATING).bounds
+    bounds = (low - high, high - low) if difference else (low, high)
+    return stats.corrected_mean(
+        questions_of(verdicts), bounds=bounds, coarse=KIND_OF[metric] == PAIR
+    )
+
+
+def add_corrections(
+    store: Store, figures: Mapping[Group, Sequence[MetricValue]]
+) -> dict[Group, list[MetricValue]]:
+    """Return the scores of each group, followed by the corrected ones where there are labels."""
+    labelled = store.labelled_benches()
+    return {
+        group: [*values, *_corrections(store, group, values)]
+        if group.bench in labelled and _is_judge(group.judge)
+        else list(values)
+        for group, values in figures.items()
+    }
+
+
+def _is_judge(name: str) -> bool:
+    return name != "exact" and not name.startswith(("panel:", "published:"))
+
+
+def _corrections(
+    store: Store, group: Group, values: Sequence[MetricValue]
+) -> Iterable[MetricValue]:
+    names = {value.metric for value in values if value.value is not None}
+    tables = labelled_verdicts(store, group)
+    labelled = [
+        m for m, table in tables.items() if any(v.labelled is not None for v in table.values())
+    ]
+    for metric in labelled:
+        raw = raw_name(metric, names)
+        if raw is not None:
+            yield from _with_agreement(raw, metric, tables[metric], several=len(labelled) > 1)
+
+
+def raw_name(metric: str, names: Collection[str]) -> str | None:
+    """Return the score that is the mean of a judgment's metric, of those that a group has."""
+    return next((name for name in _RAW[metric] if name in names), None)
+
+
+def _with_agreement(
+    raw: str, metric: str, verdicts: Verdicts, several: bool
+) -> Iterable[MetricValue]:
+    """Yield the corrected score, and what it rests on."""
+    corrected = correct(metric, verdicts)
+    if corrected is None:
+        return
+    given = [verdict for verdict in verdicts.values() if verdict.labelled is not None]
+    flags = [f"labels:{len(given)} of {len(verdicts)}"]
+    if not all(verdict.sampled for verdict in given) or _labels_some_turns(verdicts):
+        flags.append("chosen-labels")
+    yield _value(f"{CORRECTED}{raw}", corrected.interval, len(given), scale_of(metric), flags)
+    end = f"_{raw}" if several else ""
+    yield MetricValue(f"n_labels{end}", float(len(given)), None, None, len(given))
+    if corrected.to_halve is not None:
+        more = float(corrected.to_halve)
+        yield MetricValue(f"n_labels_to_halve{end}", more, None, None, len(given))
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for (item, _, _), verdict in verdicts.items():
+        if verdict.labelled is not None:
+            pairs.setdefault(item, []).append((verdict.judged, verdict.labelled))
+    agreement = stats.rater_agreement(pairs)
+    for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
+        if interval is not None:
+            yield _value(f"agreement_people_{name}{end}", interval, len(given))
+
+
+def _labels_some_turns(verdicts: Verdicts) -> bool:
+    """Return whether only some turns of many items are labelled, which is no random sample."""
+    labelled: dict[str, set[bool]] = {}
+    for (item, _, _), verdict in verdicts.items():
+        labelled.setdefault(item, set()).add(verdict.labelled is not None)
+    partly = sum(len(kinds) == 2 for kinds in labelled.values())
+    # The last item may be half done, and a few answers may have been skipped.
+    return partly > max(1.0, SKIPPED * sum(True in kinds for kinds in labelled.values()))
+
+
+def _value(
+    name: str, interval: Interval, n: int, scale: float = 1.0, flags: Sequence[str] = ()
+) -> MetricValue:
+    if interval.low is None or interval.high is None:
+        return MetricValue(name, interval.value * scale, None, None, n, 0, (*flags, TOO_SMALL))
+    low, value, high = (end * scale for end in (interval.low, interval.value, interval.high))
+    return MetricValue(name, value, low, high, n, 0, tuple(flags))
+
+
+def is_corrected(metric: str) -> bool:
+    """Return whether a score is corrected by labels."""
+    return metric.startswith(CORRECTED)
+
+
+def corrected_differences(
+    store: Store, base: Group, other: Group, names: Collection[str]
+) -> list[tuple[str, tuple[float, float], Difference]]:
+    """Return (metric, both corrected scores, other minus base) of two checkpoints' groups.
+
+    The difference is paired: it is over the answers that both gave, and rests on those of which
+    both are labelled.
+    """
+    if base.bench not in store.labelled_benches():
+        return []
+    first, second = labelled_verdicts(store, base), labelled_verdicts(store, other)
+    compared = []
+    for metric, verdicts in first.items():
+        sides = correct(metric, verdicts), correct(metric, second.get(metric, {}))
+        gap = correct(metric, _differences(verdicts, second.get(metric, {})), difference=True)
+        raw = raw_name(metric, names)
+        if gap is None or sides[0] is None or sides[1] is None or raw is None:
+            continue
+        scale = scale_of(metric)
+        low, high = (
+            None if end is None else end * scale for end in (gap.interval.low, gap.interval.high)
+        )
+        n = gap.interval.n
+        difference = stats.Difference(gap.interval.value * scale, low, high, gap.p, n, None)
+        values = sides[0].interval.value * scale, sides[1].interval.value * scale
+        compared.append((f"{CORRECTED}{raw}", values, difference))
+    return compared
+
+
+def _differences(first: Verdicts, second: Verdicts) -> Verdicts:
+    """Return second minus first wherever both were judged, labelled where both were labelled."""
+    table: dict[Place, LabelledVerdict] = {}
+    for place, verdict in first.items():
+        other = second.get(place)
+        if other is None:
+            continue
+        both = verdict.labelled is not None and other.labelled is not None
+        gap = (other.labelled or 0.0) - (verdict.labelled or 0.0) if both else None
+        table[place] = LabelledVerdict(other.judged - verdict.judged, gap)
+    return table

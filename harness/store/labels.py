@@ -1,0 +1,142 @@
+"""People's labels of answers: ratings, and comparisons of two answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from kdharness.harness.store.checkpoints import CheckpointRows
+from kdharness.harness.store.rows import encode, stored_text
+from kdharness.harness.types import digest
+
+
+@dataclass(frozen=True)
+class Label:
+    """A person's rating of an answer, or comparison of it with another answer.
+
+    Attributes:
+        created: when, in seconds; of one person's labels of the same answer the newest counts.
+        labeller: who.
+        metric: `rating` (1 to 10), or `pair` (1 if the answer is better than the other, 0 if it
+            is worse, 0.5 for a tie).
+        answer: the id of the labelled answer.
+        text: digest of its text: an answer that was generated again is unlabelled.
+        baseline: the name of the other side of a pair, `other` the id of its answer (empty if it
+            comes with the benchmark), `other_text` the digest of its text.
+        value: None withdraws an earlier label.
+        blind: whether names and verdicts were hidden.
+        info: `seed` of the random order in which answers were shown (absent if the person chose
+            them), and `swapped`, whether the two sides of a pair were.
+    """
+
+    created: float
+    labeller: str
+    checkpoint: str
+    bench: str
+    revision: str
+    item: str
+    turn: int
+    metric: str
+    answer: str
+    text: str
+    value: float | None
+    baseline: str = ""
+    other: str = ""
+    other_text: str = ""
+    blind: bool = False
+    note: str = ""
+    info: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The identity, by which merging and importing recognise a label."""
+        place = (self.checkpoint, self.bench, self.item, self.turn, self.metric)
+        about = (self.answer, self.text, self.other, self.other_text)
+        value = None if self.value is None else float(self.value)
+        said = (value, bool(self.blind), self.note)
+        return digest("label", self.labeller, float(self.created), *place, *about, *said)
+
+    @property
+    def subject(self) -> tuple[str, str, str]:
+        """What is labelled: equal for labels of which only the newest counts."""
+        return self.metric, self.answer, self.baseline
+
+
+Sides = tuple[str, frozenset[tuple[str, str]], str]
+
+
+def sides_of_label(label: Label) -> Sides:
+    """Return what was looked at, equal for a pair labelled from either side.
+
+    The metric, the (id, digest) of each answer, and the baseline's name if it is not stored.
+    """
+    sides = {(label.answer, label.text), (label.other, label.other_text)}
+    return label.metric, frozenset(sides), "" if label.other else label.baseline
+
+
+class LabelRows(CheckpointRows):
+    """Statements on labels."""
+
+    def add_labels(self, labels: Iterable[Label]) -> int:
+        """Store labels, and return how many were not stored already."""
+        before = self._count_labels()
+        # Stored texts are without keys, and the id must be that of what is stored.
+        clean = [
+            replace(x, labeller=stored_text(x.labeller), note=stored_text(x.note)) for x in labels
+        ]
+        rows = [{"id": label.id, **encode(label)} for label in clean]
+        self._insert("labels", rows, "IGNORE")
+        return self._count_labels() - before
+
+    def _count_labels(self) -> int:
+        return int(self.db.execute("SELECT COUNT(*) FROM labels").fetchone()[0])
+
+    def labels(self, checkpoint: str | None = None, bench: str | None = None) -> list[Label]:
+        """Return every label, superseded and withdrawn ones included, oldest first."""
+        sql = "SELECT * FROM labels WHERE checkpoint = COALESCE(?1, checkpoint) "
+        sql += "AND bench = COALESCE(?2, bench) ORDER BY created, id"
+        return self._rows(Label, sql, [checkpoint, bench])
+
+    def labelled_benches(self) -> set[str]:
+        """Return the benchmarks with labels."""
+        return {row["bench"] for row in self.db.query("SELECT DISTINCT bench FROM labels")}
+
+    def answer_texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the digests of stored answers' texts by the answers' ids."""
+        texts: dict[str, str] = {}
+        for key in set(ids):
+            for row in self.db.query("SELECT text FROM answers WHERE id = ?", [key]):
+                texts[key] = text_digest(row["text"])
+        return texts
+
+    def judged_rows(
+        self, checkpoint: str, bench: str, revision: str, judge: str
+    ) -> list[tuple[str, int, str, int, str, str | None, float | None]]:
+        """Return (item, turn, metric, order, baseline, answer, value) of verdicts, oldest first."""
+        return self.db.conn.execute(
+            'SELECT item, turn, metric, "order", baseline, answer, value FROM judgments '
+            "WHERE checkpoint = ? AND bench = ? AND revision = ? AND judge = ? "
+            "AND status = 'ok' AND value IS NOT NULL ORDER BY created",
+            [checkpoint, bench, revision, judge],
+        ).fetchall()
+
+    def _move_labels(self, old: str, new: str, answers: dict[str, str]) -> None:
+        """Move labels to a checkpoint's new id, and to its answers' new ids."""
+        labels = self._rows(Label, "SELECT * FROM labels WHERE checkpoint = ?", [old])
+        for answer in answers:
+            labels += self._rows(Label, "SELECT * FROM labels WHERE other = ?", [answer])
+        self.db.conn.executemany("DELETE FROM labels WHERE id = ?", [[x.id] for x in labels])
+        self.add_labels(
+            replace(
+                label,
+                checkpoint=new if label.checkpoint == old else label.checkpoint,
+                answer=answers.get(label.answer, label.answer),
+                other=answers.get(label.other, label.other),
+            )
+            for label in labels
+        )
+
+
+def text_digest(text: str) -> str:
+    """Return the digest of an answer's text, as labels store it."""
+    return digest("text", text)
