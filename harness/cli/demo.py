@@ -48,7 +48,8 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
         click.echo(
             "The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on a few "
             "items: they demonstrate the workflow, not the quality of the models. MT-Bench "
-            "ratings are expected ones, the mean of the judge's distribution over 1 to 10."
+            "ratings are expected ones, the mean of the judge's distribution over 1 to 10. IFEval "
+            "needs no judge, but 16 prompts show a collapse at most."
         )
     click.echo(
         f"\ndone in {(time.monotonic() - started) / 60:.1f} minutes. "
