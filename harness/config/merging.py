@@ -10,7 +10,14 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kdharness.harness.config.base import RunConfig
+from kdharness.harness.config.base import ADDED, RunConfig
+
+SPARSE = ("ties", "dare")
+"""Kinds that keep a part of each difference."""
+DIFFERENCES = ("task-arithmetic", *SPARSE)
+"""Kinds that add differences to a reference."""
+DENSITY = 0.2
+ALPHAS = [0.25, 0.5, 0.75]
 
 
 class MergeConfig(RunConfig):
@@ -21,15 +28,16 @@ class MergeConfig(RunConfig):
         42,
         ge=0,
         title="Seed",
-        description=("Not used by merging; only distinguishes runs of one experiment."),
+        description=("What dare keeps; otherwise it only distinguishes runs of one experiment."),
     )
-    kind: Literal["wise-ft", "average", "task-arithmetic"] = Field(
+    kind: Literal["wise-ft", "average", "task-arithmetic", "ties", "dare"] = Field(
         "wise-ft",
         title="Kind",
         description=(
             "wise-ft: interpolate from the reference to the expert, one checkpoint per alpha. "
             "average: the mean of models. task-arithmetic: the reference plus each model's "
-            "difference to it."
+            "difference to it. ties: the same, of each difference's largest values those whose "
+            "signs agree. dare: the same, of a random part of each difference."
         ),
     )
     reference: str | None = Field(
@@ -49,7 +57,7 @@ class MergeConfig(RunConfig):
         description=("Models to average, or whose differences are added."),
     )
     alphas: list[float] = Field(
-        default_factory=lambda: [0.25, 0.5, 0.75],
+        default_factory=lambda: list(ALPHAS),
         title="Alphas",
         description="The expert's weight, between 0 and 1: one checkpoint each (wise-ft only).",
     )
@@ -61,7 +69,15 @@ class MergeConfig(RunConfig):
     scale: float = Field(
         1.0,
         title="Scale",
-        description=("Factor of all differences (task-arithmetic); negative values unlearn."),
+        description=("Factor of all differences; negative values unlearn."),
+    )
+    density: float = Field(
+        DENSITY,
+        gt=0,
+        le=1,
+        title="Density",
+        description=("Share of each difference's values that is kept (ties and dare)."),
+        json_schema_extra=ADDED,
     )
     trust_remote_code: bool = Field(
         False,
@@ -87,17 +103,29 @@ class MergeConfig(RunConfig):
             raise ValueError("wise-ft needs a reference and an expert")
         if curve and (self.models or self.weights):
             raise ValueError(
-                "wise-ft uses a reference and an expert; models and weights are for "
-                "average and task-arithmetic"
+                "wise-ft uses a reference and an expert; models and weights are for the other kinds"
             )
         if not curve and self.expert:
             raise ValueError(f"{self.kind} does not use expert: add it to models")
         if self.kind == "average" and (len(self.models) < 2 or self.reference):
             raise ValueError("average needs at least two models, and no reference")
-        if self.kind == "task-arithmetic" and (not self.reference or not self.models):
-            raise ValueError("task-arithmetic needs a reference and at least one model")
-        if self.kind == "task-arithmetic" and self.scale == 0:
+        adds = self.kind in DIFFERENCES
+        if adds and (not self.reference or not self.models):
+            raise ValueError(f"{self.kind} needs a reference and at least one model")
+        if adds and self.scale == 0:
             raise ValueError("a scale of 0 yields the reference itself")
+        if self.kind == "ties" and any(weight <= 0 for weight in self.weights):
+            raise ValueError(
+                "ties takes means, whose weights must be above 0; use scale to unlearn"
+            )
+        if self.density != DENSITY and self.kind not in SPARSE:
+            raise ValueError(f"{self.kind} keeps whole differences: density is for ties and dare")
+        if self.scale != 1 and not adds:
+            raise ValueError(
+                f"{self.kind} adds no differences, so a scale has no effect: remove it"
+            )
+        if not curve and self.alphas != ALPHAS:
+            raise ValueError(f"{self.kind} makes one checkpoint: alphas are for wise-ft")
         if self.weights and len(self.weights) != len(self.models):
             raise ValueError(f"{len(self.weights)} weights for {len(self.models)} models")
         if self.kind == "average" and self.weights and not sum(self.weights) > 0:

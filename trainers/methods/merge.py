@@ -11,6 +11,14 @@ Task arithmetic (Ilharco et al., *Editing models with task arithmetic*, arXiv 22
 
     θ = θ_reference + s Σ w_i (θ_i − θ_reference)
 
+TIES (Yadav et al., *TIES-Merging*, arXiv 2306.01708): of each difference only the largest `density`
+of its values are kept, the sign of their sum is elected, and the mean is over those that have it.
+
+DARE (Yu et al., *Language models are super Mario*, arXiv 2311.03099): of each difference a random
+`density` of its values are kept and divided by it, so that the sum is the same on average.
+
+Both take a tensor as the unit, as mergekit does.
+
 Everything is computed in fp32, tensor by tensor, and stored in the first model's precision.
 Tensors that are not floating-point must be equal.
 """
@@ -24,7 +32,7 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.config.merging import MergeConfig, alpha_label
+from kdharness.harness.config.merging import SPARSE, MergeConfig, alpha_label
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.adapters import is_adapter
@@ -84,17 +92,85 @@ def task_arithmetic(
     return _each([reference, *states], names, add)
 
 
+def ties(
+    reference: State,
+    states: Sequence[State],
+    weights: Sequence[float] = (),
+    scale: float = 1.0,
+    density: float = 0.2,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return reference + scale · the mean of trimmed differences with the elected sign."""
+    given = torch.tensor(list(weights) or [1.0] * len(states))
+
+    def merge(tensors: list[Any]) -> Any:
+        base, *others = tensors
+        shares = given.view(-1, *[1] * base.dim())
+        learnt = torch.stack([trim(other - base, density) for other in others]) * shares
+        # A sum of 0 elects the positive sign.
+        elected = torch.where(learnt.sum(0) >= 0, 1.0, -1.0)
+        agree = learnt.sign() == elected
+        total = (shares * agree).sum(0)
+        return base + scale * (learnt * agree).sum(0) / torch.where(total == 0, 1.0, total)
+
+    return _each([reference, *states], names, merge)
+
+
+def trim(difference: Any, density: float) -> Any:
+    """Return a tensor with the largest `density` of its values by size, at least one; 0 elsewhere.
+
+    Of equal sizes at the border, those that come first are kept.
+    """
+    count = difference.numel()
+    if count == 0:
+        return difference
+    size = difference.abs().flatten()
+    kept = size.argsort(descending=True, stable=True)[: max(1, int(density * count))]
+    mask = torch.zeros(count, dtype=torch.bool).index_fill_(0, kept, True)
+    return torch.where(mask.view_as(difference), difference, 0.0)
+
+
+def dare(
+    reference: State,
+    states: Sequence[State],
+    weights: Sequence[float] = (),
+    scale: float = 1.0,
+    density: float = 0.2,
+    seed: int = 42,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return reference + scale · Σ weight · (kept values of state − reference) / density."""
+    given = list(weights) or [1.0] * len(states)
+    generator = torch.Generator().manual_seed(seed)
+
+    def merge(tensors: list[Any]) -> Any:
+        base, *others = tensors
+        learnt = torch.zeros_like(base)
+        for weight, other in zip(given, others, strict=True):
+            kept = torch.rand(base.shape, generator=generator) < density
+            learnt += weight * torch.where(kept, other - base, 0.0) / density
+        return base + scale * learnt
+
+    return _each([reference, *states], names, merge)
+
+
 def _each(
     states: Sequence[State], names: Sequence[str], combine: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """Apply `combine` to each tensor of all states."""
+    """Apply `combine` to each tensor of all states; one tensor with two names once."""
     check_states(states, names or [f"model {n}" for n in range(1, len(states) + 1)])
-    merged = {}
+    merged: dict[str, Any] = {}
+    done: dict[tuple[int, Any], str] = {}
     for key, first in states[0].items():
         tensors = [state[key] for state in states]
         if not first.is_floating_point():
             merged[key] = first.clone()
             continue
+        place = (first.data_ptr(), first.shape)
+        if first.numel() and place in done:
+            merged[key] = merged[done[place]]
+            continue
+        done[place] = key
         merged[key] = combine([t.detach().float().cpu() for t in tensors]).to(first.dtype)
     return merged
 
@@ -200,7 +276,11 @@ def _made(folder: Path) -> bool:
 def recipes(config: MergeConfig) -> list[tuple[str, dict[str, Any]]]:
     """Return (label, info) of each checkpoint to make; a single one has no label."""
     if config.kind != "wise-ft":
-        more = {"scale": config.scale} if config.kind == "task-arithmetic" else {}
+        more: dict[str, float] = {} if config.kind == "average" else {"scale": config.scale}
+        if config.kind in SPARSE:
+            more["density"] = config.density
+        if config.kind == "dare":
+            more["seed"] = config.seed
         return [("", {"kind": config.kind, "weights": list(config.weights), **more})]
     several = len(config.alphas) > 1
     return [
@@ -216,7 +296,14 @@ def _combine(
         return interpolate(states[0], states[1], float(info["alpha"]))
     if config.kind == "average":
         return average(states, config.weights, names)
-    return task_arithmetic(states[0], states[1:], config.weights, config.scale, names)
+    reference, others = states[0], states[1:]
+    if config.kind == "ties":
+        return ties(reference, others, config.weights, config.scale, config.density, names)
+    if config.kind == "dare":
+        return dare(
+            reference, others, config.weights, config.scale, config.density, config.seed, names
+        )
+    return task_arithmetic(reference, others, config.weights, config.scale, names)
 
 
 def _store(
