@@ -167,7 +167,7 @@ def judged(
         start: whether the teacher may be what the student starts from, as a reference is.
 
     Raises:
-        ModelError: the numbers are none.
+        ModelError: the numbers are not finite.
     """
     if not math.isfinite(seen.kl + seen.student_loss + seen.teacher_loss):
         raise ModelError(

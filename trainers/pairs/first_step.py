@@ -94,7 +94,7 @@ def _left_out(
     if role.spec is not None and role.spec.served:
         return "a server runs the teacher"
     if config.student.experts_from:
-        return "the student is made when the run starts, which measures it"
+        return "the student is made when the run starts, and measured then"
     for name, source in ((role.role, role.model), ("student", tokenizer_source(config))):
         if name not in models:
             return f"the {name} is not here"
