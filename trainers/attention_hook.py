@@ -20,7 +20,7 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 PREFIX = "kdharness_"
 UNMASKED = PREFIX + "unmasked_"
@@ -137,18 +137,22 @@ def skip_masks(model: PreTrainedModel) -> bool:
     return True
 
 
-def check_packing(model: PreTrainedModel) -> None:
+def check_packing(config: PreTrainedConfig, name: str) -> None:
     """Refuse a model whose rows could see each other without padding between them.
+
+    Args:
+        config: the model's.
+        name: what to call the model.
 
     Raises:
         ConfigError: an architecture that is not known to mix tokens by attention alone.
     """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if config.model_type not in PACKABLE or kinds - {"full_attention", "sliding_attention"}:
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if text.model_type not in PACKABLE or kinds - {"full_attention", "sliding_attention"}:
         raise ConfigError(
-            f"packing is not supported for {type(model).__name__} ({config.model_type}): its rows "
-            "could see each other",
+            f"packing is not supported for {name} ({text.model_type}): its rows could see each "
+            "other",
             where="trainer.packing",
             hint="remove it",
         )

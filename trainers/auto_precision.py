@@ -29,13 +29,13 @@ def precision_by_memory(
         config: a training config.
         job: the run.
         start: the folder that the student starts from.
-        mixed: what `auto` is where memory has no part in it.
+        mixed: what `auto` is where memory does not matter.
         facts: returns the batch plan as `estimate` needs it.
     """
     spec = config.trainer
     if spec.precision != "auto" or spec.dtype != "auto" or config.student.lora:
         return mixed
-    if config.method not in ("sft", "kd", "dae"):  # but one of a plugin, which has no plan
+    if config.method not in ("sft", "kd", "dae"):  # methods of plugins have no plan
         return mixed
     name, reason = mixed.name, ""
     then = recorded_precision(job.folder) if job.resume else ""

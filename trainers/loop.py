@@ -22,7 +22,7 @@ from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import has_bf16, load_tokenizer, pick_device
+from kdharness.harness.models.loading import has_bf16, load_config_of, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
@@ -236,6 +236,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         facts = partial(planned_facts, config, training, plan, tokenizer, job.paths)
         precision = precision_by_memory(config, job, start.path, precision, facts)
         check_setup(precision, spec, os.environ)
+    if job.run and spec.packing:
+        code = config.student.trust_remote_code
+        check_packing(load_config_of(start.path, job.paths, trust_remote_code=code), start.name)
     student = load_student(config, job, start, device, precision)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
@@ -316,9 +319,7 @@ def _make_trainer(
     watcher = HeldoutCallback(setting)
     models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
     for model in (causal_model(setting.student), *models):
-        if config.trainer.packing:
-            check_packing(model)
-        else:
+        if not config.trainer.packing:
             skip_masks(model)  # the collator pads at the ends of rows alone
         if config.trainer.compile:
             compile_layers(model)

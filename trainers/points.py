@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -71,9 +72,12 @@ class GeneratedScores:
         self.setting = setting
         self.specs = setting.config.trainer.eval_benches
         self.scorer: Scorer | None = None
+        self.group: dist.ProcessGroup | None = None
         if not self.specs:
             return
         refuse_sharded()
+        if setting.job.world > 1 and dist.is_initialized():
+            self.group = waiting_group()
         if setting.job.is_main:
             points = resolve(TOOLS, "load_points", "tool")(self.specs, setting.job.paths)
             resolve(TOOLS, "check_budgets", "tool")(points, evaluation_points(setting))
@@ -102,7 +106,7 @@ class GeneratedScores:
                     found = self.scorer.measure(engine)
             except KDHarnessError as error:
                 found = error  # the other processes must hear of it too
-        found = _from_first(found, self.setting.job.world)
+        found = _from_first(found, self.group)
         if isinstance(found, KDHarnessError):
             if step == 0:
                 raise found
@@ -124,14 +128,23 @@ def evaluation_points(setting: TrainContext) -> int:
     return 2 + ((steps - 1) // every if every else 0)
 
 
-def _from_first(value: Any, world: int) -> Any:
-    """Return the first process's value in all of them."""
-    if world == 1 or not dist.is_initialized():
+def waiting_group() -> dist.ProcessGroup:
+    """Return a group in which processes may wait for the first one as long as it generates.
+
+    NCCL ends a run whose processes wait for 10 minutes.
+    """
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    return group
+
+
+def _from_first(value: Any, group: dist.ProcessGroup | None) -> Any:
+    """Return the first process's value in all of a group; without one, the value itself."""
+    if group is None:
         return value
     box = [value if not isinstance(value, KDHarnessError) else str(value)]
     failed = [isinstance(value, KDHarnessError)]
-    dist.broadcast_object_list(failed)
-    dist.broadcast_object_list(box)
+    dist.broadcast_object_list(failed, group=group)
+    dist.broadcast_object_list(box, group=group)
     if failed[0] and not isinstance(value, KDHarnessError):
         return RunError(box[0])
     return value if isinstance(value, KDHarnessError) else box[0]
@@ -150,6 +163,9 @@ def generating(model: PreTrainedModel, setting: TrainContext) -> Iterator[Any]:
         with (
             torch.random.fork_rng(devices),
             plain_attention(causal),
+            # Compiled layers would be compiled anew for caches of keys and values, and use up
+            # the number of variants that training needs.
+            torch.compiler.set_stance("force_eager"),
             autocast(setting.precision, setting.device),
         ):
             yield causal

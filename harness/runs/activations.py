@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.config.precision import BYTES, Precision
-from kdharness.harness.runs.sizes import Size, adapted_linears
+from kdharness.harness.runs.sizes import Adapter, Size, adapted_linears
 
 
 def layer_bytes(
@@ -25,21 +28,35 @@ def layer_bytes(
 
     A `routed` layer has experts in place of the MLP, or beside a shared one.
     """
-    h, q = size.hidden, size.queries
+    h = size.hidden
     i = size.intermediate if not routed or size.experts is None else size.experts.shared
     compute = BYTES[precision.compute]
-    kept = 4.0 * 2 * h + 4 * size.heads
-    kept += compute * (2 * q + 2 * size.keys + 4 * i)
-    if size.normed:
-        # Their norms keep fp32 inputs, and normalised ones if they are trained.
-        kept += (4 + (0 if lora else BYTES[precision.trained])) * (q + size.keys)
+    kept = 4.0 * 2 * h + _attention_bytes(size, precision, lora) + compute * 4 * i
     if routed:
         kept += _routed_bytes(size, precision, lora)
     if lora is None:
         # The router reads one input more, gate and up two, each if it is there.
-        inputs = (3 + 2 * bool(i) + routed) * h if precision.autocast else 2 * h
+        readers = 2 if size.latent else 3
+        inputs = (readers + 2 * bool(i) + routed) * h if precision.autocast else 2 * h
+        inputs += _narrow(size)
         return kept + BYTES[precision.trained] * 2 * h + compute * inputs
     return kept + _adapted_bytes(size, precision, lora, i, on_cpu=on_cpu, routed=routed)
+
+
+def _attention_bytes(size: Size, precision: Precision, lora: LoraSpec | None) -> float:
+    """Return the bytes per position that attention keeps: what it reads, returns, and its norms.
+
+    Norms of queries and keys, or of the vectors that latent ones are made from, keep fp32 inputs,
+    and normalised ones if they are trained.
+    """
+    kept = BYTES[precision.compute] * (size.queries + size.keys + size.values + size.attended)
+    normed = size.queries + size.keys if size.normed else _narrow(size)
+    return kept + 4.0 * size.heads + (4 + (0 if lora else BYTES[precision.trained])) * normed
+
+
+def _narrow(size: Size) -> int:
+    """Return the width of the vectors that latent queries, keys and values are made from."""
+    return size.latent.query_rank + size.latent.key_rank if size.latent else 0
 
 
 def _adapted_bytes(
@@ -50,7 +67,7 @@ def _adapted_bytes(
     Args:
         inner: the inner size of the layer's MLP, whose product is among what the layer keeps.
     """
-    h, q, compute = size.hidden, size.queries, BYTES[precision.compute]
+    h, compute = size.hidden, BYTES[precision.compute]
     linears = _linears_of_layer(size, lora, routed=routed)
     down = _share_of_down(size, lora, routed=routed)
     dropped = sum(share * i for _, i, _, share in linears)
@@ -58,7 +75,7 @@ def _adapted_bytes(
     if not precision.autocast and not lora.dropout:
         # Queries, keys and values share their input, and so do gate and up; the output projection
         # reads what attention keeps anyway.
-        others = [one for one in linears if one[1] not in (q, inner) or one[2] != h]
+        others = [one for one in linears if not _is_output(one[:3], size.attended, inner, h)]
         read = {(name.rpartition(".")[0], i): share for name, i, _, share in others}
         inputs = sum(share * i for (_, i), share in read.items())
     if routed and size.adapter and "weight" in size.adapter.kinds and precision.autocast:
@@ -100,6 +117,91 @@ def _share_of_down(size: Size, lora: LoraSpec, *, routed: bool) -> float:
         for name, i, o, share in _linears_of_layer(size, lora, routed=routed)
         if inner and i == inner and o == size.hidden and not _is_attention(name)
     )
+
+
+def _is_output(linear: tuple[str, int, int], attended: int, inner: int, hidden: int) -> bool:
+    """Return whether a linear layer is the last of attention or of an MLP."""
+    name, inputs, outputs = linear
+    if _is_attention(name):
+        ends = name.endswith(("o_proj", "out_proj", "dense", "c_proj"))
+        return ends and (inputs, outputs) == (attended, hidden)
+    return (inputs, outputs) == (inner, hidden)
+
+
+def _unreached_bytes(size: Size, precision: Precision, lora: LoraSpec, *, on_cpu: bool) -> float:
+    """Return the bytes per position that layers do not keep: nothing needs a gradient there.
+
+    Those are the layers before the first with an adapter, and the beginning of that layer.
+    """
+    linears = adapted_linears(size, lora)
+    sparse = size.experts.layers if size.experts is not None else 0
+    places = [_layer_of(name) for name, *_ in linears]
+    if size.adapter is not None and size.adapter.merged:
+        places.append(size.layers - sparse)
+    first = min(places, default=size.layers)
+    plain = replace(size, adapter=Adapter(0, (), 0, frozenset()))
+    dense = size.layers - sparse
+    whole = [
+        count * layer_bytes(plain, precision, lora, on_cpu=on_cpu, routed=routed)
+        for routed, count in ((False, min(first, dense)), (True, max(0, first - dense)))
+        if count
+    ]
+    if first == size.layers:
+        return sum(whole)
+    mine = [one for one in linears if _layer_of(one[0]) == first]
+    mask = (BYTES[precision.trained] if on_cpu else 1) if lora.dropout else 0
+    return sum(whole) + _beginning_bytes(size, precision, mine, mask, routed=first >= dense)
+
+
+def _layer_of(name: str) -> int:
+    """Return the number of the layer that a module is in."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), 0)
+
+
+def _beginning_bytes(
+    size: Size,
+    precision: Precision,
+    linears: Sequence[tuple[str, int, int]],
+    mask: int,
+    *,
+    routed: bool,
+) -> float:
+    """Return the bytes per position that the first layer with an adapter does not keep.
+
+    Without an adapter of queries, keys or values it does not keep what attention reads, without
+    any in attention neither the input of the second norm, nor of the MLP what no adapter needs.
+
+    Args:
+        size: the model's.
+        precision: of the training.
+        linears: the layer's linear layers with adapters.
+        mask: bytes of a value of a dropout's mask, 0 without dropout: an input that needs no
+            gradient needs no mask.
+        routed: whether the layer has experts.
+    """
+    experts, compute = size.experts if routed else None, BYTES[precision.compute]
+    inner = experts.shared if experts else size.intermediate
+    attention = [one for one in linears if _is_attention(one[0])]
+    ends = [one for one in attention if _is_output(one, size.attended, inner, size.hidden)]
+    left = 4.0 * size.hidden
+    if len(attention) > len(ends):
+        return left + mask * size.hidden * sum(
+            one[1] == size.hidden for one in attention if one not in ends
+        )
+    left += _attention_bytes(size, precision, LoraSpec())
+    if ends:
+        return left + (mask - compute * (not mask)) * size.attended
+    left += 4.0 * size.hidden
+    if experts:
+        # Without a gradient of the router, none of what its weights multiply.
+        left += BYTES[precision.weights] * experts.active * size.hidden
+    others = [one for one in linears if one not in attention]
+    readers = [one for one in others if not _is_output(one, size.attended, inner, size.hidden)]
+    names = [name.rpartition(".")[2] for name, *_ in readers]
+    left += mask * sum(one[1] for one in readers or others)
+    # Gate, its activation and up, of which the product with an adapter alone needs one or two.
+    spared = 3 if not readers else {"gate_proj": 1, "up_proj": 2}.get(names[0], 0)
+    return left + compute * inner * (spared if len(readers) < 2 else 0)
 
 
 def _is_attention(name: str) -> bool:
@@ -168,12 +270,14 @@ def activation_bytes(
     sparse = experts.layers if experts is not None else 0
     kept = (size.layers - sparse) * dense + sparse * routed
     if lora:
-        # Nothing before the first adapter needs a gradient.
-        mask = BYTES[precision.trained] if on_cpu else 1
-        kept -= size.hidden * (4 + (3 * mask if lora.dropout else 0))
-    if experts is not None:
-        gradient = max(gradient, tokens * _beside(size, precision, lora, routed=True))
-    return ends + tokens * kept + sparse * merged + max(0.0, gradient - head)
+        kept -= _unreached_bytes(size, precision, lora, on_cpu=on_cpu)
+    fixed = sparse * merged
+    if experts and merged and size.adapter and not size.adapter.linears:
+        # The input of the first experts needs no gradient, which their merged weights are for.
+        both = "gate_up_proj" in size.adapter.kinds
+        fixed -= unit * 2.0 * experts.count * experts.inner * size.hidden * both
+    gradient = max(gradient, tokens * _beside(size, precision, lora, routed=experts is not None))
+    return ends + tokens * kept + fixed + max(0.0, gradient - head)
 
 
 def _beside(size: Size, precision: Precision, lora: LoraSpec | None, *, routed: bool) -> float:
@@ -188,18 +292,19 @@ def _beside(size: Size, precision: Precision, lora: LoraSpec | None, *, routed: 
     found = 0.0
     if routed and experts is not None:
         kept = lora is None or (size.adapter is not None and "down_proj" in size.adapter.kinds)
-        unit = BYTES[precision.weights]
+        exact = experts.exact and not precision.autocast
+        unit = BYTES["float32" if exact else precision.weights]
         # The output of the experts is gone as well; where they are narrow, more is made before,
         # when its gradient is weighted and sorted.
         beside = max((2 if kept else 3) * experts.inner - size.hidden, 2.5 * size.hidden)
         found = unit * experts.active * beside
         inner = experts.shared
     each = 4.0
-    if lora is not None and _share_of_down(size, lora, routed=routed) < 0.5:
+    if lora is not None and not _share_of_down(size, lora, routed=routed):
         each = 3.0 * compute
     elif lora and precision.autocast:
-        each = 8
+        each = 12 if lora.dropout else 8
     elif lora and compute == 2:
-        each = 6 if not lora.dropout else 4
+        each = 4
     # Experts and a shared MLP come one after the other.
     return max(found, each * inner)

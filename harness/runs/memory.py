@@ -12,12 +12,17 @@ from types import MappingProxyType
 
 from kdharness.harness.config.models import QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
-from kdharness.harness.config.trainer import DistillSpec
+from kdharness.harness.config.trainer import DistillSpec, TrainerSpec
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.models.lm_head import rows_at_once
 from kdharness.harness.runs.activations import activation_bytes
 from kdharness.harness.runs.sizes import Size, lora_parameters
-from kdharness.harness.runs.teachers import place_of, runs_at, teacher_spec
+from kdharness.harness.runs.teachers import (
+    place_of,
+    runs_at,
+    teacher_kinds,
+    teacher_spec,
+)
 
 OFFLOADED = "offloaded teacher"
 """The largest of those that are on a device only while they score."""
@@ -66,7 +71,7 @@ def plan_memory(
     trained = lora_parameters(student, lora) if lora else student.total
     unit = BYTES[precision.trained]
     shard = processes if engine == "fsdp2" else 1
-    tokens = spec.tokens_per_batch or spec.batch_size * width
+    tokens = positions_at_once(spec, width)
     head = head_bytes(config, student, {**teachers, **heads}, precision, tokens, on_cpu=on_cpu)
     # Autocast's copies of weights live until the backward pass.
     copies = 2.0 * (trained if lora else student.linear) if precision.autocast else 0.0
@@ -103,6 +108,17 @@ def plan_memory(
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
     return parts, trained
+
+
+def positions_at_once(spec: TrainerSpec, width: int) -> int:
+    """Return the positions of the largest micro-batch.
+
+    A row that is longer than `tokens_per_batch` is a micro-batch of its own. Packed, `width` is
+    already that of a row of the largest one.
+    """
+    if spec.tokens_per_batch is None or spec.packing:
+        return spec.batch_size * width
+    return max(spec.tokens_per_batch, width)
 
 
 def teacher_places(
@@ -154,13 +170,30 @@ def head_bytes(
     # A micro-batch has no more labelled positions than it has positions.
     chunk = min(rows_at_once(chosen, student.vocab, on_cuda=not on_cpu), tokens)
     weights = student.vocab * student.hidden
-    total = 4.0 * (4 if teachers else 3) * chunk * student.vocab
+    total = _chunk_unit(config, bool(teachers), precision) * chunk * student.vocab
     if precision.autocast and not config.student.lora:
         total += 2.0 * weights
     if on_cpu and precision.compute == "bfloat16":
         # A CPU multiplies bf16 into fp32 through copies.
         total += 4.0 * weights
     return total
+
+
+def _chunk_unit(
+    config: SFTConfig | KDConfig | DAEConfig, taught: bool, precision: Precision
+) -> float:
+    """Return the bytes per logit of what computes a chunk's loss.
+
+    The reference has three fp32 buffers, four with a teacher. Triton's kernels have the student's
+    logits, the teacher's, and a gradient in the dtype of the products, which overwrites fp32
+    logits. Cached distributions are left to the reference.
+    """
+    if config.trainer.kernels == "reference":
+        return 16.0 if taught else 12.0
+    narrow = BYTES[precision.compute]
+    own = 4.0 * (2 if taught else 1) + (narrow if narrow < 4 else 0)
+    cached = [spec.cache for _, spec in teacher_kinds(config).values() if spec.cache]
+    return max(own, 12.0 if any(cache.kind == "top-k" for cache in cached) else 0.0)
 
 
 def _teacher_unit(spec: TeacherSpec | None, on_cpu: bool) -> int:
@@ -204,4 +237,7 @@ def _attention_bytes(
         # The student's are fp32 where they are recorded, and copied to bf16 for attention.
         own = 1 if spec.gradient_checkpointing else layers
         kept += 4.0 * (student.queries + student.keys) * own
+    if spec.kernels == "triton":
+        # Log-sum-exps of both models' rows for each position, and which of them are labelled.
+        kept += 4.0 * (student.heads + teacher.heads) * layers + 8.0
     return {"attention": kept * tokens}

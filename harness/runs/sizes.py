@@ -29,6 +29,7 @@ class Experts:
         active: how many a token meets.
         inner: the inner size of one.
         shared: the inner size of those that every token meets.
+        exact: whether their outputs are weighted in fp32.
     """
 
     layers: int
@@ -36,6 +37,24 @@ class Experts:
     active: int
     inner: int
     shared: int = 0
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention: queries, keys and values made from narrow vectors.
+
+    Attributes:
+        query_rank: width of the vector that queries are made from; 0 if there is none.
+        key_rank: width of the one that keys and values are made from.
+        plain: width of a head's keys without a position.
+        value: width of a head's values.
+    """
+
+    query_rank: int
+    key_rank: int
+    plain: int
+    value: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,7 @@ class Size:
             tensor are none.
         tied: whether the output head is the embedding.
         normed: whether queries and keys have norms of their own.
+        latent: of multi-head latent attention, where `head_size` is that of queries and keys.
         experts: of a mixture.
         adapter: of a mixture that was sized together with an adapter.
     """
@@ -89,6 +109,7 @@ class Size:
     vocab: int
     tied: bool = False
     normed: bool = False
+    latent: Latent | None = None
     experts: Experts | None = None
     adapter: Adapter | None = None
 
@@ -106,6 +127,18 @@ class Size:
     def keys(self) -> int:
         """Width of a layer's keys."""
         return self.key_heads * self.head_size
+
+    @property
+    def values(self) -> int:
+        """Width of the tensor that holds a layer's values; latent ones share it with keys."""
+        if self.latent is None:
+            return self.keys
+        return self.heads * (self.latent.plain + self.latent.value)
+
+    @property
+    def attended(self) -> int:
+        """Width of what a layer's attention returns, before its output projection."""
+        return self.queries if self.latent is None else self.heads * self.latent.value
 
 
 def model_size(
@@ -142,6 +175,9 @@ def model_size(
     linears, experts = _linears(model), _experts(model, text)
     adapter = _adapter(model, source, lora) if experts is not None and lora else None
     heads, hidden = _shape(text, "num_attention_heads"), _shape(text, "hidden_size")
+    latent = _latent(text)
+    # Such configs call the part with a position a head.
+    head_size = latent.plain + _shape(text, "qk_rope_head_dim") if latent else hidden // heads
     return Size(
         total=total,
         body=body,
@@ -152,13 +188,27 @@ def model_size(
         # GPT-2-like configs may leave the inner size unset: four times the hidden size.
         intermediate=_shape(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
         heads=heads,
-        key_heads=_shape(text, "num_key_value_heads", default=heads),
-        head_size=_shape(text, "head_dim", default=hidden // heads),
+        key_heads=heads if latent else _shape(text, "num_key_value_heads", default=heads),
+        head_size=head_size if latent else _shape(text, "head_dim", default=head_size),
         vocab=_shape(text, "vocab_size"),
         tied=len({id(getattr(module, "weight", None)) for module in ends}) == 1,
         normed=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+        latent=latent,
         experts=experts,
         adapter=adapter,
+    )
+
+
+def _latent(config: object) -> Latent | None:
+    """Return the widths of multi-head latent attention; None for the usual one."""
+    rank = _shape(config, "kv_lora_rank", default=0)
+    if not rank:
+        return None
+    return Latent(
+        _shape(config, "q_lora_rank", default=0),
+        rank,
+        _shape(config, "qk_nope_head_dim"),
+        _shape(config, "v_head_dim"),
     )
 
 
@@ -177,7 +227,9 @@ def _experts(model: Any, config: object) -> Experts | None:
         if "shared_expert" in name and name.endswith(".up_proj")
     ]
     active = _shape(config, "num_experts_per_tok", "moe_topk", default=count)
-    return Experts(layers, count, active, inner, max(shared, default=0))
+    # DeepSeek's routers keep their weights in fp32; others cast them.
+    exact = any(name.endswith("e_score_correction_bias") for name, _ in model.named_buffers())
+    return Experts(layers, count, active, inner, max(shared, default=0), exact)
 
 
 def _adapter(model: Any, source: str, lora: LoraSpec) -> Adapter:

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.config.files import dump_config, load_config, parse_config
+from kdharness.harness.config.models import CacheSpec
 from kdharness.harness.config.precision import precision_of
+from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import KDConfig, SFTConfig, config_hash
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import CHUNK_BYTES, Head, rows_at_once
-from kdharness.harness.runs.memory import Size, head_bytes
+from kdharness.harness.runs.memory import Size, head_bytes, positions_at_once
 from kdharness.trainers import acceleration, kernels
 from kdharness.trainers.kernels import Kernels, check_kernels, kernels_named, reference_parts
 from kdharness.trainers.losses import attention, fused
@@ -203,35 +205,66 @@ def test_the_loss_takes_the_default_chunk(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(top_k(Head(weight), hidden, 3, 1.0, None, 0).ids) == 300
 
 
+SIZE = Size(
+    total=10,
+    body=5,
+    linear=5,
+    linears=(),
+    layers=1,
+    hidden=8,
+    intermediate=8,
+    heads=1,
+    key_heads=1,
+    head_size=8,
+    vocab=32_000,
+)
+
+
 @pytest.mark.parametrize("method", ["kd", "sft"])
 def test_plan_counts_the_same_chunk(method: str) -> None:
-    size = Size(
-        total=10,
-        body=5,
-        linear=5,
-        linears=(),
-        layers=1,
-        hidden=8,
-        intermediate=8,
-        heads=1,
-        key_heads=1,
-        head_size=8,
-        vocab=32_000,
-    )
     made = (
         config()
         if method == "kd"
         else parse_config({"method": "sft", "student": "a", "data": DATA})
     )
     assert isinstance(made, (KDConfig, SFTConfig))
-    teachers = {"teacher": size} if method == "kd" else {}
+    teachers = {"teacher": SIZE} if method == "kd" else {}
     precision = precision_of("fp32", "auto", lora=False, has_bf16=False)
 
     def rows(tokens: int, *, on_cpu: bool) -> float:
-        total = head_bytes(made, size, teachers, precision, tokens, on_cpu=on_cpu)
-        return total / (4 * (4 if teachers else 3) * size.vocab)
+        total = head_bytes(made, SIZE, teachers, precision, tokens, on_cpu=on_cpu)
+        return total / (4 * (4 if teachers else 3) * SIZE.vocab)
 
     assert rows(10_000, on_cpu=True) == 128
-    assert rows(10_000, on_cpu=False) == rows_at_once(None, size.vocab, on_cuda=True) == 2048
+    assert rows(10_000, on_cpu=False) == rows_at_once(None, SIZE.vocab, on_cuda=True) == 2048
     # A micro-batch of fewer positions needs no more than those.
     assert rows(700, on_cpu=False) == 700
+
+
+@pytest.mark.parametrize(
+    ("cache", "kernels", "bytes_per_logit"),
+    [
+        (None, "reference", 16),
+        (None, "triton", 10),
+        ({"kind": "hidden"}, "triton", 10),
+        ({"k": 8}, "triton", 12),
+    ],
+)
+def test_plan_counts_the_buffers_of_the_kernels(
+    cache: dict[str, Any] | None, kernels: str, bytes_per_logit: int
+) -> None:
+    """A cached distribution is left to the reference, which has three buffers for it."""
+    made = config(kernels=kernels, attention_weight=0)
+    teacher = made.teacher.model_copy(update={"cache": CacheSpec(**cache) if cache else None})
+    made = made.model_copy(update={"teacher": teacher})
+    precision = precision_of("bf16", "auto", lora=False, has_bf16=True)
+    found = head_bytes(made, SIZE, {"teacher": SIZE}, precision, 10_000, on_cpu=False)
+    assert found == bytes_per_logit * 2048 * SIZE.vocab
+
+
+def test_plan_counts_a_row_beyond_the_budget_of_a_micro_batch() -> None:
+    """It is a micro-batch of its own, however few tokens one should have."""
+    spec = TrainerSpec(tokens_per_batch=64, batch_size=4)
+    assert positions_at_once(spec, 40) == 64 and positions_at_once(spec, 500) == 500
+    packed = spec.model_copy(update={"packing": True})
+    assert positions_at_once(packed, 125) == 500

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from kdharness.harness.config.data import DataSpec
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -30,10 +31,12 @@ from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.decoder import last_states
 from kdharness.trainers.flops import floor_flops, shape_of, training_flops
 from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.pairs.check import check_pair
 from kdharness.trainers.step import Objective, attach_loss
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from support import reference_step
 from support.decoders import a_decoder
+from support.model_files import as_base
 from support.training_runs import config_of, train
 from support.training_steps import (
     assert_same,
@@ -170,7 +173,7 @@ def test_each_plain_decoder_keeps_packed_rows_apart(
     family: str, changes: dict[str, Any], attention: str
 ) -> None:
     model = a_decoder(family, **changes)
-    check_packing(model)
+    check_packing(model.config, family)
     batch = make_batch(rows=3, width=11)
     # A row of one token is the shortest a kernel may get.
     batch["attention_mask"][2, 1:] = 0
@@ -188,7 +191,7 @@ def test_each_plain_decoder_keeps_packed_rows_apart(
 def test_models_that_may_mix_rows_are_refused(family: str) -> None:
     model = a_decoder(family) if family == "stablelm" else make_model(1, family)
     with pytest.raises(ConfigError, match="packing is not supported for") as caught:
-        check_packing(model)
+        check_packing(model.config, "it")
     assert caught.value.where == "trainer.packing"
 
 
@@ -259,3 +262,22 @@ def test_budgets_count_packed_tokens_and_rows_are_drawn_at_random() -> None:
     mixed = [{len(rows[i]) for i in batch} for batch in plan.batches]
     spread = [max(lengths) - min(lengths) for lengths in mixed]
     assert sum(spread) / len(spread) > 8
+
+
+@pytest.mark.parametrize("cache", [None, {"k": 4}], ids=["online", "cached"])
+def test_teachers_that_may_mix_rows_are_refused(
+    cache: dict[str, int] | None, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """A cached teacher was not looked at: its rows saw each other, and the cache kept that."""
+    teacher = as_base(tiny_teacher, tmp_path / "teacher")
+    a_decoder("stablelm", vocab_size=4096, max_position_embeddings=512).save_pretrained(teacher)
+    values = config_of(tiny_teacher, "kd", packing=True, attention_weight=0.0).model_dump(
+        mode="json", by_alias=True
+    )
+    values |= {"student": str(tiny_teacher), "teacher": {"model": str(teacher), "cache": cache}}
+    config = parse_config(values)
+    with pytest.raises(ConfigError, match="packing is not supported for") as caught:
+        train(config, paths, "run")
+    assert caught.value.where == "trainer.packing" and not list(paths.cache.glob("*/data-*"))
+    stops = {row["check"] for row in check_pair(config, paths) if row["status"] == "stop"}
+    assert stops == (set() if cache else {"packing"})

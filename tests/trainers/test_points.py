@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig
@@ -132,32 +131,6 @@ def test_losses_are_those_of_a_run_without(
     assert curve(with_bench, "loss") == curve(without, "loss")
     assert curve(with_bench, "general_loss") == curve(without, "general_loss")
     assert len(curve(with_bench, "learnt/score")) == 5 and len(bench) == 2
-
-
-def test_generating_restores_modes_random_numbers_and_attention(tiny_teacher: Path) -> None:
-    from types import SimpleNamespace
-
-    from kdharness.harness.models.loading import load_model
-    from kdharness.trainers.attention_hook import skip_masks
-
-    model = load_model(str(tiny_teacher), Paths(tiny_teacher), device="cpu")
-    model.train()
-    model.model.layers[1].eval()
-    assert skip_masks(model)
-    used = model.config._attn_implementation
-    setting: Any = SimpleNamespace(device="cpu", precision=SimpleNamespace(autocast=False))
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    with generating(model, setting) as causal:
-        assert causal.config._attn_implementation == "sdpa" and not causal.training
-        torch.rand(5)
-        with torch.inference_mode():
-            model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq + 0
-    assert torch.equal(torch.rand(2), expected)
-    assert model.config._attn_implementation == used
-    assert model.model.layers[0].training and not model.model.layers[1].training
-    assert not model.model.rotary_emb.inv_freq.is_inference()
 
 
 def test_answers_are_those_of_the_local_engine(tiny_teacher: Path, paths: Paths) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.pairs.check import check_static
-from kdharness.trainers.pairs.first_step import KL, compare, say_of_reference
+from kdharness.trainers.pairs.first_step import KL, compare, measuring, say_of_reference
 from kdharness.trainers.pairs.result import Checks, ok
 from kdharness.trainers.pairs.roles import teacher_roles
 from kdharness.trainers.step import Objective
@@ -46,9 +46,17 @@ def check_first_step(setting: TrainContext, method: Objective, checks: Checks) -
         elif not isinstance(teacher, AdapterTeacher | OnlineTeacher):
             checks.append(ok(KL, role.role, "not measured: the teacher is read from its cache"))
         else:
-            with checks.stopping(KL, role.role):
-                student, data = setting.student, setting.train
-                compare(setting.config, role, student, teacher, setting.tokenizer, data, checks)
+            with measuring(role, checks):
+                compare(
+                    setting.config,
+                    role,
+                    setting.student,
+                    teacher,
+                    setting.tokenizer,
+                    setting.train,
+                    checks,
+                    setting.precision,
+                )
     _refuse(setting, checks)
     notes = [check for check in checks if check.status == "note"]
     reporter = setting.job.reporter

@@ -8,6 +8,7 @@ from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
 from kdharness.harness.errors import AssetError, ConfigError, ModelError
 from kdharness.harness.paths import Paths
+from kdharness.trainers.attention_hook import check_packing
 from kdharness.trainers.data.dataset import (
     Dataset,
     config_tokenizer,
@@ -89,6 +90,7 @@ def check_static(
         checks.extend(pair_rows.answer_ends(template, report))
     models: dict[str, ModelFacts] = {}
     roles = teacher_roles(config)
+    cached = {role.role for role in roles if role.cache}  # may not have to run
     trusted = {role.role: role.trusted for role in roles}
     trusted["student"] = config.student.trust_remote_code
     for role, source in {"student": start, **{r.role: r.model for r in roles}}.items():
@@ -97,6 +99,9 @@ def check_static(
         except (ModelError, AssetError) as error:
             checks.append(_absent(role, error))
     for model in models.values():
+        if config.trainer.packing and model.role not in cached:
+            with checks.stopping("packing", model.role):
+                check_packing(model.config, model.source)
         checks.append(pair_tokens.end_tokens(model))
         _fit(config, model, tokenizer, data, checks)
     student = models.get("student")

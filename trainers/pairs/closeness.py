@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config.models import CacheSpec
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import Head, apply_head, head_of
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.pairs.result import PairCheck, note, ok
+from kdharness.trainers.precision import autocast
 from kdharness.trainers.teachers.online import Teacher, hidden_states
 
 if TYPE_CHECKING:
@@ -90,15 +93,27 @@ def closeness(
     rows: Sequence[TrainRow],
     pad_id: int,
     top_k: int,
+    precision: Precision | None = None,
 ) -> Closeness:
-    """Run student and teacher on some rows.
+    """Run student and teacher on some rows, and compare them on the student's device.
 
     The student is in eval mode meanwhile; no random number is drawn.
+
+    Args:
+        student: the student.
+        teacher: one of its teachers.
+        rows: the rows.
+        pad_id: fills the shorter ones.
+        top_k: how many of the teacher's likeliest tokens are counted.
+        precision: of the training that loaded the student; flash kernels do not accept the fp32
+            weights of `mixed` without its autocast.
     """
     data = Dataset(list(rows))
-    batch = Collator(pad_id, sorted({row.kind for row in rows}))(
+    made = Collator(pad_id, sorted({row.kind for row in rows}))(
         [data[index] for index in range(len(data))]
     )
+    device = next(student.parameters()).device
+    batch = {name: value.to(device) for name, value in made.items()}
     part = batch["layout"].every
     training = student.training
     student.eval()
@@ -106,16 +121,15 @@ def closeness(
         target = teacher.targets_for(batch, part, None)
         assert isinstance(target, tuple)
         head, theirs = target
-        ours = hidden_states(student, batch, part)
+        with autocast(precision, device.type) if precision else nullcontext():
+            ours = hidden_states(student, batch, part)
         own = head_of(student, head.vocab)
         sums = torch.zeros(4, dtype=torch.float64)
         for start in range(0, len(ours), CHUNK):
             chunk = slice(start, start + CHUNK)
             student_log = _log_probabilities(own, ours[chunk])
-            teacher_log = _log_probabilities(
-                own if head.weight is None else head, theirs[chunk], student_log.device
-            )
-            targets = batch["layout"].targets[chunk].to(student_log.device)
+            teacher_log = _log_probabilities(own if head.weight is None else head, theirs[chunk])
+            targets = batch["layout"].targets[chunk]
             sums += _sums(student_log, teacher_log, targets, top_k)
     finally:
         student.train(training)
@@ -123,10 +137,10 @@ def closeness(
     return Closeness(kl, student_loss, teacher_loss, top_k, mass, len(ours), len(data))
 
 
-def _log_probabilities(head: Head, hidden: Tensor, device: torch.device | None = None) -> Tensor:
-    logits: Tensor = apply_head(head, hidden.to(head.weight.device))
+def _log_probabilities(head: Head, hidden: Tensor) -> Tensor:
+    logits: Tensor = apply_head(head, hidden)
     shared = logits[:, : head.vocab] if head.vocab else logits
-    return shared.log_softmax(-1).to(device)
+    return shared.log_softmax(-1)
 
 
 def _sums(student: Tensor, teacher: Tensor, targets: Tensor, top_k: int) -> Tensor:
@@ -153,7 +167,7 @@ def judged(
         start: whether the teacher may be what the student starts from, as a reference is.
 
     Raises:
-        ModelError: the numbers are none.
+        ModelError: the numbers are not finite.
     """
     if not math.isfinite(seen.kl + seen.student_loss + seen.teacher_loss):
         raise ModelError(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.models import HOST_MEMORY, TeacherSpec
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import DAEConfig, TrainConfig
 from kdharness.harness.errors import AssetError, ModelError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_model
+from kdharness.harness.models.loading import load_model, pick_device, pick_dtype
 from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
@@ -23,6 +25,7 @@ from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.teachers.build import shared_ids
 from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads
+from kdharness.trainers.teachers.placement import teacher_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,12 +63,22 @@ def check_weights(
         if reason:
             checks.append(ok(KL, role.role, f"not measured: {reason}"))
             continue
-        with checks.stopping(KL, role.role):
+        with measuring(role, checks):
             student = _student(config, paths) if student is None else student
             width = models["student"].limits.vocabulary
             vocab = shared_ids(tokenizer, models["student"].source, width, role.model, paths)
-            teacher = OnlineTeacher(_load(role, config, paths), vocab)
+            teacher = _teacher(role, config, vocab, paths)
             compare(config, role, student, teacher, tokenizer, data, checks)
+
+
+@contextmanager
+def measuring(role: TeacherRole, checks: Checks) -> Iterator[None]:
+    """Add to the checks what ends the body: an error, or memory that ran out."""
+    with checks.stopping(KL, role.role):
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            checks.append(ok(KL, role.role, "not measured: out of memory"))
 
 
 def say_of_reference(config: TrainConfig, checks: Checks) -> None:
@@ -81,7 +94,7 @@ def _left_out(
     if role.spec is not None and role.spec.served:
         return "a server runs the teacher"
     if config.student.experts_from:
-        return "the student is made when the run starts, which measures it"
+        return "the student is made when the run starts, and measured then"
     for name, source in ((role.role, role.model), ("student", tokenizer_source(config))):
         if name not in models:
             return f"the {name} is not here"
@@ -107,18 +120,22 @@ def _student(config: TrainConfig, paths: Paths) -> PreTrainedModel:
     return model
 
 
-def _load(role: TeacherRole, config: TrainConfig, paths: Paths) -> PreTrainedModel:
+def _teacher(role: TeacherRole, config: TrainConfig, vocab: int, paths: Paths) -> OnlineTeacher:
+    """Load a teacher where a run would: on its device, or in host memory if it is offloaded."""
     spec = role.spec or TeacherSpec(model=role.model)
+    device = pick_device(teacher_device(spec, config.trainer.device))
+    # Without a GPU there is nothing to copy an offloaded teacher to.
+    offload = spec.offload and torch.device(device).type not in HOST_MEMORY
     model: PreTrainedModel = load_model(
         spec.model,
         paths,
-        dtype=spec.dtype,
-        device=config.trainer.device,
+        dtype=str(pick_dtype(spec.dtype, device)).removeprefix("torch."),
+        device="cpu" if offload else device,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,
     )
     refuse_other_heads(model, spec.model)
-    return model
+    return OnlineTeacher(model, vocab, runs_on=device if offload else None)
 
 
 def compare(
@@ -129,8 +146,19 @@ def compare(
     tokenizer: PreTrainedTokenizerBase,
     data: Dataset,
     checks: Checks,
+    precision: Precision | None = None,
 ) -> None:
     """Run a teacher and the student on a few rows that it teaches, and add what that says.
+
+    Args:
+        config: a training config.
+        role: the teacher's.
+        student: the student.
+        teacher: the teacher.
+        tokenizer: the student's.
+        data: the encoded training rows.
+        checks: where results are added.
+        precision: of the training that loaded the student.
 
     Raises:
         ModelError: the loss is not a number.
@@ -140,11 +168,7 @@ def compare(
         checks.append(ok(KL, role.role, "not measured: it teaches no row"))
         return
     pad = usable_pad(tokenizer.pad_token_id, limits_of(causal_model(student)))
-    try:
-        seen = closeness(student, teacher, rows, pad, top_tokens(role.cache))
-    except torch.OutOfMemoryError:
-        checks.append(ok(KL, role.role, "not measured: out of memory"))
-        return
+    seen = closeness(student, teacher, rows, pad, top_tokens(role.cache), precision)
     made = config.student.model is None
     start = isinstance(config, DAEConfig) and role.role == "reference"
     checks.extend(judged(role.role, seen, role.cache, made=made, start=start))

@@ -23,6 +23,7 @@ from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
 from kdharness.trainers.acceleration import attention_options
+from kdharness.trainers.attention_hook import check_packing
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import fsdp2_processes
 from kdharness.trainers.losses.fused import Mix
@@ -76,6 +77,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
             architecture without a plan) is loaded on the CPU and sharded later, layer by layer.
 
     Raises:
+        ConfigError: rows are packed, which its architecture does not support.
         DataError: the rows have a token or a length that it does not support.
     """
     paths, device = setting.job.paths, teacher_device(spec, setting.device)
@@ -99,6 +101,8 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         **attention_options(setting.config.trainer.attn_implementation),
         **more,
     )
+    if setting.config.trainer.packing and setting.job.run:
+        check_packing(model.config, spec.model)
     if spec.quantization:
         # What a quantiser does not know, such as experts in one tensor, keeps its size.
         size = sum(value.nbytes for value in model.parameters()) / 1e9

@@ -11,9 +11,10 @@ from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.models.lm_head import Head
-from kdharness.harness.models.loading import meta_model
+from kdharness.harness.models.loading import load_config_of, meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import digest
+from kdharness.trainers.attention_hook import check_packing
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.data.layout import Batch, Part
 from kdharness.trainers.losses.attention import AttentionTape
@@ -184,6 +185,8 @@ def cached_teacher(
     """Return the cached teacher of a training run; log its size and how much is stored.
 
     Raises:
+        ConfigError: rows are packed, which the architecture of a teacher that has to run does not
+            support.
         DataError: the cache is damaged.
     """
     trainer, job = setting.config.trainer, setting.job
@@ -220,6 +223,9 @@ def cached_teacher(
     rows = setting.train.rows
     taught = taught_rows(rows, kind)
     stored = sum(teacher.key(index) in cache for index in taught)
+    if job.run and trainer.packing and stored < len(taught) and not spec.served:
+        code = spec.trust_remote_code
+        check_packing(load_config_of(spec.model, job.paths, trust_remote_code=code), spec.model)
     cut = sum(teacher.key(index) in cache.cut for index in taught)
     each = spec.cache.position_bytes(shape[1] if shape else 0)
     size = sum(rows[index].labelled for index in taught) * each

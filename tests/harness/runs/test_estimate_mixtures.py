@@ -1,4 +1,4 @@
-"""Compare `kdharness plan` with what mixtures of experts really take, with and without LoRA."""
+"""Compare `kdharness plan` with what mixtures, and adapters of few modules, really take."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "n_routed_experts": 8,
         "n_group": 2,
         "topk_group": 1,
-        "kv_lora_rank": 16,
-        "q_lora_rank": 16,
+        "kv_lora_rank": 32,
+        "q_lora_rank": 48,
         "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 16,
+        "qk_nope_head_dim": 24,
+        "v_head_dim": 32,
         "moe_intermediate_size": 96,
         "first_k_dense_replace": 1,
         "num_key_value_heads": 8,
@@ -64,11 +64,23 @@ LORAS: dict[str, dict[str, Any] | None] = {
     "all-linear": {"r": 8},
     "attention": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
 }
+LATENT = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
+FEW: dict[str, dict[str, Any] | None] = {
+    "all weights": None,
+    "latent attention": {"r": 8, "target_modules": LATENT},
+    "MLP": {"r": 8, "target_modules": MLP},
+    "up": {"r": 8, "target_modules": ["up_proj"]},
+    "down": {"r": 8, "target_modules": ["down_proj"]},
+    "down, dropout": {"r": 8, "target_modules": ["down_proj"], "dropout": 0.1},
+    "q": {"r": 8, "target_modules": ["q_proj"]},
+    "o": {"r": 8, "target_modules": ["o_proj"]},
+    "last layer": {"r": 8, "target_modules": r".*\.layers\.2\..*_proj"},
+}
 
 
 def a_mixture(family: str, folder: Path) -> Any:
     torch.manual_seed(1)
-    config = AutoConfig.for_model(family, **{**COMMON, **FAMILIES[family]})
+    config = AutoConfig.for_model(family, **{**COMMON, **FAMILIES.get(family, {})})
     model = AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(folder)
     make_tokenizer(folder)
@@ -96,6 +108,18 @@ STEPS = [
     if (precision != "bf16" or lora != "all weights")
     and (family == "mixtral" or (lora == "all-linear" and precision != "fp32"))
 ]
+# What latent attention keeps is not in proportion to a head, and nothing before the first adapter
+# keeps anything.
+STEPS += [
+    *(("deepseek_v3", "all weights", "mixed", checkpointing) for checkpointing in (False, True)),
+    *(("deepseek_v3", "all weights", "fp32", checkpointing) for checkpointing in (False, True)),
+    *(("deepseek_v3", "latent attention", precision, False) for precision in ("fp32", "bf16")),
+    *(("deepseek_v3", "MLP", "fp32", checkpointing) for checkpointing in (False, True)),
+    *(("llama", lora, "fp32", False) for lora in ("MLP", "up", "down", "q", "o", "last layer")),
+    *(("llama", lora, "mixed", False) for lora in ("up", "down", "last layer")),
+    *(("llama", lora, "bf16", True) for lora in ("MLP", "down")),
+    ("llama", "down, dropout", "mixed", True),
+]
 
 
 @pytest.mark.slow
@@ -104,7 +128,7 @@ def test_memory_of_a_step(
     family: str, lora: str, precision: str, checkpointing: bool, tmp_path: Path
 ) -> None:
     """Adapters of experts, and the merged weights that every forward keeps, were not counted."""
-    student, spec = a_mixture(family, tmp_path / "m"), LORAS[lora]
+    student, spec = a_mixture(family, tmp_path / "m"), {**LORAS, **FEW}[lora]
     config = a_config(
         tmp_path / "m", spec, precision=precision, gradient_checkpointing=checkpointing
     )

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths
+from kdharness.trainers.data.dataset import TrainRow
+from kdharness.trainers.pairs import first_step
+from kdharness.trainers.pairs.check import check_pair
+from kdharness.trainers.pairs.closeness import closeness
+from kdharness.trainers.pairs.roles import TeacherRole
 from support.model_files import as_base
 from support.models import make_llama, make_llama_other
 from support.reporters import Listener
@@ -79,3 +88,85 @@ def test_checks_do_not_change_what_is_trained(
     checked = losses("checked")
     monkeypatch.setattr("kdharness.trainers.loop.check_run", lambda setting: None)
     assert losses("unchecked") == checked and len(checked) == 3
+
+
+def bf16_only(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> Any:
+    """Attend as flash kernels do: they accept no fp32, and transformers casts under autocast."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (part.bfloat16() for part in (query, key, value))
+    if query.dtype == torch.float32:
+        raise RuntimeError("this kernel supports only fp16 and bf16")
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **more)
+
+
+def test_first_step_of_fp32_weights_with_a_kernel_for_bf16_alone(
+    tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mixed` has fp32 weights: the student was compared without the autocast of its training."""
+    AttentionInterface.register("bf16_only", bf16_only)
+    AttentionMaskInterface.register("bf16_only", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    for place in ("students.load", "teachers.build"):
+        monkeypatch.setattr(
+            f"kdharness.trainers.{place}.attention_options",
+            lambda name: {"attn_implementation": "bf16_only"},
+        )
+        # The check of the output heads takes flash kernels off by their names.
+        monkeypatch.setattr(f"kdharness.trainers.{place}.refuse_other_heads", lambda *_: None)
+    config = kd_on(tiny_teacher, tiny_teacher, precision="mixed", max_steps=1)
+    teacher = config.teacher.model_copy(update={"dtype": "bfloat16"})
+    _, reporter = train(config.model_copy(update={"teacher": teacher}), paths, "run")
+    (said,) = [text for _, text in reporter.said if text.startswith("checked before")]
+    assert "ok" in said and reporter.points[-1][0] == 1
+
+
+class Seen(Exception):
+    """Raised by a teacher that has seen enough."""
+
+
+def test_rows_are_compared_on_the_students_device() -> None:
+    """On the CPU a teacher's head was copied there, and its logits computed there."""
+
+    class Looks:
+        def targets_for(self, batch: Any, part: Any, tape: Any) -> Any:
+            assert batch["input_ids"].device.type == part.inside.device.type == "meta"
+            raise Seen
+
+    with torch.device("meta"):
+        student = make_llama(seed=1)
+    row = TrainRow([1, 2, 3], [-100, 2, 3], "general", 0, "one")
+    with pytest.raises(Seen):
+        closeness(student, Looks(), [row], 0, 4)
+
+
+@pytest.mark.parametrize(("place", "loaded"), [("cuda", "cpu"), ("cpu", "cpu")])
+def test_check_loads_an_offloaded_teacher_into_host_memory(
+    place: str, loaded: str, tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was loaded beside the student, where a config asks for the opposite."""
+    made: list[Any] = []
+
+    def load(*_: object, device: str, **__: object) -> str:
+        made.append(device)
+        return "model"
+
+    monkeypatch.setattr(first_step, "pick_device", lambda device: place)
+    monkeypatch.setattr(first_step, "load_model", load)
+    monkeypatch.setattr(first_step, "refuse_other_heads", lambda *_: None)
+    monkeypatch.setattr(
+        first_step, "OnlineTeacher", lambda model, vocab, runs_on: made.append(runs_on)
+    )
+    spec = TeacherSpec(model="t", offload=True)
+    config = kd_on(tiny_teacher, tiny_teacher)
+    first_step._teacher(TeacherRole("teacher", None, "t", spec), config, 0, paths)
+    assert made == [loaded, place if place == "cuda" else None]
+
+
+def test_check_without_memory_for_a_teacher_says_so(
+    tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(first_step, "load_model", load)
+    rows = {row["check"]: row for row in check_pair(kd_on(tiny_teacher, tiny_teacher), paths)}
+    assert rows["KL at step 0"]["detail"] == "not measured: out of memory"
