@@ -66,6 +66,9 @@ EXPECTED_RATING = f"{EXPECTED}rating"
 """The mean of a judge's distribution over the ratings 1 to 10: of a judgment, and of a score."""
 RATINGS = frozenset({"rating", EXPECTED_RATING})
 CATEGORY = "category:"
+HARD, CREATIVE = "hard_prompt", "creative_writing"
+BOTH_ORDERS = frozenset({HARD, CREATIVE})
+"""Metrics of matches that count only with a verdict in both orders."""
 
 _BY_NAME = {
     "rating": RATING,
