@@ -48,6 +48,11 @@ LEGEND = {
     "hides": "hides an older result from another file of the same name",
     "n-too-small": "two questions or fewer: the spread cannot be estimated",
     "as-published": "computed as the benchmark's own scripts do",
+    "version": "version of an imported task",
+    "shots": "an imported task with this many examples in the prompt",
+    "chat-template": "an imported task, asked through the chat template",
+    "system": "an imported task, asked with a system prompt (a hash of it)",
+    "gen_kwargs": "an imported task with other generation settings (a hash of them)",
     "few-agree": "the judges of the panel hardly agree",
 }
 
