@@ -178,7 +178,11 @@ def profile_of(
         *_compared(store, paths, sides),
         *_behaviours(store, sides, benches),
     ]
-    few = sorted({change.bench for change in changes if change.gap.n < LEAST_FOR_VERDICT})
+    few = sorted(
+        {change.bench for change in changes if change.gap.n < LEAST_FOR_VERDICT}
+        | {bench for side in sides for bench in _unpaired(side)}
+        - {change.bench for change in changes}
+    )
     enough = [change for change in changes if change.gap.n >= LEAST_FOR_VERDICT]
     changes = [*_corrected(enough), *_closeness(sides)]
     order = {part: index for index, part in enumerate(PARTS)}
@@ -187,6 +191,15 @@ def profile_of(
     found = {change.part for change in changes}
     missing = [part for part in PARTS if part not in found]
     return Profile(changes, few, missing, predictions(changes))
+
+
+def _unpaired(side: Side) -> set[str]:
+    """Return the imported tasks of which only the figures are known: nothing can be paired."""
+    return {
+        bench
+        for (bench, _, _), rows in side.table.items()
+        if bench.startswith(LM_EVAL) and all(row.item == "all" for row in rows)
+    }
 
 
 def part_of(bench: str, metric: str) -> str | None:

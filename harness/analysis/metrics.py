@@ -50,6 +50,11 @@ LEGEND = {
     "as-published": "computed as the benchmark's own scripts do",
     "labels": "corrected by people's labels of this many of the judged answers",
     "chosen-labels": "labels of answers that people chose, or of some turns only: no random sample",
+    "version": "version of an imported task",
+    "shots": "an imported task with this many examples in the prompt",
+    "chat-template": "an imported task, asked through the chat template",
+    "system": "an imported task, asked with a system prompt (a hash of it)",
+    "gen_kwargs": "an imported task with other generation settings (a hash of them)",
     "few-agree": "the judges of the panel hardly agree",
 }
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
@@ -24,6 +24,7 @@ from kdharness.harness.interop.rows import (
     number,
     read_integer,
     read_name,
+    read_rows,
     shown,
 )
 from kdharness.harness.registry import LM_EVAL
@@ -35,8 +36,11 @@ JUDGE = "imported:lm-eval"
 SCORER = "lm-eval"
 _STAMP = re.compile(r"[^/]*?_(\d{4}-\d\d-\d\dT[\d.-]+)\.json")
 """lm_eval ends the names of its results with the time, whatever they begin with."""
-_TASK = re.compile(r"[\w.,+-]{1,120}")
+_TASK = re.compile(r"(?! )[\w .,+-]{1,120}(?<! )")
+"""Some tasks of lm_eval have spaces in their names."""
 _CLOSE = 1e-6
+LONGEST_FILE = 255
+"""Characters of a file's name that file systems allow."""
 
 
 @dataclass(frozen=True)
@@ -184,19 +188,19 @@ def _task(
     summary: ImportSummary,
 ) -> list[Judgment]:
     """Return one task's judgments: of its documents where they are known, else of its figures."""
-    bench = f"{LM_EVAL}{task.replace(',', '-')}"
+    bench = LM_EVAL + re.sub("[ ,]", "-", task)
     revision = imported_revision(store, bench, _flags(raw, task), scorer=SCORER)
-    created = number(raw.get("date") or 0, "date")
-    samples = _samples(path, task)
-    count = _documents(raw, task) or (len(samples) if samples else 1)
+    # Versions before 0.4.2 note no date.
+    created = number(raw.get("date") or path.stat().st_mtime, "date")
+    samples = _samples(raw, path, task, summary.notes)
+    filters = list(dict.fromkeys(figure.filter for figure in figures))
+    count = _documents(raw, task) or len({sample.item for sample in samples}) or 1
     made: list[Judgment] = []
     for figure in figures:
         rows = [
-            (item, value)
-            for item, filtered, values in samples
-            if filtered in (figure.filter, "") or (filtered == "none" and not figure.filter)
-            for value in (values.get(figure.metric),)
-            if value is not None
+            (sample.item, sample.values[figure.metric])
+            for sample in samples
+            if figure.metric in sample.values and _is_of(sample, figure.filter, filters)
         ]
         mean = math.fsum(value for _, value in rows) / len(rows) if rows else math.nan
         if abs(mean - figure.value) <= _CLOSE * max(1.0, abs(figure.value)):
@@ -228,9 +232,16 @@ def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
     shots = _object(raw, "n-shot").get(task)
     if shots:
         flags.append(f"shots:{shots}")
+    config = _object(raw, "config")
     counts = _object(raw, "n-samples").get(task)
-    if isinstance(counts, dict) and counts.get("effective") != counts.get("original"):
-        flags.append(f"subset:{counts.get('effective')}")
+    if isinstance(counts, dict):
+        if counts.get("effective") != counts.get("original"):
+            flags.append(f"subset:{counts.get('effective')}")
+    elif limit := config.get("limit"):
+        # Groups, and versions before 0.4.3, have no counts; a limit below 1 is a share.
+        flags.append(f"subset:{limit}")
+    if generation := config.get("gen_kwargs"):
+        flags.append(f"gen_kwargs:{digest(generation)[:8]}")
     if raw.get("chat_template"):
         flags.append("chat-template")
     if raw.get("system_instruction"):
@@ -239,34 +250,91 @@ def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
 
 
 def _documents(raw: Mapping[str, Any], task: str) -> int:
-    counts = _object(raw, "n-samples").get(task)
-    if isinstance(counts, dict) and counts.get("effective"):
-        return read_integer(counts["effective"], f"n-samples: {task}")
-    return 0
-
-
-def _samples(path: Path, task: str) -> list[tuple[str, str, dict[str, float]]]:
-    """Return (document, filter, metric -> value) of a task's samples file beside the results."""
-    match = _STAMP.fullmatch(path.name)
-    stamp = match[1] if match else ""
-    file = path.with_name(f"samples_{task}_{stamp}.jsonl" if stamp else f"samples_{task}.jsonl")
-    if not file.is_file() or not inside(file, path.parent):
-        return []
-    rows = []
-    for line, text in read_lines(file, DataError):
-        where = f"{file}, line {line}"
-        if not text.strip():
+    """Return how many documents a task has, or all tasks of a group; 0 if the file is silent."""
+    counts, parts = _object(raw, "n-samples"), _object(raw, "group_subtasks")
+    seen, left, total = set(), [task], 0
+    while left:
+        name = left.pop()
+        if name in seen:
             continue
+        seen.add(name)
+        own = counts.get(name)
+        if isinstance(own, dict) and own.get("effective"):
+            total += read_integer(own["effective"], f"n-samples: {name}")
+        left += [part for part in parts.get(name) or () if isinstance(part, str)]
+    return total
+
+
+class Sample(NamedTuple):
+    """One document under one filter.
+
+    Attributes:
+        item: the document.
+        filter: its name; None before version 0.4.7, which logs one pass over all documents after
+            the other.
+        turn: which pass it is, from 0.
+        values: metric -> value.
+    """
+
+    item: str
+    filter: str | None
+    turn: int
+    values: Mapping[str, float]
+
+
+def _is_of(sample: Sample, filtered: str, filters: Sequence[str]) -> bool:
+    """Return whether a sample belongs to a filter; one without filters belongs to `none`."""
+    if sample.filter is None:
+        return sample.turn == filters.index(filtered)
+    return (sample.filter or "none") == (filtered or "none")
+
+
+def _samples(raw: Mapping[str, Any], path: Path, task: str, notes: list[str]) -> list[Sample]:
+    """Return the samples of a task's file beside the results."""
+    file, rows = _samples_file(raw, path, task), []
+    if file is None:
+        return []
+    if not inside(file, path.parent):
+        notes.append(f"{task}: {file.name} is a link to outside of the folder: not read")
+        return []
+    turns: dict[str, int] = {}
+    for where, text in _sample_texts(file):
         try:
-            row = parse_json(text)
-            rows.append(_sample(row))
+            row = parse_json(text) if isinstance(text, bytes) else text
+            sample = _sample(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"not a sample of lm-evaluation-harness: {describe_error(error)}"
             raise DataError(message, where=where) from error
+        turn = turns[sample.item] = turns.get(sample.item, -1) + 1
+        rows.append(sample._replace(turn=turn))
     return rows
 
 
-def _sample(row: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+def _samples_file(raw: Mapping[str, Any], path: Path, task: str) -> Path | None:
+    """Return a task's samples file, by the names that the versions give it."""
+    match = _STAMP.fullmatch(path.name)
+    arguments = _object(raw, "config").get("model_args")
+    before = re.sub("[/=]", "__", arguments) if isinstance(arguments, str) else ""
+    names = [f"samples_{task}.jsonl", f"{before}_{task}.jsonl"]
+    for name in [f"samples_{task}_{match[1]}.jsonl"] if match else names:
+        file = path.with_name(name)
+        if len(name) <= LONGEST_FILE and file.is_file():
+            return file
+    return None
+
+
+def _sample_texts(file: Path) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
+    """Yield (where, sample); before version 0.4.3 the file is one list, whatever its name."""
+    with file.open("rb") as stream:
+        listed = stream.read(1) == b"["
+    if listed:
+        yield from read_rows(file)
+    else:
+        for line, text in read_lines(file, DataError):
+            yield f"{file}, line {line}", text
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
     """Return a sample's document, filter and numeric metrics."""
     item = str(read_integer(row["doc_id"], "doc_id"))
     # A document's number alone would pair other documents after a task has changed.
@@ -279,7 +347,7 @@ def _sample(row: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
         for name in names
         if _is_number(row.get(name)) or isinstance(row.get(name), bool)
     }
-    return item, str(row.get("filter", "")), values
+    return Sample(item, str(row["filter"]) if "filter" in row else None, 0, values)
 
 
 _KNOWN = frozenset(

@@ -60,12 +60,18 @@ LOSSES = MetricSpec(0.0, 1.0, middle=0.5, lower_is_better=True, unit="share")
 
 PERPLEXITY = MetricSpec(1.0, math.inf, lower_is_better=True, unit="perplexity")
 
+ERRORS = MetricSpec(0.0, math.inf, lower_is_better=True, unit="error rate")
+"""Errors per word or character of the reference, which may exceed 1."""
+
 EXPECTED = "expected_"
 """Begins the metrics of expected ratings, so that no parsed rating answers for one of them."""
 EXPECTED_RATING = f"{EXPECTED}rating"
 """The mean of a judge's distribution over the ratings 1 to 10: of a judgment, and of a score."""
 RATINGS = frozenset({"rating", EXPECTED_RATING})
 CATEGORY = "category:"
+HARD, CREATIVE = "hard_prompt", "creative_writing"
+BOTH_ORDERS = frozenset({HARD, CREATIVE})
+"""Metrics of matches that count only with a verdict in both orders."""
 
 _BY_NAME = {
     "rating": RATING,
@@ -74,15 +80,18 @@ _BY_NAME = {
     "loss_rate": LOSSES,
     "bits_per_byte": NATS,
     "brier_score": LOSSES,
+    **dict.fromkeys(("ter", "wer", "cer"), ERRORS),
 }
 _BY_ENDING = {"_loss": NATS, "_kl": NATS, "perplexity": PERPLEXITY}
 
 
 def metric_spec(metric: str) -> MetricSpec:
     """Return the spec of a metric by name; unlisted metrics are shares between 0 and 1."""
-    if metric in _BY_NAME:
-        return _BY_NAME[metric]
-    return next((spec for end, spec in _BY_ENDING.items() if metric.endswith(end)), SHARE)
+    # Imported metrics name their filter after a slash.
+    name = metric if metric.startswith(CATEGORY) else metric.partition("/")[0]
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    return next((spec for end, spec in _BY_ENDING.items() if name.endswith(end)), SHARE)
 
 
 def category_of(metric: str) -> str | None:

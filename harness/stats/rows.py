@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdharness.harness.stats.metric_specs import (
+    BOTH_ORDERS,
     EXPECTED,
     EXPECTED_RATING,
     RATINGS,
@@ -122,9 +123,25 @@ class ScoreContext:
     note: dict[str, Any] = field(default_factory=dict)
 
 
+def complete(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of matches with a verdict in both orders."""
+    orders: dict[tuple[str, str, str], set[int]] = {}
+    good = [row for row in rows if row.status == OK and row.value is not None]
+    for row in good:
+        orders.setdefault((row.item, row.metric, row.baseline), set()).add(row.order)
+    return [row for row in good if len(orders[row.item, row.metric, row.baseline]) == 2]
+
+
+def _counted(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that means are made of."""
+    both = complete(row for row in rows if row.metric in BOTH_ORDERS)
+    rest = [row for row in rows if row.metric not in BOTH_ORDERS and row.value is not None]
+    return [*both, *rest]
+
+
 def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
     """Map each question to the (sum, weight) of the rows in a metric's mean."""
-    kept = [row for row in counted_once(rows) if row.value is not None]
+    kept = _counted(counted_once(rows))
     part, category = metric, category_of(metric)
     if metric.startswith(EXPECTED) and metric != EXPECTED_RATING:
         kept = [row for row in kept if row.metric == EXPECTED_RATING]

@@ -8,15 +8,15 @@ in the benchmark's own `show_result.py`: the value of a verdict is the weight wo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdharness.harness.stats.inference import Interval, student_quantile
-from kdharness.harness.stats.metric_specs import SHARE
-from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
+from kdharness.harness.stats.metric_specs import CREATIVE, HARD, SHARE
+from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once
 from kdharness.harness.types import JudgmentStatus, MetricValue, Verdict
 from kdharness.judges.scoring.metric_values import by_category, measure, metric_value
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words
@@ -27,7 +27,6 @@ Floats = NDArray[np.float64]
 
 CLEAR = 3.0
 """How often a clear verdict counts."""
-HARD, CREATIVE = "hard_prompt", "creative_writing"
 METRICS = (HARD, CREATIVE)
 PUBLISHED, STYLED = "_published", "_style_controlled"
 LEAST_FOR_STYLE = 20
@@ -119,7 +118,8 @@ def style_of(text: str) -> Style:
     prose = re.sub(r"```[^`]*```", "", text)
     headers = len(re.findall(r"^#{1,6}\s", prose, re.MULTILINE))
     lists = len(re.findall(r"^\s*(?:\d+\.|[-*+])\s", prose, re.MULTILINE))
-    bold = len(re.findall(r"\*\*[^*\n]+\*\*|__[^_\n]+__", prose))
+    # Bold text within bold text counts twice, as there.
+    bold = sum(len(re.findall(mark, prose)) for mark in (r"\*\*[^*\n]+\*\*", r"__[^_\n]+__"))
     return Style(len(text), headers, lists, bold)
 
 
@@ -169,15 +169,6 @@ def _with_failed(value: MetricValue, failed: int) -> MetricValue:
     return MetricValue(
         value.metric, value.value, value.ci_low, value.ci_high, value.n, failed, value.flags
     )
-
-
-def complete(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of matches with a verdict in both orders."""
-    orders: dict[tuple[str, str, str], set[int]] = {}
-    good = [row for row in rows if row.status == OK and row.value is not None]
-    for row in good:
-        orders.setdefault((row.item, row.metric, row.baseline), set()).add(row.order)
-    return [row for row in good if len(orders[row.item, row.metric, row.baseline]) == 2]
 
 
 def _flips(pairs: Sequence[Row]) -> MetricValue:

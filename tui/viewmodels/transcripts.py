@@ -13,7 +13,7 @@ from kdharness.harness.analysis.judged_answers import (
     judged_answers,
 )
 from kdharness.harness.analysis.labelling import valid_labels
-from kdharness.harness.stats.metric_specs import EXPECTED_RATING
+from kdharness.harness.stats.metric_specs import BOTH_ORDERS, EXPECTED_RATING
 from kdharness.harness.store import Store
 from kdharness.harness.store.labels import Label
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
@@ -28,6 +28,8 @@ FAMILIES = {
 """Benchmarks with shared answers -> the name their answers are stored under."""
 SHOWN = 5
 """Ratings shown of a distribution."""
+MIDDLE = 0.5
+"""The value of a tie."""
 WORDS = 1500
 """Longer texts, in words, are not compared word by word."""
 
@@ -65,8 +67,10 @@ class Side:
 
 
 def _mean(judgments: Sequence[Judgment]) -> float | None:
-    values = [j.value for j in judgments if j.value is not None]
-    return sum(values) / len(values) if values else None
+    judged = [j for j in judgments if j.value is not None and j.weight > 0]
+    if not judged:
+        return None
+    return sum(j.value or 0.0 for j in judged) / sum(j.weight for j in judged)
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ def verdict_lines(side: Side) -> list[Line]:
     """Return all verdicts of a side, with the judge's replies."""
     lines: list[Line] = []
     for j in side.judgments:
-        value = figure(j.value, 3) if j.value is not None else j.status.value
+        value = j.status.value if j.value is None else shown_value(j)
         ok = j.status is JudgmentStatus.OK
         about = f" turn {j.turn}" if len({k.turn for k in side.judgments}) > 1 else ""
         about += f" against {j.baseline}" if j.baseline else ""
@@ -230,6 +234,15 @@ def verdict_lines(side: Side) -> list[Line]:
         if label.note:
             lines += text_lines(label.note)
     return lines or [[("not judged", "dim")]]
+
+
+def shown_value(judgment: Judgment) -> str:
+    """Return a verdict's value; a comparison in five steps in words."""
+    value = (judgment.value or 0.0) / (judgment.weight or 1.0)
+    if judgment.metric not in BOTH_ORDERS:
+        return figure(value, 3)
+    word = "tie" if value == MIDDLE else "won" if value > MIDDLE else "lost"
+    return f"{word} clearly, counts {judgment.weight:g} times" if judgment.weight > 1 else word
 
 
 def distribution(judgment: Judgment) -> str:

@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.stats.rows import Row, ScoreContext
+from kdharness.harness.stats.rows import (
+    Row,
+    ScoreContext,
+    complete,
+    question_sums,
+    sums_of_score,
+)
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.arena import (
     Style,
     battle,
-    complete,
     published_interval,
     read_step,
     score_arena,
@@ -239,3 +244,18 @@ def test_style_control_stays_finite_if_one_side_wins_everything() -> None:
 
 def replace_value(won: Row) -> Row:
     return won._replace(value=won.weight)
+
+
+def test_bold_text_within_bold_text_counts_twice() -> None:
+    """As the published metadata of the baselines' answers count it."""
+    assert style_of("**a __b__ c** and __d__").bold == 3
+
+
+def test_a_match_without_a_verdict_in_one_order_is_left_out_of_comparisons_alone() -> None:
+    """Its other order must not keep the whole benchmark from being compared."""
+    rows = [row(item, 2, order) for item in "abc" for order in (0, 1)]
+    rows[0] = rows[0]._replace(status="unreadable", value=None)
+    found = by_name(rows)["hard_prompt"]
+    assert found.value is not None and found.n_failed == 2
+    assert sums_of_score(rows, "hard_prompt", found.value) == question_sums(rows[2:], "hard_prompt")
+    assert set(question_sums(rows, "category:coding")) == {"b", "c"}
