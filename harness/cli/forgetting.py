@@ -11,6 +11,7 @@ from kdharness.harness.analysis.forgetting import (
     CLOSENESS,
     FORGETTING_COLUMNS,
     HOW,
+    PARTS,
     Change,
     Profile,
     profile_of,
@@ -21,6 +22,8 @@ from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
+CLOSE = ("figure", "checkpoint", "distance")
+"""Columns of closeness, which has no reference value and no verdict."""
 PREDICTION_COLUMNS = (
     "part",
     "bench",
@@ -67,14 +70,46 @@ def forgetting_command(
         profile = profile_of(
             store, paths, sides_of(store, [reference, *checkpoints]), set(split(bench))
         )
-    if what != "prediction":
-        # A table has room for what changed.
-        shown = [c for c in profile.changes if form != "table" or not same(c)]
-        print_table([change.as_dict() for change in shown], FORGETTING_COLUMNS, form)
+    if what != "prediction" and form == "table":
+        _print_parts(profile)
+    elif what != "prediction":
+        print_table([change.as_dict() for change in profile.changes], FORGETTING_COLUMNS, form)
     if form == "table":
         _print_notes(profile)
     if what == "prediction" or (what is None and form == "table"):
         _print_prediction(profile, form)
+
+
+def _print_parts(profile: Profile) -> None:
+    """Print a narrow table for each part, without figures that are the same in all."""
+    first = True
+    for part in PARTS:
+        rows = [
+            {
+                "figure": f"{change.bench} {change.metric}",
+                "checkpoint": change.checkpoint,
+                "reference": change.reference,
+                "difference": _with_ends(change),
+                "change": change.change,
+            }
+            for change in profile.changes
+            if change.part == part and not same(change)
+        ]
+        if rows:
+            title = "distance" if part == CLOSENESS else "difference"
+            click.echo(part if first else f"\n{part}")
+            first = False
+            shown = [{**row, title: row["difference"]} for row in rows]
+            columns = ["figure", "checkpoint", "reference", title, "change"]
+            print_table(shown, [c for c in columns if part != CLOSENESS or c in CLOSE], "table")
+
+
+def _with_ends(change: Change) -> str:
+    """Return a difference, or the distance from the reference, with its interval."""
+    sign = "" if change.part == CLOSENESS else "+"
+    ends = change.gap.low, change.gap.high
+    interval = "" if None in ends else " [{:.3g}, {:.3g}]".format(*ends)
+    return f"{change.gap.value:{sign}.3g}{interval}"
 
 
 def same(change: Change) -> bool:

@@ -103,6 +103,16 @@ def test_one_published_baseline_can_be_taken_for_all(home: Paths) -> None:
     assert bench.revision != ArenaHard.load(home, EvalConfig()).revision
 
 
+def test_prompts_without_a_baseline_answer_are_left_out_and_flagged(home: Paths) -> None:
+    file = home.assets / "arena-hard-v2" / "model_answer" / f"{GEMINI}.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[1:]))
+    bench = ArenaHard.load(home, EvalConfig(baseline=GEMINI))
+    assert [item.id for item in bench.items] == ["h2", "c1"]
+    assert bench.flags == ("subset:2", f"baseline:{GEMINI}")
+    assert ArenaHard.load(home, EvalConfig()).flags == ()
+
+
 @pytest.mark.parametrize(
     "task",
     ["JUDGE_SETTINGS = 1", "def (", TASK.replace("{ANSWER_B}", ""), TASK.replace(O3, "another")],
