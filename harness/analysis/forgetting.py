@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdharness.harness import stats
 from kdharness.harness.analysis.compare import LEVEL, NOT_SIGNIFICANT, Side, compare_sides
 from kdharness.harness.analysis.metrics import is_headline, is_lower_better
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
-from kdharness.harness.stats.inference import Difference, holm, paired_difference, ratio_interval
-from kdharness.harness.stats.regression import Line, fit_line
 from kdharness.harness.stats.rows import (
     LEAST_FOR_VERDICT,
     Row,
@@ -82,7 +81,7 @@ class Change:
     judge: str
     reference: float | None
     value: float
-    gap: Difference
+    gap: stats.Difference
     better: str = "up"
     p_holm: float | None = None
 
@@ -127,7 +126,7 @@ class Prediction:
     bench: str
     metric: str
     n: int
-    line: Line | None
+    line: stats.Line | None
 
     def as_dict(self) -> dict[str, object]:
         """Return a row of `forgetting --what prediction --format json`."""
@@ -264,7 +263,7 @@ def _behaviours(store: Store, sides: Sequence[Side], benches: Collection[str]) -
             for measure in (*BEHAVIOURS, SCRIPT):
                 before, after = (_sums(pairs, measure, side) for side in (0, 1))
                 bounds = None if measure == "length" else (0.0, 1.0)
-                gap = paired_difference(after, before, bounds=bounds)
+                gap = stats.paired_difference(after, before, bounds=bounds)
                 if gap is not None:
                     changes.append(
                         Change(
@@ -322,7 +321,7 @@ def _corrected(changes: Sequence[Change]) -> list[Change]:
     corrected = list(changes)
     for name in dict.fromkeys(change.checkpoint for change in changes):
         mine = [index for index, change in enumerate(changes) if change.checkpoint == name]
-        for index, p in zip(mine, holm([changes[i].gap.p for i in mine]), strict=True):
+        for index, p in zip(mine, stats.holm([changes[i].gap.p for i in mine]), strict=True):
             corrected[index] = replace(changes[index], p_holm=p)
     return corrected
 
@@ -344,7 +343,7 @@ def _closeness(sides: Sequence[Side]) -> list[Change]:
                     found.setdefault(row.metric, []).append(row)
         for metric, rows in sorted(found.items()):
             sums = question_sums(rows, metric)
-            interval = ratio_interval(
+            interval = stats.ratio_interval(
                 [total for total, _ in sums.values()],
                 [weight for _, weight in sums.values()],
                 bounds=value_range(rows, metric),
@@ -352,7 +351,7 @@ def _closeness(sides: Sequence[Side]) -> list[Change]:
             if interval is None:
                 continue
             value = interval.value
-            gap = Difference(value, interval.low, interval.high, 1.0, interval.n, None)
+            gap = stats.Difference(value, interval.low, interval.high, 1.0, interval.n, None)
             better = "down" if is_lower_better(metric) else "up"
             changes.append(
                 Change(CLOSENESS, side.name, HELDOUT, metric, EXACT, None, value, gap, better)
@@ -374,7 +373,7 @@ def predictions(changes: Sequence[Change], by: str = "domain_kl") -> list[Predic
             bench,
             metric,
             len(values),
-            fit_line([distance[name] for name in values], list(values.values())),
+            stats.fit_line([distance[name] for name in values], list(values.values())),
         )
         for (part, bench, metric, _), values in figures.items()
     ]

@@ -1,7 +1,7 @@
 """Statistics over plain arrays: intervals, paired tests, Pareto fronts.
 
-The corrections by people's labels are imported on first use: few homes have labels, and numpy
-takes longer to import than a cached leaderboard to open.
+These names are imported on first use: numpy takes longer to import than a cached leaderboard to
+open.
 """
 
 from __future__ import annotations
@@ -12,9 +12,25 @@ from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.corrected import Question, corrected_mean, rater_agreement
-    from kdharness.harness.stats.inference import Difference
+    from kdharness.harness.stats.inference import (
+        Difference,
+        holm,
+        paired_difference,
+        ratio_interval,
+    )
+    from kdharness.harness.stats.regression import Line, fit_line
 
-__all__ = ["Difference", "Question", "corrected_mean", "rater_agreement"]
+__all__ = [
+    "Difference",
+    "Line",
+    "Question",
+    "corrected_mean",
+    "fit_line",
+    "holm",
+    "paired_difference",
+    "rater_agreement",
+    "ratio_interval",
+]
 
 
 if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
@@ -22,6 +38,12 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
         __name__,
         {
             "kdharness.harness.stats.corrected": ("Question", "corrected_mean", "rater_agreement"),
-            "kdharness.harness.stats.inference": ("Difference",),
+            "kdharness.harness.stats.inference": (
+                "Difference",
+                "holm",
+                "paired_difference",
+                "ratio_interval",
+            ),
+            "kdharness.harness.stats.regression": ("Line", "fit_line"),
         },
     )

@@ -187,10 +187,12 @@ def test_a_run_says_that_its_server_starts_or_waits(
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from kdharness.judges.engines.vllm_server import Launch, VLLMServer
 program, folder, how = sys.argv[1:]
+# A shell that starts tests in the background lets them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 files = [Path(folder) / name for name in ("log", "lock", "settings.yaml")]
 server = VLLMServer(Launch((program, "serve", "model"), "name", files[0], files[1], 60, files[2]))
 print(server.start(lambda: False), flush=True)
