@@ -2,7 +2,7 @@
 
 client  1,600 stored verdicts from a server with 250 ms latency, 32 concurrent: wall time against
         the ideal 12.5 s, CPU time per call against a bare loop over the openai client, memory
-scores  200 checkpoints x 3,547 judgments of four benchmarks with intervals, cold and cached
+scores  200 checkpoints x 965 judgments with intervals, cold and from the cache
 local   SmolLM2's tokens per second, batched against one prompt at a time
 ifeval  541 answers checked, once with the models of languages and sentences still to be read
 """
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,7 @@ def _judgments(checkpoint: str, rng: random.Random) -> list[Judgment]:
         for q in range(81, 161)
         for t in (1, 2)
     ]
-    preferences = [
+    return ratings + [
         make_judgment(
             "alpaca-eval-2",
             q,
@@ -214,35 +213,6 @@ def _judgments(checkpoint: str, rng: random.Random) -> list[Judgment]:
         )
         for q in range(805)
     ]
-    style = {"headers": 0.0, "lists": 0.01, "bold": 0.0}
-    battles = [
-        replace(
-            make_judgment(
-                "arena-hard-v2",
-                q,
-                1,
-                "hard_prompt" if q < 500 else "creative_writing",
-                value,
-                len_1=rng.randint(100, 3000),
-                len_2=rng.randint(100, 3000),
-                **style,
-            ),
-            id=f"{checkpoint}arena{q}.{order}",
-            order=order,
-        )
-        for q in range(750)
-        for order, value in enumerate(rng.choices([0.0, 0.5, 1.0], k=2))
-    ]
-    followed = [
-        replace(
-            make_judgment("ifeval", q, 1, metric, float(rng.random() < 0.5)),
-            id=f"{checkpoint}ifeval{q}{metric}",
-            judge="exact",
-        )
-        for q in range(541)
-        for metric in ("prompt_strict", "prompt_loose")
-    ]
-    return [*ratings, *preferences, *battles, *followed]
 
 
 def bench_local() -> dict[str, Any]:
