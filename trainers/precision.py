@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from kdharness.harness.config.precision import Precision
@@ -141,3 +142,15 @@ def stochastic_optimizer(spec: TrainerSpec, seed: int) -> tuple[type[Optimizer],
 
     rate: dict[str, Any] = {"lr": spec.learning_rate, "bf16_stochastic_round": True}
     return StochasticAdamW, rate
+
+
+def sharding_policy(*, bf16: bool) -> MixedPrecisionPolicy:
+    """Return how a sharded student computes: gradients are summed in fp32.
+
+    Inputs are not cast: the loss's own stay as they are.
+    """
+    return MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )

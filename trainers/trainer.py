@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
@@ -27,6 +27,7 @@ from kdharness.trainers.losses.router import (
     RouterCounts,
     router_weight,
 )
+from kdharness.trainers.precision import sharding_policy
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.online import (
@@ -90,12 +91,7 @@ class DistillTrainer(Trainer):
         plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
         sharded = self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2
         if sharded:
-            # Gradients are summed in fp32. Inputs are not cast: the loss's own stay as they are.
-            plugin.mixed_precision_policy = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16 if self.args.bf16 else None,
-                reduce_dtype=torch.float32,
-                cast_forward_inputs=False,
-            )
+            plugin.mixed_precision_policy = sharding_policy(bf16=self.args.bf16)
             if isinstance(cast(Any, self.model), FSDPModule):
                 # Loaded in shards: accelerate would look for classes that have other names by now.
                 plugin.auto_wrap_policy = None

@@ -8,7 +8,7 @@ disagree about a winner.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import (
     LEAST_FOR_VERDICT,
     Row,
+    mean_of,
     question_sums,
     sums_of_score,
     value_range,
@@ -196,7 +197,7 @@ def compare_sides(
                         base.name,
                         other.name,
                         score.value,
-                        _mean(theirs),
+                        mean_of(theirs),
                         gap,
                         revision=key[1],
                     )
@@ -252,10 +253,6 @@ def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:
         for index, p in zip(indices, adjusted, strict=True):
             corrected[index] = replace(compared[index], p_holm=p)
     return corrected
-
-
-def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
-    return sum(value for value, _ in sums.values()) / sum(weight for _, weight in sums.values())
 
 
 def _rows_of(

@@ -14,13 +14,13 @@ from kdharness.harness import stats
 from kdharness.harness.analysis.labelling import KIND_OF, PAIR, valid_labels
 from kdharness.harness.analysis.scorebook import Group
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING, RATING, SHARE, percent
-from kdharness.harness.stats.rows import TOO_SMALL
+from kdharness.harness.stats.rows import metric_value, outcome_of
 from kdharness.harness.store import Store
 from kdharness.harness.types import MetricValue
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.corrected import Corrected, Question
-    from kdharness.harness.stats.inference import Difference, Interval
+    from kdharness.harness.stats.inference import Difference
 
 CORRECTED = "corrected_"
 """Begins the metrics of corrected scores, followed by the judge's metric."""
@@ -50,12 +50,18 @@ class LabelledVerdict(NamedTuple):
 Verdicts = Mapping[Place, LabelledVerdict]
 
 
-def labelled_verdicts(store: Store, group: Group) -> dict[str, Verdicts]:
+Labels = Mapping[tuple[str, str, str], Sequence[tuple[float, bool]]]
+"""Subject of a label -> (value, whether it was sampled) of each person's."""
+
+
+def labelled_verdicts(store: Store, group: Group, labels: Labels) -> dict[str, Verdicts]:
     """Return the verdicts of a group with their labels, by the judgments' metric.
 
     Preferences and comparisons are shares: 1 if the model's answer is better.
+
+    Args:
+        labels: of the group's benchmark (`labels_of`).
     """
-    labels = _labels(store, group.bench)
     newest: dict[tuple[str, Place], dict[int, tuple[str | None, float]]] = {}
     for item, turn, metric, order, baseline, answer, value in store.judged_rows(
         group.checkpoint, group.bench, group.revision, group.judge
@@ -76,8 +82,8 @@ def labelled_verdicts(store: Store, group: Group) -> dict[str, Verdicts]:
     return dict(tables)
 
 
-def _labels(store: Store, bench: str) -> dict[tuple[str, str, str], list[tuple[float, bool]]]:
-    """Return subject -> (value, whether it was sampled) of each person's label.
+def labels_of(store: Store, bench: str) -> Labels:
+    """Return the valid labels of a benchmark's answers.
 
     A pair of two checkpoints' answers is a label of both.
     """
@@ -100,10 +106,7 @@ def _verdict(metric: str, values: Sequence[float]) -> float | None:
         return percent(values[-1]) / 100
     if metric != "pair":
         return values[-1]
-    if len(values) < 2:
-        return None
-    # As in the benchmark's score: a win counts only if both orders agree.
-    return values[0] if values[0] == values[1] and values[0] in (0.0, 1.0) else 0.5
+    return outcome_of(values) if len(values) == 2 else None
 
 
 def questions_of(verdicts: Verdicts) -> list[Question]:
@@ -138,10 +141,10 @@ def add_corrections(
     store: Store, figures: Mapping[Group, Sequence[MetricValue]]
 ) -> dict[Group, list[MetricValue]]:
     """Return the scores of each group, followed by the corrected ones where there are labels."""
-    labelled = store.labelled_benches()
+    labels = {bench: labels_of(store, bench) for bench in store.labelled_benches()}
     return {
-        group: [*values, *_corrections(store, group, values)]
-        if group.bench in labelled and _is_judge(group.judge)
+        group: [*values, *_corrections(store, group, values, labels[group.bench])]
+        if group.bench in labels and _is_judge(group.judge)
         else list(values)
         for group, values in figures.items()
     }
@@ -152,10 +155,10 @@ def _is_judge(name: str) -> bool:
 
 
 def _corrections(
-    store: Store, group: Group, values: Sequence[MetricValue]
+    store: Store, group: Group, values: Sequence[MetricValue], labels: Labels
 ) -> Iterable[MetricValue]:
     names = {value.metric for value in values if value.value is not None}
-    tables = labelled_verdicts(store, group)
+    tables = labelled_verdicts(store, group, labels)
     labelled = [
         m for m, table in tables.items() if any(v.labelled is not None for v in table.values())
     ]
@@ -181,7 +184,14 @@ def _with_agreement(
     flags = [f"labels:{len(given)} of {len(verdicts)}"]
     if not all(verdict.sampled for verdict in given) or _labels_some_turns(verdicts):
         flags.append("chosen-labels")
-    yield _value(f"{CORRECTED}{raw}", corrected.interval, len(given), scale_of(metric), flags)
+    yield metric_value(
+        f"{CORRECTED}{raw}",
+        corrected.interval,
+        len(given),
+        0,
+        scale=scale_of(metric),
+        flags=tuple(flags),
+    )
     end = f"_{raw}" if several else ""
     yield MetricValue(f"n_labels{end}", float(len(given)), None, None, len(given))
     if corrected.to_halve is not None:
@@ -194,7 +204,7 @@ def _with_agreement(
     agreement = stats.rater_agreement(pairs)
     for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
         if interval is not None:
-            yield _value(f"agreement_people_{name}{end}", interval, len(given))
+            yield metric_value(f"agreement_people_{name}{end}", interval, len(given), 0)
 
 
 def _labels_some_turns(verdicts: Verdicts) -> bool:
@@ -205,15 +215,6 @@ def _labels_some_turns(verdicts: Verdicts) -> bool:
     partly = sum(len(kinds) == 2 for kinds in labelled.values())
     # The last item may be half done, and a few answers may have been skipped.
     return partly > max(1.0, SKIPPED * sum(True in kinds for kinds in labelled.values()))
-
-
-def _value(
-    name: str, interval: Interval, n: int, scale: float = 1.0, flags: Sequence[str] = ()
-) -> MetricValue:
-    if interval.low is None or interval.high is None:
-        return MetricValue(name, interval.value * scale, None, None, n, 0, (*flags, TOO_SMALL))
-    low, value, high = (end * scale for end in (interval.low, interval.value, interval.high))
-    return MetricValue(name, value, low, high, n, 0, tuple(flags))
 
 
 def is_corrected(metric: str) -> bool:
@@ -231,7 +232,8 @@ def corrected_differences(
     """
     if base.bench not in store.labelled_benches():
         return []
-    first, second = labelled_verdicts(store, base), labelled_verdicts(store, other)
+    labels = labels_of(store, base.bench)
+    first, second = (labelled_verdicts(store, group, labels) for group in (base, other))
     compared = []
     for metric, verdicts in first.items():
         sides = correct(metric, verdicts), correct(metric, second.get(metric, {}))

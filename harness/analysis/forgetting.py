@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.compare import LEVEL, NOT_SIGNIFICANT, Side, compare_sides
+from kdharness.harness.analysis.compare import LEVEL, NOT_SIGNIFICANT, PairedComparison, Side
+from kdharness.harness.analysis.corrections import is_corrected
 from kdharness.harness.analysis.metrics import is_headline, is_lower_better
-from kdharness.harness.paths import Paths
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
 from kdharness.harness.stats.rows import (
     LEAST_FOR_VERDICT,
     Row,
     counted_once,
+    mean_of,
     question_sums,
     value_range,
 )
@@ -162,19 +163,22 @@ class Profile:
 
 
 def profile_of(
-    store: Store, paths: Paths | None, sides: Sequence[Side], benches: Collection[str] = ()
+    store: Store,
+    sides: Sequence[Side],
+    compared: Iterable[PairedComparison],
+    benches: Collection[str] = (),
 ) -> Profile:
     """Compare checkpoints with a reference, part by part.
 
     Args:
         store: where answers and judgments are.
-        paths: as for `leaderboard`.
         sides: the reference, then the others, with their judgments (`sides_of`).
+        compared: their paired differences (`compare_sides`).
         benches: further benchmarks on which behaviour counts. A benchmark of the domain is no
             such one: there a training should change how answers look.
     """
     changes = [
-        *_compared(store, paths, sides),
+        *_scores(compared),
         *_behaviours(store, sides, benches),
     ]
     few = sorted(
@@ -204,7 +208,7 @@ def _unpaired(side: Side) -> set[str]:
 def part_of(bench: str, metric: str) -> str | None:
     """Return the part that a score belongs to; None for those of the domain, and details."""
     # A corrected score says the same thing as its raw one.
-    if not is_headline(metric) or metric == "order_flip_rate" or metric.startswith("corrected_"):
+    if not is_headline(metric) or metric == "order_flip_rate" or is_corrected(metric):
         return None
     if bench == "ifeval":
         return INSTRUCTIONS if metric in (headline_of(bench), "inst_strict") else None
@@ -217,9 +221,9 @@ def part_of(bench: str, metric: str) -> str | None:
     return None
 
 
-def _compared(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Change]:
+def _scores(compared: Iterable[PairedComparison]) -> list[Change]:
     changes = []
-    for pair in compare_sides(store, paths, sides):
+    for pair in compared:
         part = part_of(pair.bench, pair.metric)
         if part is not None:
             better = "down" if is_lower_better(pair.metric) else "up"
@@ -272,8 +276,8 @@ def _behaviours(store: Store, sides: Sequence[Side], benches: Collection[str]) -
                             bench,
                             measure,
                             EXACT,
-                            _mean(before),
-                            _mean(after),
+                            mean_of(before),
+                            mean_of(after),
                             gap,
                             BEHAVIOURS.get(measure, "up"),
                         )
@@ -310,10 +314,6 @@ def _sums(
         total, weight = table.get(item, (0.0, 0.0))
         table[item] = (total + value, weight + 1)
     return table
-
-
-def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
-    return sum(value for value, _ in sums.values()) / sum(weight for _, weight in sums.values())
 
 
 def _corrected(changes: Sequence[Change]) -> list[Change]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.corrections import labelled_verdicts
+from kdharness.harness.analysis.corrections import labelled_verdicts, labels_of
 from kdharness.harness.analysis.scorebook import groups_of
 from kdharness.harness.store import Store
 
@@ -55,12 +55,12 @@ def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
 
     Every checkpoint's labelled answers count; those to the same item are one unit.
     """
-    labelled = store.labelled_benches()
+    labels = {bench: labels_of(store, bench) for bench in store.labelled_benches()}
     pairs: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
-    for group in groups_of(store) if labelled else ():
-        if group.judge != judge or group.bench not in labelled:
+    for group in groups_of(store) if labels else ():
+        if group.judge != judge or group.bench not in labels:
             continue
-        for metric, verdicts in labelled_verdicts(store, group).items():
+        for metric, verdicts in labelled_verdicts(store, group, labels[group.bench]).items():
             items = pairs.setdefault((group.bench, metric), {})
             for (item, _, _), verdict in verdicts.items():
                 if verdict.labelled is not None:

@@ -52,7 +52,9 @@ def bench_texts(
     try:
         kind = resolve(BENCHMARKS, "file" if source else bench, "benchmark")
         loaded = kind.load(paths, config, source) if source else kind.load(paths, config)
-    except Exception:  # not pulled, or of another version: answers are shown without prompts
+    except Exception:
+        # Not pulled, of another version, or a plugin's, which may raise anything: answers are
+        # then shown without prompts.
         return BenchTexts()
     shipped = loaded.baseline if isinstance(loaded, _WithBaseline) else {}
     systems = {item.id: _system_texts(item) for item in loaded.items}

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kdharness.harness.analysis.compare import sides_of
+from kdharness.harness.analysis.compare import compare_sides, sides_of
 from kdharness.harness.analysis.forgetting import (
     CLOSENESS,
     FORGETTING_COLUMNS,
@@ -67,9 +67,9 @@ def forgetting_command(
     closeness to the reference, and how well KL to it on domain rows predicts the rest.
     """
     with Store(paths.store) as store:
-        profile = profile_of(
-            store, paths, sides_of(store, [reference, *checkpoints]), set(split(bench))
-        )
+        sides = sides_of(store, [reference, *checkpoints])
+        compared = compare_sides(store, paths, sides)
+        profile = profile_of(store, sides, compared, set(split(bench)))
     if what != "prediction" and form == "table":
         _print_parts(profile)
     elif what != "prediction":

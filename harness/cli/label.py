@@ -142,12 +142,11 @@ def label_group(
 
 
 def _refuse_options_before(ctx: click.Context, command: str) -> None:
-    """Refuse options that stand before a subcommand, which would not see them."""
+    """Refuse options before a subcommand, which would not see them."""
     for name in ctx.params:
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(
-                f"--{name} stands before {command}; put it after: kdharness label {command} "
-                f"--{name} …",
+                f"--{name} must come after {command}: kdharness label {command} --{name} …",
                 ctx,
             )
 

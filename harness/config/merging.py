@@ -1,7 +1,7 @@
 """Merge configs: which models, and how their weights are combined.
 
 Merging trains nothing, so it is a baseline for every training (docs/method.md#merging). The
-formulas and their sources are in `kdharness.trainers.methods.merge`.
+formulas and their sources are in `kdharness.trainers.methods.merge_weights`.
 """
 
 from __future__ import annotations

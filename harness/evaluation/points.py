@@ -122,7 +122,7 @@ def check_budgets(points: Sequence[LoadedPoint], times: int) -> None:
 
 
 def main_metric(bench: str, names: Sequence[str]) -> str:
-    """Return the metric that stands for a benchmark where only its name is given."""
+    """Return a benchmark's main metric, which is meant where only its name is given."""
     for name in (headline_of(bench), "score"):
         if name in names:
             return name

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdharness.harness.stats.metric_specs import (
     BOTH_ORDERS,
@@ -18,7 +18,10 @@ from kdharness.harness.stats.metric_specs import (
     metric_spec,
     percent,
 )
-from kdharness.harness.types import Judgment, JudgmentStatus
+from kdharness.harness.types import Judgment, JudgmentStatus, MetricValue
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.inference import Interval
 
 OK = JudgmentStatus.OK.value
 TOO_SMALL = "n-too-small"
@@ -169,11 +172,48 @@ def sums_of_score(
 ) -> dict[str, tuple[float, float]] | None:
     """Return `question_sums` of these rows; None if the score `value` is not their mean."""
     sums = question_sums(rows, metric)
-    weight = math.fsum(w for _, w in sums.values())
-    if not weight:
+    if not math.fsum(weight for _, weight in sums.values()):
         return None
-    mean = math.fsum(v for v, _ in sums.values()) / weight
+    mean = mean_of(sums)
     return sums if abs(mean - value) <= 1e-6 * max(1.0, abs(value)) else None
+
+
+def mean_of(sums: Mapping[str, tuple[float, float]]) -> float:
+    """Return the mean over questions' (sum, weight), which weigh more than 0 together."""
+    return math.fsum(value for value, _ in sums.values()) / math.fsum(w for _, w in sums.values())
+
+
+def outcome_of(orders: Sequence[float]) -> float:
+    """Return one outcome of a match judged in both orders: a win counts only if they agree."""
+    first, second = orders
+    return first if first == second and first in (0.0, 1.0) else 0.5
+
+
+def metric_value(
+    name: str,
+    interval: Interval | None,
+    n: int,
+    n_failed: int,
+    *,
+    scale: float = 1.0,
+    flags: tuple[str, ...] = (),
+) -> MetricValue:
+    """Convert an interval into a score; it is empty for None, and flagged without bounds."""
+    if interval is None:
+        return MetricValue(name, None, None, None, n, n_failed, flags)
+    if interval.low is None or interval.high is None:
+        return MetricValue(
+            name, interval.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL)
+        )
+    return MetricValue(
+        name,
+        interval.value * scale,
+        interval.low * scale,
+        interval.high * scale,
+        n,
+        n_failed,
+        flags,
+    )
 
 
 def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) -> tuple[str, ...]:

@@ -134,40 +134,42 @@ class ArenaHard(Benchmark):
         """Return two calls for each prompt that both sides have answered."""
         theirs = {a.item: a.text for a in baseline if a.turn == 1} or self.baseline
         return [
-            self._call(self.item(answer.item), answer, theirs[answer.item], order)
+            call
             for answer in answers
             if answer.item in self._by_id and answer.item in theirs
-            for order in (0, 1)
+            for call in self._calls(self.item(answer.item), answer, theirs[answer.item])
         ]
 
-    def _call(self, item: Item, answer: Answer, theirs: str, order: int) -> JudgeCall:
+    def _calls(self, item: Item, answer: Answer, theirs: str) -> list[JudgeCall]:
+        """Return the calls on one answer, in both orders."""
         # A judge sees what a reader would: not the model's reasoning.
         mine, theirs = cut_thinking(answer.text), cut_thinking(theirs)
-        shown = (mine, theirs) if order == 0 else (theirs, mine)
-        style = style_difference(style_of(mine), style_of(theirs))
         info: dict[str, object] = {
             "len_1": len(theirs),
             "len_2": len(mine),
-            **dict(zip(("headers", "lists", "bold"), style[1:], strict=True)),
+            **style_difference(style_of(mine), style_of(theirs)),
         }
         if answer.finish is Finish.LENGTH:
             info["truncated"] = True
         metric = self.metrics[item.id]
-        return JudgeCall(
-            item=item.id,
-            turn=1,
-            category=item.category,
-            metric=metric,
-            messages=(
-                {"role": "system", "content": self.prompts.system[metric]},
-                {"role": "user", "content": framed(self.prompts.frame, item.turns[0], *shown)},
-            ),
-            answer=answer.id,
-            baseline=self.against,
-            order=order,
-            max_tokens=JUDGE_TOKENS,
-            info=info,
-        )
+        return [
+            JudgeCall(
+                item=item.id,
+                turn=1,
+                category=item.category,
+                metric=metric,
+                messages=(
+                    {"role": "system", "content": self.prompts.system[metric]},
+                    {"role": "user", "content": framed(self.prompts.frame, item.turns[0], *shown)},
+                ),
+                answer=answer.id,
+                baseline=self.against,
+                order=order,
+                max_tokens=JUDGE_TOKENS,
+                info=info,
+            )
+            for order, shown in enumerate(((mine, theirs), (theirs, mine)))
+        ]
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """Read the weight that the judged model won, out of 3 for a clear verdict and 1 else."""
@@ -179,7 +181,7 @@ class ArenaHard(Benchmark):
 
 
 def framed(frame: str, question: str, first: str, second: str) -> str:
-    """Fill the judge's user message in one pass: what stands in an answer is not filled again."""
+    """Fill the judge's user message in one pass: placeholders inside a text are left alone."""
     parts, rest = [], frame
     for place, text in zip(_PLACES, (question, first, second), strict=True):
         before, _, rest = rest.partition(place)

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from kdharness.harness.stats.inference import Interval, mean_intervals, ratio_interval
 from kdharness.harness.stats.metric_specs import SHARE
-from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
+from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once, metric_value
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring import length_control as lc
-from kdharness.judges.scoring.metric_values import metric_value
 
 Floats = NDArray[np.float64]
 

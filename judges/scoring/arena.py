@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from kdharness.harness.stats.inference import Interval, student_quantile
 from kdharness.harness.stats.metric_specs import CREATIVE, HARD, SHARE
-from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once
+from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once, metric_value
 from kdharness.harness.types import JudgmentStatus, MetricValue, Verdict
-from kdharness.judges.scoring.metric_values import by_category, measure, metric_value
+from kdharness.judges.scoring.metric_values import by_category, measure
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words
 from kdharness.judges.scoring.thinking import without_thoughts
 from kdharness.judges.scoring.verdicts import UNREADABLE
@@ -81,7 +82,7 @@ def read_step(reply: str, *, published: bool = False) -> tuple[Verdict, int | No
 
 
 def _is_choice(text: str, start: int) -> bool:
-    """Return whether a label stands as one of the five choices do in the instructions."""
+    """Return whether a label is in the form of the instructions' numbered choices."""
     line = text[text.rfind("\n", 0, start) + 1 : start]
     return re.match(r"\W{0,4}[1-5]\W", line) is not None and _LISTED.match(line) is not None
 
@@ -123,14 +124,14 @@ def style_of(text: str) -> Style:
     return Style(len(text), headers, lists, bold)
 
 
-def style_difference(mine: Style, theirs: Style) -> tuple[float, float, float, float]:
-    """Return the relative differences in length and in densities of headers, lists and bold."""
-    length = (mine.length - theirs.length) / max(mine.length + theirs.length, 1)
-    densities = []
-    for a, b in zip(mine[1:], theirs[1:], strict=True):
-        first, second = a / (mine.length + 1), b / (theirs.length + 1)
-        densities.append((first - second) / (first + second + 1))
-    return length, densities[0], densities[1], densities[2]
+def style_difference(mine: Style, theirs: Style) -> dict[str, float]:
+    """Return the relative differences in the densities of headers, lists and bold text."""
+    densities = {}
+    for name in ("headers", "lists", "bold"):
+        first = getattr(mine, name) / (mine.length + 1)
+        second = getattr(theirs, name) / (theirs.length + 1)
+        densities[name] = (first - second) / (first + second + 1)
+    return densities
 
 
 # ---------------------------------------------------------------- scores
@@ -150,7 +151,7 @@ def score_arena(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
             continue
         pairs = complete(mine)
         failed = len(mine) - len(pairs)
-        scores.append(_with_failed(measure(name, pairs, SHARE.bounds), failed))
+        scores.append(replace(measure(name, pairs, SHARE.bounds), n_failed=failed))
         scores.append(
             metric_value(f"{name}{PUBLISHED}", published_interval(pairs), len(pairs), failed)
         )
@@ -163,12 +164,6 @@ def score_arena(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
     if len(categories) > 1:
         scores += [measure(f"category:{c}", part, SHARE.bounds) for c, part in categories.items()]
     return scores
-
-
-def _with_failed(value: MetricValue, failed: int) -> MetricValue:
-    return MetricValue(
-        value.metric, value.value, value.ci_low, value.ci_high, value.n, failed, value.flags
-    )
 
 
 def _flips(pairs: Sequence[Row]) -> MetricValue:
@@ -231,14 +226,20 @@ def style_controlled(rows: Sequence[Row]) -> Interval | None:
     error = _clustered_error(design, outcomes, fitted, groups)
     half = student_quantile(0.975, len(items) - 1) * error
     ends = (fitted[0] - half, fitted[0], fitted[0] + half)
-    low, rate, high = (float(1 / (1 + np.exp(-end))) for end in ends)
+    low, rate, high = _sigmoid(np.array(ends)).tolist()
     return Interval(rate, low, high, len(items))
 
 
 def _features(row: Row) -> tuple[float, float, float, float]:
+    """Return the relative difference in length, and those in style that were stored."""
     theirs, mine = row.len_1 or 0.0, row.len_2 or 0.0
     length = (mine - theirs) / max(mine + theirs, 1.0)
     return length, row.headers or 0.0, row.lists or 0.0, row.bold or 0.0
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    found: Floats = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return found
 
 
 def _logistic(design: Floats, outcomes: Floats) -> Floats:
@@ -246,7 +247,7 @@ def _logistic(design: Floats, outcomes: Floats) -> Floats:
     beta = np.zeros(design.shape[1])
     ridge = _RIDGE * np.eye(design.shape[1])
     for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        p = _sigmoid(design @ beta)
         gradient = design.T @ (p - outcomes) + ridge @ beta
         hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge
         step = np.linalg.solve(hessian, gradient)
@@ -260,7 +261,7 @@ def _clustered_error(
     design: Floats, outcomes: Floats, beta: Floats, groups: NDArray[np.intp]
 ) -> float:
     """Return the standard error of the constant, by the sandwich over prompts."""
-    p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+    p = _sigmoid(design @ beta)
     hessian = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(len(beta))
     bread = np.linalg.inv(hessian)
     scores = np.zeros((int(groups.max()) + 1, len(beta)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdharness.harness.stats.inference import Interval, ratio_interval
-from kdharness.harness.stats.rows import OK, TOO_SMALL, Row
+from kdharness.harness.stats.inference import ratio_interval
+from kdharness.harness.stats.rows import OK, Row, metric_value
 from kdharness.harness.types import MetricValue
 
 Bounds = tuple[float, float]
@@ -41,33 +41,6 @@ def measure(
         [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=bounds
     )
     return metric_value(name, interval, n, len(rows) - n, scale=scale, flags=flags)
-
-
-def metric_value(
-    name: str,
-    interval: Interval | None,
-    n: int,
-    n_failed: int,
-    *,
-    scale: float = 1.0,
-    flags: tuple[str, ...] = (),
-) -> MetricValue:
-    """Convert an interval into a score; it is empty for None, and flagged without bounds."""
-    if interval is None:
-        return MetricValue(name, None, None, None, n, n_failed, flags)
-    if interval.low is None or interval.high is None:
-        return MetricValue(
-            name, interval.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL)
-        )
-    return MetricValue(
-        name,
-        interval.value * scale,
-        interval.low * scale,
-        interval.high * scale,
-        n,
-        n_failed,
-        flags,
-    )
 
 
 def by_category(rows: Sequence[Row]) -> dict[str, list[Row]]:

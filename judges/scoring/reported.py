@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from kdharness.harness.stats.inference import Interval
 from kdharness.harness.stats.metric_specs import metric_spec
-from kdharness.harness.stats.rows import Row, ScoreContext, counted_once
+from kdharness.harness.stats.rows import Row, ScoreContext, counted_once, metric_value
 from kdharness.harness.types import MetricValue
-from kdharness.judges.scoring.metric_values import measure, metric_value
+from kdharness.judges.scoring.metric_values import measure
 
 NORMAL = 1.959964
 """Standard errors to either side of an interval of 95 %."""

@@ -7,13 +7,19 @@ from dataclasses import replace
 
 from kdharness.harness.stats.inference import ratio_interval
 from kdharness.harness.stats.metric_specs import EXPECTED, EXPECTED_RATING, NATS, RATING, SHARE
-from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
+from kdharness.harness.stats.rows import (
+    OK,
+    Row,
+    ScoreContext,
+    counted_once,
+    metric_value,
+    outcome_of,
+)
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
 from kdharness.judges.scoring.metric_values import (
     by_category,
     measure,
-    metric_value,
 )
 
 
@@ -102,8 +108,7 @@ def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
             continue
         first, second = pair[0], pair[1]
         assert first is not None and second is not None
-        agreed = first.value == second.value and first.value in (0.0, 1.0)
-        outcome = (first.value or 0.0) if agreed else 0.5
+        outcome = outcome_of([first.value or 0.0, second.value or 0.0])
         judged.append((first, outcome, float(first.value != second.value)))
     dropped = len(matches) - len(judged)
     readings: dict[str, Callable[[float, float], float]] = {

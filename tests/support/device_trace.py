@@ -43,16 +43,21 @@ class Launches(TorchDispatchMode):
         return sum(self.counts.values())
 
 
-@contextmanager
-def no_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
-    """Yield a function that moves a module, a tensor or a batch to the meta device."""
+def no_autocast(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Let autocast do nothing on a kind of device that torch has none for."""
     real = torch.autocast
     monkeypatch.setattr(
         torch,
         "autocast",
-        lambda device, **given: nullcontext() if device == "meta" else real(device, **given),
+        lambda device, **given: nullcontext() if device == kind else real(device, **given),
     )
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+
+
+@contextmanager
+def no_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
+    """Yield a function that moves a module, a tensor or a batch to the meta device."""
+    no_autocast(monkeypatch, "meta")
 
     def move(value: Any) -> Any:
         if isinstance(value, dict):

@@ -12,6 +12,7 @@ import pytest
 
 from kdharness.harness.assets import AssetFile, file_sha256, find_asset, manifest
 from kdharness.harness.types import Answer, Finish
+from support.answers import make_answer
 
 SENTENCES = {
     "en": "the quick brown fox jumps over the lazy dog and this is what it had for its dinner",
@@ -57,18 +58,8 @@ BAD = {"7": "apples, pears", "8": 'Here:\n"no"', "9": "the fox and the dog", "10
 def make(texts: dict[str, str], finish: Finish = Finish.STOP, of: str = "c") -> list[Answer]:
     """Return a checkpoint's answers to items, with ids such as `c/7`."""
     return [
-        Answer(
-            id=f"{of}/{item}",
-            checkpoint=of,
-            bench="ifeval",
-            revision="",
-            item=item,
-            turn=1,
-            text=text,
-            finish=finish,
-            prompt_hash="",
-            settings="",
-            created=1.0,
+        make_answer(
+            text, id=f"{of}/{item}", checkpoint=of, bench="ifeval", item=item, finish=finish
         )
         for item, text in texts.items()
     ]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from support.device_trace import no_autocast
 
 # Of torch's device types the one that can be indexed without its hardware.
 FIRST, SECOND = torch.device("lazy:0"), torch.device("lazy:1")
@@ -40,13 +42,7 @@ class Copies(TorchDispatchMode):
 @contextmanager
 def no_hardware(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """Yield a mode whose tensors may be on FIRST and SECOND."""
-    real = torch.autocast
-    monkeypatch.setattr(
-        torch,
-        "autocast",
-        lambda device, **given: nullcontext() if device == "lazy" else real(device, **given),
-    )
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    no_autocast(monkeypatch, "lazy")
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
 

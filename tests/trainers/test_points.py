@@ -20,6 +20,7 @@ from kdharness.trainers.best import BestPoint, Measured
 from kdharness.trainers.points import generating, refuse_sharded
 from support.commands import CommandLine
 from support.configs import config_file
+from support.engines import DDP
 from support.files import WriteRows
 from support.ifeval import write_ifeval
 from support.loopback import Loopback, a_judge
@@ -359,18 +360,8 @@ def test_first_of_two_processes_generates_and_both_decide_alike(
     kd: CommandLine, learner: dict[str, Any], tmp_path: Path, paths: Paths
 ) -> None:
     """As in public reports: where ranks decide for themselves, one trains on and waits forever."""
-    engine = {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU",
-        "num_machines": 1,
-        "num_processes": 2,
-        "machine_rank": 0,
-        "main_process_port": 0,
-        "mixed_precision": "no",
-        "use_cpu": False,
-    }
     file = tmp_path / "engine.yaml"
-    file.write_text(json.dumps(engine), "utf-8")
+    file.write_text(json.dumps(DDP), "utf-8")
     rule = "learnt subject to other >= 0.98 * reference"
     more = {"batch_size": 4, "best": rule, "early_stop": 1, "max_steps": 12}
     values = {**learner, "trainer": {**learner["trainer"], **more}}

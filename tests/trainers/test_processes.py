@@ -23,22 +23,14 @@ from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.worker import work
+from support.engines import COMMON, DDP
 from support.training_steps import make_model
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-COMMON = {
-    "compute_environment": "LOCAL_MACHINE",
-    "num_machines": 1,
-    "num_processes": 2,
-    "machine_rank": 0,
-    "main_process_port": 0,
-    "mixed_precision": "no",
-    "use_cpu": False,
-}
 ENGINES: dict[str, dict[str, Any]] = {
-    "ddp": {**COMMON, "distributed_type": "MULTI_GPU"},
+    "ddp": DDP,
     "fsdp2": {
         **COMMON,
         "distributed_type": "FSDP",

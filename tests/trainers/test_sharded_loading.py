@@ -14,8 +14,8 @@ import torch
 from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.paths import Paths
-from kdharness.trainers.precision import precision_note
-from kdharness.trainers.students.sharded import loads_in_shards, policy_of
+from kdharness.trainers.precision import precision_note, sharding_policy
+from kdharness.trainers.students.sharded import loads_in_shards
 from support.models import make_llama
 from support.training_steps import make_model
 
@@ -186,7 +186,9 @@ def test_other_ways_of_sharding_are_left_to_accelerate(
 
 def test_the_policy_is_that_of_the_precision() -> None:
     for name, param in (("mixed", torch.bfloat16), ("fp32", None), ("bf16-sr", None)):
-        policy = policy_of(precision_of(name, "auto", lora=False, has_bf16=True))
+        policy = sharding_policy(
+            bf16=precision_of(name, "auto", lora=False, has_bf16=True).autocast
+        )
         assert (policy.param_dtype, policy.reduce_dtype) == (param, torch.float32)
         assert not policy.cast_forward_inputs
 

@@ -55,7 +55,7 @@ class BatchPlan:
         return self.padded / max(self.padded + self.tokens, 1)
 
     def until(self, steps: int, rows: Sequence[TrainRow]) -> BatchPlan:
-        """Return the plan of a training that ended early, after so many steps."""
+        """Return the plan cut to its first steps, for a training that ended early."""
         kept = self.batches[: steps * self.per_step]
         return _measure(rows, kept, self.per_step, self.share, packed=self.packed)
 

@@ -14,7 +14,7 @@ from kdharness.harness.config.training import DAEConfig, TrainConfig
 from kdharness.harness.errors import AssetError, ModelError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_model, pick_device, pick_dtype
+from kdharness.harness.models.loading import load_model, pick_device
 from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
@@ -23,7 +23,7 @@ from kdharness.trainers.pairs.models import ModelFacts
 from kdharness.trainers.pairs.result import Checks, ok
 from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
 from kdharness.trainers.students.cut import cut_model
-from kdharness.trainers.teachers.build import shared_ids
+from kdharness.trainers.teachers.build import shared_ids, teacher_options
 from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads
 from kdharness.trainers.teachers.placement import teacher_device
 
@@ -129,10 +129,8 @@ def _teacher(role: TeacherRole, config: TrainConfig, vocab: int, paths: Paths) -
     model: PreTrainedModel = load_model(
         spec.model,
         paths,
-        dtype=str(pick_dtype(spec.dtype, device)).removeprefix("torch."),
         device="cpu" if offload else device,
-        trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization.model_dump() if spec.quantization else None,
+        **teacher_options(spec, device),
     )
     refuse_other_heads(model, spec.model)
     return OnlineTeacher(model, vocab, runs_on=device if offload else None)

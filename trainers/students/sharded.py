@@ -22,19 +22,8 @@ from kdharness.harness.config.precision import Precision
 from kdharness.harness.models.lm_head import backbone
 from kdharness.harness.models.loading import load_config_of, load_model, meta_model
 from kdharness.harness.paths import Paths
+from kdharness.trainers.precision import sharding_policy
 from kdharness.trainers.teachers.build import has_plan
-
-
-def policy_of(precision: Precision) -> MixedPrecisionPolicy:
-    """Return how a sharded student computes: gradients are summed in fp32.
-
-    Inputs are not cast: the loss's own stay as they are.
-    """
-    return MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if precision.autocast else None,
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,
-    )
 
 
 def loads_in_shards(
@@ -93,7 +82,7 @@ def load_in_shards(
             attn_implementation=read.config._attn_implementation,
         )
     student.tie_weights()
-    _shard(student, policy_of(precision))
+    _shard(student, sharding_policy(bf16=precision.autocast))
     _move(read, student)
     student.generation_config = read.generation_config
     return student.eval()

@@ -66,6 +66,15 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
         )
 
 
+def teacher_options(spec: TeacherSpec, device: str) -> dict[str, Any]:
+    """Return how `load_model` loads a teacher that will run on a device."""
+    return {
+        "dtype": str(pick_dtype(spec.dtype, device)).removeprefix("torch."),
+        "trust_remote_code": spec.trust_remote_code,
+        "quantization": spec.quantization.model_dump() if spec.quantization else None,
+    }
+
+
 def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False) -> Any:
     """Load a teacher's frozen model on its device, or into host memory if it is offloaded.
 
@@ -81,10 +90,9 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         DataError: the rows have a token or a length that it does not support.
     """
     paths, device = setting.job.paths, teacher_device(spec, setting.device)
-    dtype = str(pick_dtype(spec.dtype, device)).removeprefix("torch.")
+    more = teacher_options(spec, device)
     if spec.offload:
         device = "cpu"
-    more: dict[str, Any] = {}
     processes = fsdp2_processes(setting.job.world)
     if shard and processes > 1 and not spec.quantization:
         if has_plan(spec.model, paths):
@@ -94,10 +102,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
     model = load_model(
         spec.model,
         paths,
-        dtype=dtype,
         device=device,
-        trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization.model_dump() if spec.quantization else None,
         **attention_options(setting.config.trainer.attn_implementation),
         **more,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -12,11 +13,19 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.costs import TITLES
-from kdharness.harness.analysis.side_by_side import Flip, flips
 from kdharness.harness.stats.metric_specs import CATEGORY
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.viewmodels.compare import CompareView, Line, finite_ends, load, verdict
+from kdharness.tui.viewmodels.compare import (
+    WORDS,
+    CompareView,
+    Line,
+    finite_ends,
+    flip_rows,
+    load,
+    load_profile,
+    verdict,
+)
 from kdharness.tui.viewmodels.forgetting import profile_page
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.marks import interval_text
@@ -24,6 +33,7 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
+    from kdharness.harness.analysis.forgetting import Change
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
@@ -81,6 +91,7 @@ class CompareScreen(ListPlace):
         # The marks on other screens that were last compared.
         self.followed: list[str] = []
         self.found = CompareView()
+        self.profile: tuple[Change, ...] | None = None
         self.other = 0
         self.tab = "figures"
         self.scale: dict[str, float] = {}
@@ -138,7 +149,7 @@ class CompareScreen(ListPlace):
     def show(self, names: list[str], found: CompareView) -> None:
         """Show a result, if it is still the requested one."""
         if names == self.names:
-            self.found = found
+            self.found, self.profile = found, None
             self.listing().empty = "no items that both were judged on"
             self._fill()
 
@@ -212,26 +223,9 @@ class CompareScreen(ListPlace):
         ]
         return columns, rows
 
-    def _found_flips(self) -> list[Flip]:
-        if len(self.found.sides) <= 1 + self.other:
-            return []
-        return flips(self.found.sides[0].table, self.found.sides[1 + self.other].table)
-
     def _flips(self) -> tuple[list[Column], list[dict[str, object]]]:
-        rows = [
-            {
-                "id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}",
-                "bench": f.bench,
-                "item": f.item,
-                "category": f.category,
-                "first": f.first,
-                "second": f.second,
-                "move": f.second - f.first,
-                "flip": f.flipped,
-                "judge": f.judge,
-            }
-            for f in self._found_flips()
-        ]
+        sides, other = self.found.sides, 1 + self.other
+        rows = flip_rows(sides[0], sides[other]) if len(sides) > other else []
         columns = [
             Column("flip", "", 2),
             Column("bench", "benchmark", 13),
@@ -262,7 +256,18 @@ class CompareScreen(ListPlace):
         )
 
     def _profile(self) -> tuple[list[Column], list[dict[str, object]]]:
-        return profile_page(self.found.profile, self.chosen, LETTERS[1 + self.other])
+        found = self.found
+        if self.profile is None and found.sides:
+            work = partial(load_profile, found=found)
+            self.read(work, partial(self.show_profile, found), what="profile")
+        return profile_page(self.profile or (), self.chosen, LETTERS[1 + self.other])
+
+    def show_profile(self, found: CompareView, profile: tuple[Change, ...]) -> None:
+        """Show a profile, if it is of what is compared now and its page is still open."""
+        if found is self.found:
+            self.profile = profile
+            if self.tab == "profile":
+                self._fill()
 
     def _beside(
         self, title: str, fields: Sequence[tuple[str, Sequence[str]]]
@@ -326,13 +331,6 @@ class CompareScreen(ListPlace):
             more.update("")
             return
         gap, (mark, _) = pair.gap, verdict(pair)
-        words = {
-            "▲": "better",
-            "▼": "worse",
-            "≈": "not told apart",
-            "△": "perhaps better",
-            "▽": "perhaps worse",
-        }[mark]
         need = (
             f"; detecting a difference of this size takes {gap.n_needed:,} items"
             if (mark in "≈△▽" and gap.n_needed)
@@ -346,7 +344,7 @@ class CompareScreen(ListPlace):
         more.update(
             Text(
                 safe_text(
-                    f"{self.chosen} is {words} on {line.bench} {line.metric}: "
+                    f"{self.chosen} is {WORDS[mark]} on {line.bench} {line.metric}: "
                     f"{gap.value:+.4g} {ends}, p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
                 )
             )

@@ -150,7 +150,7 @@ class LabelScreen(ModalScreen[None]):
     # ------------------------------------------------------------ actions
 
     def action_label(self, key: str) -> None:
-        """Store the label that a key stands for, and go on."""
+        """Store the label of the key that was pressed, and go on."""
         before = self.session.index
         label = self.session.press(key, self.harness.now())
         if label is not None:

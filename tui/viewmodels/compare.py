@@ -9,7 +9,7 @@ from typing import Any
 from kdharness.harness.analysis.compare import PairedComparison, Side, compare_sides, sides_of
 from kdharness.harness.analysis.costs import Cost, costs_of
 from kdharness.harness.analysis.forgetting import Change, profile_of
-from kdharness.harness.analysis.side_by_side import settings_that_differ
+from kdharness.harness.analysis.side_by_side import flips, settings_that_differ
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
@@ -35,7 +35,6 @@ class CompareView:
     lines: tuple[Line, ...] = ()
     settings: tuple[tuple[str, list[Any]], ...] = ()
     costs: tuple[Cost, ...] = ()
-    profile: tuple[Change, ...] = ()
 
 
 def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
@@ -51,8 +50,16 @@ def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
         tuple(lines_of(compare_sides(store, paths, sides))),
         tuple(settings_that_differ(store, checkpoints)),
         tuple(costs_of(store, checkpoints)),
-        tuple(profile_of(store, paths, sides).changes),
     )
+
+
+def load_profile(store: Store, found: CompareView) -> tuple[Change, ...]:
+    """Return what the others lost or changed beside the domain, against the base.
+
+    It reads all answers, which the other pages do not need.
+    """
+    compared = (pair for line in found.lines for pair in line.others.values())
+    return tuple(profile_of(store, found.sides, compared).changes)
 
 
 def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
@@ -63,6 +70,24 @@ def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
         table.setdefault(key, {})[pair.other] = pair
     return [
         Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
+    ]
+
+
+def flip_rows(base: Side, other: Side) -> list[dict[str, object]]:
+    """Return a row for each item whose verdict changed, the largest moves first."""
+    return [
+        {
+            "id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}",
+            "bench": f.bench,
+            "item": f.item,
+            "category": f.category,
+            "first": f.first,
+            "second": f.second,
+            "move": f.second - f.first,
+            "flip": f.flipped,
+            "judge": f.judge,
+        }
+        for f in flips(base.table, other.table)
     ]
 
 
@@ -81,3 +106,13 @@ def verdict(pair: PairedComparison) -> tuple[str, str]:
     if pair.verdict != pair.lean:
         return ("△" if better else "▽"), "dim"
     return ("▲", "good") if better else ("▼", "bad")
+
+
+WORDS = {
+    "▲": "better",
+    "▼": "worse",
+    "≈": "not told apart",
+    "△": "perhaps better",
+    "▽": "perhaps worse",
+}
+"""A mark of `verdict` -> its words."""

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from kdharness.harness.analysis.compare import sides_of
+from kdharness.harness.analysis.compare import compare_sides, sides_of
 from kdharness.harness.analysis.forgetting import (
     BEHAVIOUR,
     CLOSENESS,
@@ -23,7 +23,8 @@ from kdharness.harness.analysis.forgetting import (
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus
+from kdharness.harness.types import Checkpoint, Finish, Judgment, JudgmentStatus
+from support.answers import make_answer
 from support.commands import CommandLine
 
 N = 40
@@ -61,18 +62,13 @@ def add_judgments(
 
 def add_answers(store: Store, name: str, text: str, finish: Finish, **changes: str) -> None:
     store.add_answers(
-        Answer(
+        make_answer(
+            text.format(n=number),
             id=f"{name}/{number}/{changes}",
             checkpoint=f"id-{name}",
-            bench=changes.get("bench", "ifeval"),
-            revision="",
             item=str(number),
-            turn=1,
-            text=text.format(n=number),
             finish=finish,
-            prompt_hash="",
-            settings=changes.get("settings", ""),
-            created=1.0,
+            **{"bench": "ifeval", **changes},
         )
         for number in range(N)
     )
@@ -105,7 +101,8 @@ def trained(store: Store) -> Store:
 
 
 def profile(store: Store, paths: Paths, *names: str, **more: set[str]) -> Profile:
-    return profile_of(store, paths, sides_of(store, ["ref", *names]), **more)
+    sides = sides_of(store, ["ref", *names])
+    return profile_of(store, sides, compare_sides(store, paths, sides), **more)
 
 
 def by_metric(found: Profile) -> dict[tuple[str, str], Change]:

@@ -189,7 +189,7 @@ def test_pairs_are_listed_with_their_other_side(paths: Paths, kd: CommandLine) -
 def test_options_before_a_subcommand_are_refused(home: Paths, kd: CommandLine) -> None:
     for option in (("--ckpt", "kd"), ("--seed", "0"), ("--by", "ann"), ("--count", "3")):
         code, _, err = kd("label", *option, "next", "3")
-        assert code == 2 and f"{option[0]} stands before next" in err
+        assert code == 2 and f"{option[0]} must come after next" in err
 
 
 def test_nothing_to_label_says_what_to_do(paths: Paths, kd: CommandLine) -> None:

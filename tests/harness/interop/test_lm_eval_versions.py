@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.analysis.compare import sides_of
+from kdharness.harness.analysis.compare import compare_sides, sides_of
 from kdharness.harness.analysis.forgetting import profile_of
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.interop.lm_eval import import_lm_eval
@@ -107,5 +107,6 @@ def test_a_profile_names_tasks_without_samples(store: Store, paths: Paths, tmp_p
         import_lm_eval(
             store, write(tmp_path / name, "results.json", {"t": {"acc,none": 0.5}}, config=config)
         )
-    found = profile_of(store, paths, sides_of(store, ["a", "b"]))
+    sides = sides_of(store, ["a", "b"])
+    found = profile_of(store, sides, compare_sides(store, paths, sides))
     assert found.few == ["lm-eval-t"]

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdharness.harness.types import Answer, Finish
+from kdharness.harness.types import Finish
 from kdharness.judges.audit.behaviour import behaviour_of, repeated_share
-
-
-def answer(text: str, finish: Finish = Finish.STOP) -> Answer:
-    return Answer(
-        id="a",
-        checkpoint="c",
-        bench="b",
-        revision="",
-        item="1",
-        turn=1,
-        text=text,
-        finish=finish,
-        prompt_hash="",
-        settings="",
-        created=1.0,
-    )
+from support.answers import make_answer
 
 
 @pytest.mark.parametrize(
@@ -39,15 +24,15 @@ def answer(text: str, finish: Finish = Finish.STOP) -> Answer:
     ],
 )
 def test_refusals_are_at_the_beginning(text: str, refused: int) -> None:
-    assert behaviour_of(answer(text)).refused == refused
+    assert behaviour_of(make_answer(text)).refused == refused
 
 
 def test_length_and_end_are_without_reasoning() -> None:
-    found = behaviour_of(answer("<think>long thought</think> Yes. "))
+    found = behaviour_of(make_answer("<think>long thought</think> Yes. "))
     assert (found.length, found.ended, found.empty) == (4, 1, 0)
-    cut = behaviour_of(answer("abc", Finish.LENGTH))
+    cut = behaviour_of(make_answer("abc", finish=Finish.LENGTH))
     assert (cut.length, cut.ended) == (3, 0)
-    assert behaviour_of(answer("  ")).empty == 1
+    assert behaviour_of(make_answer("  ")).empty == 1
 
 
 def test_repeated_share_counts_passages() -> None:
@@ -58,5 +43,5 @@ def test_repeated_share_counts_passages() -> None:
 
 
 def test_script_is_that_of_most_letters() -> None:
-    assert behaviour_of(answer("Привет, world of мир и труд")).script == "CYRILLIC"
-    assert behaviour_of(answer("12 + 3 = 15")).script == ""
+    assert behaviour_of(make_answer("Привет, world of мир и труд")).script == "CYRILLIC"
+    assert behaviour_of(make_answer("12 + 3 = 15")).script == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdharness.harness.types import Answer, Finish, Item
 from kdharness.judges.audit.contamination import overlaps
 from kdharness.judges.audit.gaming import gaming_flags, main_script, talks_to_judge
+from support.answers import make_answer
 
 
 class FakeBench:
@@ -14,20 +15,7 @@ class FakeBench:
 
 def make_answers(texts: list[str], finish: Finish = Finish.STOP) -> list[Answer]:
     return [
-        Answer(
-            id=str(i),
-            checkpoint="c",
-            bench="b",
-            revision="",
-            item=str(i),
-            turn=1,
-            text=text,
-            finish=finish,
-            prompt_hash="",
-            settings="",
-            created=0.0,
-        )
-        for i, text in enumerate(texts)
+        make_answer(text, id=str(i), item=str(i), finish=finish) for i, text in enumerate(texts)
     ]
 
 

@@ -16,6 +16,7 @@ from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, Reply
 from kdharness.judges.benchmarks.arena_hard import ArenaHard, framed, read_prompts
+from support.answers import make_answer
 from support.arena import GEMINI, O3, QUESTIONS, TASK, write_arena
 from support.commands import CommandLine
 from support.evaluations import scores
@@ -30,18 +31,12 @@ def home(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 def answers(of: str, text: str = "mine on {uid}") -> list[Answer]:
     return [
-        Answer(
+        make_answer(
+            text.format(uid=row["uid"]),
             id=f"{of}/{row['uid']}",
             checkpoint=of,
             bench="arena-hard-v2",
-            revision="",
             item=row["uid"],
-            turn=1,
-            text=text.format(uid=row["uid"]),
-            finish=Finish.STOP,
-            prompt_hash="",
-            settings="",
-            created=1.0,
         )
         for row in QUESTIONS
     ]

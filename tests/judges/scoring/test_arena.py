@@ -180,8 +180,8 @@ def test_style_is_counted_outside_of_code_blocks() -> None:
 def test_style_differences_change_sign_with_the_sides(mine: str, theirs: str) -> None:
     one, two = style_of(mine), style_of(theirs)
     there, back = style_difference(one, two), style_difference(two, one)
-    assert there == pytest.approx(tuple(-x for x in back))
-    assert all(-1 <= x <= 1 for x in there)
+    assert there == pytest.approx({name: -x for name, x in back.items()})
+    assert all(-1 <= x <= 1 for x in there.values())
 
 
 def styled(effect: float, strength: float, count: int = 600, seed: int = 0) -> list[Row]:

@@ -21,7 +21,8 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
-from kdharness.trainers.methods.merge import average, interpolate, task_arithmetic, train
+from kdharness.trainers.methods.merge import train
+from kdharness.trainers.methods.merge_weights import average, interpolate, task_arithmetic
 from support.models import make_llama, make_tokenizer
 from support.reporters import Listener
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
-from kdharness.trainers.methods.merge import dare, task_arithmetic, ties, train, trim
+from kdharness.trainers.methods.merge import train
+from kdharness.trainers.methods.merge_weights import dare, task_arithmetic, ties, trim
 from support.models import make_llama
 from support.reporters import Listener
 

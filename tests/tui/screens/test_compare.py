@@ -108,12 +108,12 @@ async def test_the_profile_shows_what_changed_against_the_base(
         screen = app.screen
         assert isinstance(screen, CompareScreen)
         rows = screen.listing().rows
-        mine = [c for c in screen.found.profile if c.checkpoint == screen.chosen]
+        mine = [c for c in screen.profile or () if c.checkpoint == screen.chosen]
         assert len(rows) == len(mine) > 0 and "open answers" in shown(app)
         await press(pilot, "enter", "right_square_bracket")
         assert app.screen is screen
         assert {row["id"] for row in screen.listing().rows} == {
             f"{c.part}:{c.bench}:{c.metric}:{c.judge}"
-            for c in screen.found.profile
+            for c in screen.profile or ()
             if c.checkpoint == screen.chosen
         }
