@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,6 +61,7 @@ from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
 from kdharness.trainers.trainer import DistillTrainer
+from kdharness.trainers.waiting import main_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -224,7 +224,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
             kind="warning",
         )
-    with _main_first(job, device):
+    with main_first(job, device):
         start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
@@ -284,17 +284,6 @@ def _rows(
             where=error.where,
             hint="restore it, or link to its new location: a run keeps the paths it started with",
         ) from error
-
-
-@contextmanager
-def _main_first(job: Job, device: str) -> Iterator[None]:
-    """Run the body on rank 0 first, so that the other processes find what it made."""
-    if job.world == 1:
-        yield
-        return
-
-    with PartialState(cpu=device == "cpu").main_process_first():
-        yield
 
 
 def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:

@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,6 +26,7 @@ from kdharness.trainers.attention_hook import plain_attention
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.precision import autocast
+from kdharness.trainers.waiting import waiting_group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,15 +126,6 @@ def evaluation_points(setting: TrainContext) -> int:
     """Return how often a run without interruptions is evaluated: start and end included."""
     every, steps = setting.config.trainer.eval_every, setting.plan.steps
     return 2 + ((steps - 1) // every if every else 0)
-
-
-def waiting_group() -> dist.ProcessGroup:
-    """Return a group in which processes may wait for the first one as long as it generates.
-
-    NCCL ends a run whose processes wait for 10 minutes.
-    """
-    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-    return group
 
 
 def _from_first(value: Any, group: dist.ProcessGroup | None) -> Any:

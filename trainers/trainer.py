@@ -34,6 +34,7 @@ from kdharness.trainers.teachers.online import (
     AdapterTeacher,
     OnlineTeacher,
 )
+from kdharness.trainers.waiting import wait_for_all
 
 
 class _BeforeTheUpdate(TrainerCallback):
@@ -247,11 +248,11 @@ class DistillTrainer(Trainer):
         step = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if not self.is_world_process_zero():
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
+            wait_for_all()
             return
         with remove_on_failure(step):
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
+            wait_for_all()
             if self.processing_class is not None:
                 tokenizer = partial(self.processing_class.save_pretrained, step)
                 if warning := save_beside("tokenizer", tokenizer, step):

@@ -1,0 +1,46 @@
+"""Waiting for the first process of a run, for as long as its work takes.
+
+NCCL ends a run whose processes have waited for its timeout, which is right for a step's collectives
+and wrong for what one process does alone: download a model, cut a student, write a checkpoint to a
+slow disk, generate answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+
+import torch.distributed as dist
+from accelerate import PartialState
+
+from kdharness.harness.protocols import Job
+
+# What transformers gives a step's collectives (`ddp_timeout`); NCCL's own is a third of it.
+STEP_TIMEOUT = timedelta(minutes=30)
+
+
+@cache
+def waiting_group() -> dist.ProcessGroup:
+    """Return the group in which processes wait; the first call must be made in all of them."""
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    return group
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here; at once outside of a distributed run."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier(group=waiting_group())
+
+
+@contextmanager
+def main_first(job: Job, device: str) -> Iterator[None]:
+    """Run the body on rank 0 first, so that the other processes find what it made."""
+    if job.world > 1:
+        PartialState(cpu=device == "cpu", timeout=STEP_TIMEOUT)  # starts the process group
+    if not job.is_main:
+        wait_for_all()
+    yield
+    if job.is_main:
+        wait_for_all()
