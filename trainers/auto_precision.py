@@ -42,7 +42,8 @@ def precision_by_memory(
     if then in ("mixed", "bf16-sr"):
         name, reason = then, "as when this run started"
     else:
-        student = type(config.student)(model=start)
+        code = config.student.trust_remote_code
+        student = type(config.student)(model=start, trust_remote_code=code)
         try:
             found = auto_precision(
                 config.model_copy(update={"student": student}),

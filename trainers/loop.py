@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.trainer import TrainerSpec
-from kdharness.harness.config.training import TrainConfig
+from kdharness.harness.config.training import TrainConfig, runs_code_of
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
@@ -37,7 +37,13 @@ from kdharness.trainers.auto_precision import precision_by_memory
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
-from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
+from kdharness.trainers.data.dataset import (
+    Dataset,
+    load_chats,
+    set_chat_template,
+    tokenizer_of,
+    tokenizer_source,
+)
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.flops import batch_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
@@ -226,8 +232,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         )
     with main_first(job, device):
         start = make_student(config.student, teacher, job.paths, reporter=job.reporter)
-    tokenizer = load_tokenizer(start.path, job.paths)
-    fallback = load_tokenizer(teacher, job.paths) if teacher else None
+    code = runs_code_of(config, tokenizer_source(config))
+    tokenizer = load_tokenizer(start.path, job.paths, trust_remote_code=code)
+    fallback = tokenizer_of(config, teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
     training, heldout = _rows(config, tokenizer, job)
     ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
+from kdharness.harness.config.training import AnyConfig, TrainConfig, runs_code_of, trains_on_data
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
@@ -50,7 +50,8 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
         try:
             folder = resolve_model(source, paths)
             if Path(folder).is_dir():
-                check_adapter(Path(folder), source, paths)
+                code = runs_code_of(config, source)
+                check_adapter(Path(folder), source, paths, trust_remote_code=code)
             local_folder(source, paths, weights=False)
             here.add(source)
         except (ModelError, AssetError) as error:
@@ -83,7 +84,11 @@ def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     missed = ""
     if config.student.lora and config.student.model:
         missed = missed_by_adapter(
-            with_adapter(meta_model(source, paths), config.student.lora, source)
+            with_adapter(
+                meta_model(source, paths, trust_remote_code=runs_code_of(config, source)),
+                config.student.lora,
+                source,
+            )
         )
     notes = []
     for path in [data.path for data in [*config.data.train, *config.data.heldout]]:
@@ -131,7 +136,8 @@ def check_rows(
             continue
         if source not in seen:
             try:
-                seen[source] = limits_of(meta_model(source, paths))
+                code = runs_code_of(config, source)
+                seen[source] = limits_of(meta_model(source, paths, trust_remote_code=code))
             except KDHarnessError as error:
                 notes.append(f"not checked: {error.message}")
                 continue

@@ -128,10 +128,14 @@ def plan_command(
 @click.command("merge-adapter")
 @click.argument("checkpoint")
 @click.argument("output", type=click.Path(file_okay=False))
+@click.option("--trust-remote-code", is_flag=True, help="Run code from the base's repository.")
 @click.pass_obj
-def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
+def merge_adapter_command(
+    paths: Paths, checkpoint: str, output: str, trust_remote_code: bool
+) -> None:
     """Merge the LoRA adapter CHECKPOINT (a run or folder) into its base model at OUTPUT."""
-    click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))
+    merge = resolve(TOOLS, "merge_adapter", "tool")
+    click.echo(merge(checkpoint, output, paths, trust_remote_code=trust_remote_code))
 
 
 @click.command("train")

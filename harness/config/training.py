@@ -229,6 +229,23 @@ def trusted_code(config: AnyConfig) -> list[str]:
     return list(dict.fromkeys(walk(config.model_dump(mode="json", by_alias=True))))
 
 
+def runs_code_of(config: AnyConfig, source: str) -> bool:
+    """Return whether a config allows running the own code of a model that it names."""
+    if isinstance(config, (MergeConfig, EvalConfig)):
+        return config.trust_remote_code
+    specs = [spec for spec in teacher_specs(config).values() if spec is not None]
+    if any(spec.trust_remote_code and spec.model == source for spec in specs):
+        return True
+    student = getattr(config, "student", None)
+    if not isinstance(student, StudentSpec) or not student.trust_remote_code:
+        return False
+    named = [student.model, student.source, *(student.experts_from or ())]
+    main = getattr(config, "main_teacher", None)
+    if student.source == "teacher" and main is not None:
+        named.append(main.model)
+    return source in named
+
+
 def config_hash(config: AnyConfig) -> str:
     """Return the identity of what is done: a hash of everything but the run's name."""
     return digest(hashed_values(config, exclude=frozenset({"name"})))

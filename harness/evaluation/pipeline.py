@@ -100,7 +100,11 @@ def find_subjects(
     config: EvalConfig, paths: Paths, store: Store, reporter: Reporter | None = None
 ) -> list[Subject]:
     """Return the checkpoints of a config without duplicates, adding new ones to the store."""
-    subjects = [find_checkpoint(source, paths, store, reporter) for source in config.checkpoints]
+    code = config.trust_remote_code
+    subjects = [
+        find_checkpoint(source, paths, store, reporter, trust_remote_code=code)
+        for source in config.checkpoints
+    ]
     for name in config.imported:
         known = store.checkpoint(name)
         if known is None:

@@ -74,12 +74,20 @@ class Evaluation:
     def side(self, name: str) -> Subject:
         """Return a baseline or teacher, resolved once."""
         if name not in self.sides:
-            self.sides[name] = find_checkpoint(name, self.paths, self.store, self.reporter)
+            code = self.config.trust_remote_code
+            self.sides[name] = find_checkpoint(
+                name, self.paths, self.store, self.reporter, trust_remote_code=code
+            )
         return self.sides[name]
 
 
 def find_checkpoint(
-    source: str, paths: Paths, store: Store, reporter: Reporter | None = None
+    source: str,
+    paths: Paths,
+    store: Store,
+    reporter: Reporter | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Subject:
     """Return a stored checkpoint, or add one for a folder, an asset or a hub id.
 
@@ -89,7 +97,7 @@ def find_checkpoint(
     """
     checkpoint, folder = find_model(source, paths, store, **progress_callbacks(reporter, source))
     if folder:
-        check_adapter(Path(folder), source, paths)
+        check_adapter(Path(folder), source, paths, trust_remote_code=trust_remote_code)
     return Subject(checkpoint, folder)
 
 

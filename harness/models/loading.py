@@ -250,7 +250,9 @@ def build_meta(
         raise explain(error, source) from error
 
 
-def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> None:
+def check_adapter(
+    folder: Path, source: str, paths: Paths, depth: int = 0, *, trust_remote_code: bool = False
+) -> None:
     """Refuse an adapter that would not load completely, without loading any weights.
 
     Does nothing for a full model, nor for adapter types that cannot be built on the meta device.
@@ -270,8 +272,9 @@ def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> No
     refuse_unmergeable(folder, source)
     with naming_base(folder) as base:
         base_folder = local_folder(base, paths, weights=False)
-        check_adapter(base_folder, base, paths, depth + 1)
-        model = meta_model(base, paths)
+        code = trust_remote_code
+        check_adapter(base_folder, base, paths, depth + 1, trust_remote_code=code)
+        model = meta_model(base, paths, trust_remote_code=code)
     entries = tensor_entries(folder / ADAPTER)
     try:
         with quiet_transformers(), warnings.catch_warnings(), torch.device("meta"):

@@ -20,6 +20,7 @@ from kdharness.harness.config.training import (
     KDConfig,
     SFTConfig,
     field_of,
+    runs_code_of,
 )
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
@@ -248,12 +249,18 @@ def _estimate(
     """Estimate the resources of a training run of a known precision."""
     spec = config.trainer
     source, keep = student_source(config)
-    student = model_size(source, paths, keep, config.student.lora)
+    student = model_size(
+        source, paths, keep, config.student.lora, trust_remote_code=config.student.trust_remote_code
+    )
     cached: Mapping[str | None, CachedRows] = rows.get("cached", {})
     sources = teacher_sources(config, cached)
-    teachers = {role: model_size(s, paths) for role, s in sources.items()}
+    teachers = {
+        role: model_size(s, paths, trust_remote_code=runs_code_of(config, s))
+        for role, s in sources.items()
+    }
     heads = {
-        role: teachers.get(role) or model_size(known.model, paths)
+        role: teachers.get(role)
+        or model_size(known.model, paths, trust_remote_code=known.trust_remote_code)
         for role, (_, known) in teacher_kinds(config).items()
         if known.cache and known.cache.kind == "hidden"
     }

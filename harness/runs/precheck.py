@@ -14,7 +14,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
-from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
+from kdharness.harness.config.training import AnyConfig, TrainConfig, runs_code_of, trains_on_data
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
@@ -54,7 +54,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         if source in answered:
             continue
         if hub or not _is_on_hub(source):
-            _check_model(field, source, paths)
+            _check_model(field, source, paths, code=runs_code_of(config, source))
     if isinstance(config, EvalConfig) and config.answer_engine:
         _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
@@ -80,12 +80,12 @@ def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
     return {name for name, known in stored.items() if known is not None and not known.path}
 
 
-def _check_model(field: str, source: str, paths: Paths) -> None:
+def _check_model(field: str, source: str, paths: Paths, *, code: bool) -> None:
     """Check that a model exists, and that an adapter would load completely."""
     with naming_field(field):
         folder = find_source(source, paths)
         if folder is not None and exists(Path(folder), folder=True):
-            check_adapter(Path(folder), source, paths)
+            check_adapter(Path(folder), source, paths, trust_remote_code=code)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _check_evaluation(config: EvalConfig, paths: Paths, *, hub: bool) -> None:
         )
     for name in sorted(others):
         if hub or not _is_on_hub(name):
-            _check_model("baseline", name, paths)
+            _check_model("baseline", name, paths, code=config.trust_remote_code)
     judges = config.judge or default_judges(paths)
     if any(bench.needs_judge for bench in benches):
         _check_engines("judge", judges, paths, hub=hub)

@@ -142,7 +142,12 @@ class Size:
 
 
 def model_size(
-    source: str, paths: Paths, keep_layers: int | None = None, lora: LoraSpec | None = None
+    source: str,
+    paths: Paths,
+    keep_layers: int | None = None,
+    lora: LoraSpec | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Size:
     """Compute the exact size of a model from its config alone, cut to `keep_layers` layers.
 
@@ -151,18 +156,19 @@ def model_size(
         paths: the home.
         keep_layers: how many layers to keep; all of them by default.
         lora: an adapter to count; that of a mixture is counted on the model itself.
+        trust_remote_code: whether the model's own code may run.
 
     Raises:
         ModelError: no such model, or an unsupported architecture.
         ConfigError: an adapter for modules that a mixture does not have.
     """
-    config = load_config_of(source, paths)
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
     if keep_layers is not None:
         text.num_hidden_layers = keep_layers
         if isinstance(getattr(text, "layer_types", None), list):
             text.layer_types = text.layer_types[:keep_layers]
-    model = build_meta(config, source)
+    model = build_meta(config, source, trust_remote_code=trust_remote_code)
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     outside = {id(getattr(module, "weight", None)) for module in ends}
     active = active_experts(text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.template import CHATML, encode_chat, render
 from kdharness.harness.config.data import DataSpec, SourceSpec
-from kdharness.harness.config.training import AnyConfig
+from kdharness.harness.config.training import AnyConfig, runs_code_of
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.models.loading import load_tokenizer
 from kdharness.harness.paths import Paths
@@ -238,12 +238,18 @@ def tokenizer_source(config: AnyConfig) -> str:
     return str(student.source or student.experts_from[0])
 
 
+def tokenizer_of(config: AnyConfig, source: str, paths: Paths) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model that a config names, with its own code where that may run."""
+    return load_tokenizer(source, paths, trust_remote_code=runs_code_of(config, source))
+
+
 def config_tokenizer(config: AnyConfig, data: DataSpec, paths: Paths) -> PreTrainedTokenizerBase:
     """Load the student's tokenizer with the chat template that its rows are encoded with."""
-    tokenizer = load_tokenizer(tokenizer_source(config), paths)
+    source = tokenizer_source(config)
+    tokenizer = tokenizer_of(config, source, paths)
     model = getattr(_main_teacher(config), "model", None)
     wanted = model and not tokenizer.chat_template
-    set_chat_template(tokenizer, data, load_tokenizer(str(model), paths) if wanted else None)
+    set_chat_template(tokenizer, data, tokenizer_of(config, str(model), paths) if wanted else None)
     return tokenizer
 
 

@@ -55,9 +55,10 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
         # No reference given: use the student as it was before training.
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None, 0, setting.precision), setting.start.id
-        spec = TeacherSpec(model=setting.start.path)
+        code = setting.config.student.trust_remote_code
+        spec = TeacherSpec(model=setting.start.path, trust_remote_code=code)
     parent = parent_of(spec, paths, setting.job.reporter)
-    vocab = shared_vocab(setting, spec.model)
+    vocab = shared_vocab(setting, spec)
     if spec.cache:
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
     # Another precision or quantisation needs weights of its own.

@@ -38,7 +38,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         parent = parent_of(config.teacher, job.paths, job.reporter)
-        vocab = shared_vocab(setting, config.teacher.model)
+        vocab = shared_vocab(setting, config.teacher)
         spec = config.trainer
         if config.teacher.cache:
             teacher: Any = cached_teacher(setting, config.teacher, parent.model, vocab)

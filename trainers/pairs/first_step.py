@@ -66,7 +66,14 @@ def check_weights(
         with measuring(role, checks):
             student = _student(config, paths) if student is None else student
             width = models["student"].limits.vocabulary
-            vocab = shared_ids(tokenizer, models["student"].source, width, role.model, paths)
+            vocab = shared_ids(
+                tokenizer,
+                models["student"].source,
+                width,
+                role.model,
+                paths,
+                trust_remote_code=role.trusted,
+            )
             teacher = _teacher(role, config, vocab, paths)
             compare(config, role, student, teacher, tokenizer, data, checks)
 

@@ -25,7 +25,8 @@ def merged_start(
     target = paths.models / f"merged-{folder_name(adapter)}-{adapter.id[:8]}"
     if not (target / "config.json").exists():
         model = load_model(source, paths, device="cpu", trust_remote_code=trust_remote_code)
-        save_folder(model, load_tokenizer(source, paths), target, {"merged_from": adapter.name})
+        tokenizer = load_tokenizer(source, paths, trust_remote_code=trust_remote_code)
+        save_folder(model, tokenizer, target, {"merged_from": adapter.name})
     return add_made(
         paths,
         target,
@@ -35,7 +36,9 @@ def merged_start(
     )
 
 
-def merge_adapter(source: str, output: str, paths: Paths) -> str:
+def merge_adapter(
+    source: str, output: str, paths: Paths, *, trust_remote_code: bool = False
+) -> str:
     """Merge a LoRA checkpoint into a full model folder; return the folder.
 
     Raises:
@@ -47,8 +50,10 @@ def merge_adapter(source: str, output: str, paths: Paths) -> str:
     target = Path(output).expanduser().resolve()
     if target.exists():
         raise ConfigError("this folder already exists; choose another name", where=str(target))
-    model = load_model(str(folder), paths, device="cpu")
+    code = trust_remote_code
+    model = load_model(str(folder), paths, device="cpu", trust_remote_code=code)
     parent = model_checkpoint(paths, source)
-    save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
+    tokenizer = load_tokenizer(str(folder), paths, trust_remote_code=code)
+    save_folder(model, tokenizer, target, {"merged_from": parent.name})
     add_made(paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id})
     return str(target)

@@ -118,7 +118,7 @@ def make_mixture(spec: StudentSpec, paths: Paths) -> Checkpoint:
         ]
         save_folder(
             mix_models(models),
-            load_tokenizer(sources[0], paths),
+            load_tokenizer(sources[0], paths, trust_remote_code=spec.trust_remote_code),
             target,
             {"experts_from": [parent.name for parent in parents]},
         )

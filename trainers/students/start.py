@@ -56,11 +56,11 @@ def make_student(
     target = paths.models / f"cut-{folder_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
     if not (target / "config.json").exists():
         # In fp32 whatever the run's precision: later runs of other precisions start from it too.
-        model = load_model(source, paths, device="cpu", trust_remote_code=spec.trust_remote_code)
+        code = spec.trust_remote_code
+        model = load_model(source, paths, device="cpu", trust_remote_code=code)
         student, kept = cut_model(model, spec.keep_layers)
-        save_folder(
-            student, load_tokenizer(source, paths), target, {"kept_layers": kept, "from": source}
-        )
+        tokenizer = load_tokenizer(source, paths, trust_remote_code=code)
+        save_folder(student, tokenizer, target, {"kept_layers": kept, "from": source})
     info = read_origin(target)
     return add_made(
         paths,

@@ -95,7 +95,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         device = "cpu"
     processes = fsdp2_processes(setting.job.world)
     if shard and processes > 1 and not spec.quantization:
-        if has_plan(spec.model, paths):
+        if has_plan(spec.model, paths, trust_remote_code=spec.trust_remote_code):
             more["distributed_config"] = DistributedConfig(fsdp_size=processes)
         else:
             device = "cpu"
@@ -124,26 +124,38 @@ def runs_on(spec: TeacherSpec, setting: TrainContext) -> str | None:
     return teacher_device(spec, setting.device) if spec.offload else None
 
 
-def has_plan(source: str, paths: Paths) -> bool:
+def has_plan(source: str, paths: Paths, *, trust_remote_code: bool = False) -> bool:
     """Return whether transformers can load a model in shards, and says where to cut it."""
     if is_adapter(local_folder(source, paths, weights=True)):
         return False
-    config = load_config_of(source, paths).get_text_config()
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code).get_text_config()
     return bool(getattr(config, "base_model_fsdp_plan", None))
 
 
-def shared_vocab(setting: TrainContext, teacher: str) -> int:
+def shared_vocab(setting: TrainContext, teacher: TeacherSpec) -> int:
     """Return how many ids student and teacher share; 0 if their heads have the same width.
 
     Raises:
         ModelError: their tokenizers differ.
     """
     ours = causal_model(setting.student).config.get_text_config().vocab_size
-    return shared_ids(setting.tokenizer, setting.start.name, ours, teacher, setting.job.paths)
+    code = teacher.trust_remote_code
+    paths, name = setting.job.paths, setting.start.name
+    return shared_ids(setting.tokenizer, name, ours, teacher.model, paths, trust_remote_code=code)
 
 
-def shared_ids(tokenizer: Any, student: str, width: int, teacher: str, paths: Paths) -> int:
+def shared_ids(
+    tokenizer: Any,
+    student: str,
+    width: int,
+    teacher: str,
+    paths: Paths,
+    *,
+    trust_remote_code: bool = False,
+) -> int:
     """Do the same as `shared_vocab`, from a student's tokenizer, name and vocabulary size."""
-    shared = check_tokenizers(tokenizer, load_tokenizer(teacher, paths), student, teacher)
-    theirs = load_config_of(teacher, paths).get_text_config().vocab_size
+    own = load_tokenizer(teacher, paths, trust_remote_code=trust_remote_code)
+    shared = check_tokenizers(tokenizer, own, student, teacher)
+    config = load_config_of(teacher, paths, trust_remote_code=trust_remote_code)
+    theirs = config.get_text_config().vocab_size
     return 0 if width == theirs else min(width, theirs, shared)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.trainer import TrainerSpec
-from kdharness.harness.config.training import DAEConfig, KDConfig, TrainConfig
+from kdharness.harness.config.training import DAEConfig, KDConfig, TrainConfig, runs_code_of
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.loading import load_config_of
 from kdharness.harness.models.resolve import identity_of, resolve_model
@@ -81,8 +81,11 @@ def _cached(
     teacher = _identity(spec, paths)
     if not teacher:
         return found
-    ours = load_config_of(tokenizer_source(config), paths).get_text_config().vocab_size
-    vocab = shared_ids(tokenizer, "the student", ours, spec.model, paths)
+    student = tokenizer_source(config)
+    code = runs_code_of(config, student)
+    ours = load_config_of(student, paths, trust_remote_code=code).get_text_config().vocab_size
+    code = spec.trust_remote_code
+    vocab = shared_ids(tokenizer, "the student", ours, spec.model, paths, trust_remote_code=code)
     address = cache_address(
         spec, config.trainer, paths, teacher=teacher, tokenizer=tokenizer, vocab=vocab
     )

@@ -46,7 +46,7 @@ def build_caches(
 
 
 def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Progress) -> int:
-    vocab = shared_vocab(setting, spec.model)
+    vocab = shared_vocab(setting, spec)
     parent = parent_of(spec, setting.job.paths)
     teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
     rows = [
