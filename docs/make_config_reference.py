@@ -25,7 +25,10 @@ HEAD = """# Config reference
 Generated from the config models by `make docs`; a test compares it with them. \
 `kdharness config init PRESET` writes a config to start from, `kdharness config show FILE` prints \
 it with every default, `kdharness config check FILE` names what is wrong in it, and `--set \
-A.B=VALUE` changes one field on the command line.
+A.B=VALUE` changes one field on the command line. `kdharness config schema METHOD` prints a JSON \
+Schema, with which an editor completes fields and marks mistakes: in a file that `config init \
+PRESET --output FILE` wrote, yaml-language-server (VS Code's YAML extension, Neovim, Helix) finds it by \
+itself.
 
 A config is one YAML mapping, and its `method` decides which fields it has. An unknown field is an \
 error. A string stands for a mapping where only one field matters: `teacher: NAME` is `teacher: \

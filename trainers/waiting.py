@@ -39,6 +39,7 @@ def main_first(job: Job, device: str) -> Iterator[None]:
     """Run the body on rank 0 first, so that the other processes find what it made."""
     if job.world > 1:
         PartialState(cpu=device == "cpu", timeout=STEP_TIMEOUT)  # starts the process group
+        waiting_group()
     if not job.is_main:
         wait_for_all()
     yield

@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from kdharness.harness import assets
 from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
-from kdharness.harness.config.training import config_hash
+from kdharness.harness.config.schema import schema_text
+from kdharness.harness.config.training import CONFIGS, config_hash, known_config
 from kdharness.harness.doctor.examine import examine
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.expand import SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.untrusted import parse_yaml
+
+EXPERIMENT = "sweep"
+"""The method of experiment files, which may leave it out."""
 
 
 @click.group("data")
@@ -106,7 +114,8 @@ def config_group() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write to this file instead of stdout; existing files are not overwritten.",
 )
-def init_command(preset: str | None, output: Path | None) -> None:
+@click.pass_obj
+def init_command(paths: Paths, preset: str | None, output: Path | None) -> None:
     """Create a config from a preset; without a name, list the presets."""
     if preset is None:
         click.echo("\n".join(preset_names()))
@@ -115,14 +124,37 @@ def init_command(preset: str | None, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    method = parse_yaml(text, preset)["method"]
+    schema = paths.home / "schemas" / f"{method}.json"
     try:
         with output.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(f"# yaml-language-server: $schema={schema.resolve().as_uri()}\n{text}")
+        schema.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(schema, schema_text(_models(method), EXPERIMENT))
     except FileExistsError as error:
         raise ConfigError("file already exists; choose another name", where=str(output)) from error
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(output)) from error
     click.echo(f"wrote {output}", err=True)
+
+
+@config_group.command("schema")
+@click.argument("method", required=False)
+def schema_command(method: str | None) -> None:
+    """Print the JSON Schema of the configs of METHOD, or of every method's.
+
+    With it an editor completes fields, shows what they are for and marks mistakes. `config init
+    PRESET --output FILE` writes the line by which yaml-language-server finds it.
+    """
+    click.echo(schema_text(_models(method), EXPERIMENT), nl=False)
+
+
+def _models(method: str | None) -> dict[str, type[BaseModel]]:
+    """Return `method` -> model of config files: of one method, or of all."""
+    every: dict[str, type[BaseModel]] = {**CONFIGS, EXPERIMENT: SweepConfig}
+    if method is None:
+        return every
+    return {method: every.get(method) or known_config(method)}
 
 
 @config_group.command("check")

@@ -50,7 +50,10 @@ def _sources(value: object) -> object:
     return value
 
 
-Sources = Annotated[list[SourceSpec], BeforeValidator(_sources)]
+Sources = Annotated[
+    list[SourceSpec],
+    BeforeValidator(_sources, json_schema_input_type=str | SourceSpec | list[str | SourceSpec]),
+]
 
 
 class DataSpec(Settings):

@@ -307,7 +307,11 @@ def expand_model_spec(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
 
 
-Student = Annotated[StudentSpec, BeforeValidator(expand_model_spec)]
+Student = Annotated[
+    StudentSpec, BeforeValidator(expand_model_spec, json_schema_input_type=str | StudentSpec)
+]
 
 
-Teacher = Annotated[TeacherSpec, BeforeValidator(expand_model_spec)]
+Teacher = Annotated[
+    TeacherSpec, BeforeValidator(expand_model_spec, json_schema_input_type=str | TeacherSpec)
+]

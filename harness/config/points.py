@@ -81,7 +81,10 @@ def _points(value: object) -> object:
     return value
 
 
-BenchPoints = Annotated[list[BenchPoint], BeforeValidator(_points)]
+BenchPoints = Annotated[
+    list[BenchPoint],
+    BeforeValidator(_points, json_schema_input_type=str | BenchPoint | list[str | BenchPoint]),
+]
 
 # ---------------------------------------------------------------- the best checkpoint
 

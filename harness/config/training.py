@@ -119,7 +119,10 @@ class DAEConfig(RunConfig):
         description=("Teacher of general rows. Default: the student before training."),
     )
     expert: Teacher | None = Field(None, title="Expert", description="Teacher of domain rows.")
-    experts: Annotated[dict[str, TeacherSpec], BeforeValidator(_experts)] = Field(
+    experts: Annotated[
+        dict[str, TeacherSpec],
+        BeforeValidator(_experts, json_schema_input_type=dict[str, str | TeacherSpec]),
+    ] = Field(
         default_factory=dict,
         title="Experts",
         description=("Further experts by name; each teaches the rows whose kind is its name."),

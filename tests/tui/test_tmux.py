@@ -56,12 +56,12 @@ class Tmux:
         """Return the text on the screen."""
         return self._run("capture-pane", "-p")
 
-    def wait(self, *texts: str, timeout: float = 30) -> str:
-        """Wait until one of the texts is on the screen; return the screen."""
+    def wait(self, *texts: str, gone: str = "", timeout: float = 30) -> str:
+        """Wait until one of the texts is on the screen, and `gone` is not; return the screen."""
         end = time.time() + timeout
         while time.time() < end:
             screen = self.screen()
-            if any(text in screen for text in texts):
+            if any(text in screen for text in texts) and not (gone and gone in screen):
                 return screen
             time.sleep(0.1)
         windows = self._run("list-windows")
@@ -92,7 +92,7 @@ class Tmux:
         self.wait("Find a field")
         self.type(name)
         self.press("Enter", "Enter")
-        self.wait(f".{name.split('.')[-1]}", f"  {name}")
+        self.wait(f".{name.split('.')[-1]}", f"  {name}", gone="Find a field")
         self.press("Enter", "C-e", "C-u")
         self.type(value)
         self.press("Enter")
