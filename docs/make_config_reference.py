@@ -27,7 +27,7 @@ Generated from the config models by `make docs`; a test compares it with them. \
 it with every default, `kdharness config check FILE` names what is wrong in it, and `--set \
 A.B=VALUE` changes one field on the command line. `kdharness config schema METHOD` prints a JSON \
 Schema, with which an editor completes fields and marks mistakes: in a file that `config init \
-PRESET --output FILE` wrote, yaml-language-server (VS Code's YAML extension, Neovim, Helix) finds it by \
+PRESET --output FILE` wrote, yaml-language-server (VS Code, Neovim, Helix) finds it by \
 itself.
 
 A config is one YAML mapping, and its `method` decides which fields it has. An unknown field is an \
