@@ -167,6 +167,8 @@ TOOLS = Table(
         "check_pair": "kdharness.trainers.pairs.check:check_pair",
         "preflight": "kdharness.trainers.preflight:preflight",
         "check_kernels": "kdharness.trainers.kernels:check_kernels",
+        "prepare_publication": "kdharness.harness.reports.publish:prepare",
+        "publish": "kdharness.harness.reports.publish:publish",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
         "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
         "gaming": "kdharness.judges.audit.gaming:gaming_flags",

@@ -54,6 +54,7 @@ COMMANDS: dict[str, str] = {
     "cache": "kdharness.harness.cli.training:cache_group",
     "import": "kdharness.harness.cli.interop:import_group",
     "export": "kdharness.harness.cli.interop:export_group",
+    "publish": "kdharness.harness.cli.publish:publish_command",
     "store": "kdharness.harness.cli.store:store_group",
     "doctor": "kdharness.harness.cli.data:doctor_command",
 }
@@ -87,6 +88,7 @@ HELP: dict[str, str] = {
     "cache": "Cache teacher outputs on disk",
     "import": "Import results of FastChat, alpaca_eval or lm_eval",
     "export": "Export results in other tools' formats",
+    "publish": "Publish a checkpoint on the Hugging Face hub",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",
     "doctor": "Check this machine and suggest fixes",
 }

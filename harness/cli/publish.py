@@ -1,0 +1,44 @@
+"""The publish command."""
+
+from __future__ import annotations
+
+import click
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.util.tables import print_table
+
+
+@click.command("publish")
+@click.argument("checkpoint")
+@click.option("--to", "repo", required=True, metavar="ORG/NAME", help="The repository on the hub.")
+@click.option("--private", is_flag=True, help="Create it as a private one.")
+@click.option("--merged", is_flag=True, help="Merge an adapter into its base first.")
+@click.option("--force", is_flag=True, help="Replace files that the repository has already.")
+@click.option("--dry-run", is_flag=True, help="Show files and model card; contact nobody.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code from the base's repository.")
+@click.pass_obj
+def publish_command(
+    paths: Paths,
+    checkpoint: str,
+    repo: str,
+    private: bool,
+    merged: bool,
+    force: bool,
+    dry_run: bool,
+    trust_remote_code: bool,
+) -> None:
+    """Publish CHECKPOINT on the Hugging Face hub, with a model card that has its scores.
+
+    Uploads weights (or the adapter), tokenizer and configs. Paths of this machine, endpoints and
+    keys are left out. Files that the repository has already are never overwritten without --force.
+    """
+    prepare = resolve(TOOLS, "prepare_publication", "tool")
+    found = prepare(paths, checkpoint, repo, merged=merged, trust_remote_code=trust_remote_code)
+    if dry_run:
+        print_table(found.rows(), ["file", "bytes"], "table")
+        click.echo(f"\n{found.card}", nl=False)
+        return
+    address, new = resolve(TOOLS, "publish", "tool")(found, private=private, force=force)
+    click.echo(address)
+    click.echo(f"{new} files uploaded" if new else "nothing to do: it is there already", err=True)

@@ -1,0 +1,250 @@
+"""Publishing on a hub that speaks the hub's own protocol on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models.checkpoints import model_checkpoint
+from kdharness.harness.paths import Paths
+from kdharness.harness.reports.hub_card import without_places
+from kdharness.harness.reports.publish import prepare, publish
+from kdharness.harness.store import Store
+from support.commands import CommandLine
+from support.hub_server import HubServer
+from support.models import make_llama, make_tokenizer
+from support.scored_store import verdict
+
+REPO = "me/shop"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    from huggingface_hub import constants
+
+    server = HubServer(REPO)
+    server.use(monkeypatch, tmp_path / "hub-cache")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_maywrite")
+    yield server
+    server.server.shutdown()
+
+
+@pytest.fixture
+def model(tmp_path: Path, paths: Paths) -> str:
+    """Return the name of a stored model whose configs name local places."""
+    folder = tmp_path / "trained"
+    make_llama(folder, num_hidden_layers=1)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**values, "name_or_path": str(tmp_path / "start")}), "utf-8")
+    (folder / "training_args.bin").write_bytes(b"\0")
+    (folder / "optimizer.pt").write_bytes(b"\0")
+    (folder / "kdharness.json").write_text(json.dumps({"from": str(tmp_path)}), "utf-8")
+    return model_checkpoint(paths, str(folder)).name
+
+
+def metadata(card: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(card.split("---")[1])
+    return found
+
+
+def test_a_published_model_loads_from_the_hub(
+    hub: HubServer, model: str, kd: CommandLine, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    address = kd.ok("publish", model, "--to", REPO, "--private")
+    assert address.strip() == f"{hub.url}/{REPO}" and hub.private
+    files = hub.commits[hub.refs["main"]]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(files)
+    assert not {"training_args.bin", "optimizer.pt", "kdharness.json"} & set(files)
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data]
+    target = tmp_path / "downloaded"
+    target.mkdir()
+    for name, data in files.items():
+        (target / name).write_bytes(data)
+    AutoModelForCausalLM.from_pretrained(target)
+    assert AutoTokenizer.from_pretrained(target).chat_template
+    # The same once more: nothing is sent.
+    before = len(hub.asked)
+    assert kd.ok("publish", model, "--to", REPO) == address
+    assert not [line for line in hub.asked[before:] if line.startswith(("POST", "PUT"))]
+
+
+def test_a_dry_run_contacts_nobody(hub: HubServer, model: str, kd: CommandLine) -> None:
+    shown = kd.ok("publish", model, "--to", REPO, "--dry-run")
+    assert "model.safetensors" in shown and "library_name: transformers" in shown
+    assert hub.asked == []
+
+
+def test_nothing_is_overwritten_without_force(
+    hub: HubServer, model: str, paths: Paths, tmp_path: Path
+) -> None:
+    old = {"README.md": b"mine", "model-00001-of-00002.safetensors": b"old", "notes.txt": b"kept"}
+    first = hub.push_files(old)
+    found = prepare(paths, model, REPO)
+    with pytest.raises(ConfigError, match=r"README\.md, model-00001-of-00002") as caught:
+        publish(found)
+    assert "--force" in str(caught.value.hint) and hub.refs["main"] == first
+    publish(found, force=True)
+    files = hub.commits[hub.refs["main"]]
+    assert files["README.md"] == found.card.encode() and files["notes.txt"] == b"kept"
+    # A shard of the weights before would be loaded instead, or beside.
+    assert "model-00001-of-00002.safetensors" not in files
+
+
+def test_an_interrupted_upload_is_resumed(hub: HubServer, model: str, paths: Paths) -> None:
+    found = prepare(paths, model, REPO)
+    hub.lost = 1
+    with pytest.raises(ModelError, match="could not publish") as caught:
+        publish(found)
+    assert "try again" in str(caught.value.hint)
+    assert hub.commits[hub.refs["main"]] == {}, "nothing is visible before all files are there"
+    arrived = len(hub.large)
+    sent = [line for line in hub.asked if line.startswith("PUT")]
+    publish(found)
+    again = [line for line in hub.asked if line.startswith("PUT")][len(sent) :]
+    assert len(again) == 2 - arrived
+    assert "model.safetensors" in hub.commits[hub.refs["main"]]
+
+
+def test_somebody_elses_commit_is_not_lost(
+    hub: HubServer, model: str, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push_files({"notes.txt": b"first"})
+    take = hub.take
+
+    def meanwhile(path: str, body: bytes, headers: Any) -> tuple[int, bytes]:
+        if path.endswith("/preupload/main"):
+            hub.push_files({"notes.txt": b"second"})
+        return take(path, body, headers)
+
+    monkeypatch.setattr(hub, "take", meanwhile)
+    with pytest.raises(ModelError, match="has changed meanwhile"):
+        publish(prepare(paths, model, REPO))
+    assert hub.commits[hub.refs["main"]] == {"notes.txt": b"second"}
+
+
+@pytest.mark.parametrize("token", ["", "hf_mayonlyread"])
+def test_no_access_says_what_to_do(
+    token: str, hub: HubServer, model: str, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelError, match="no access to write me/shop") as caught:
+        publish(prepare(paths, model, REPO))
+    assert "hf auth login" in str(caught.value.hint)
+    assert token not in str(caught.value) or not token
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(
+    hub: HubServer, model: str, paths: Paths
+) -> None:
+    hub.push_files({})
+    with pytest.raises(ConfigError, match="exists and is public"):
+        publish(prepare(paths, model, REPO), private=True)
+
+
+def test_scores_are_told_with_their_intervals(model: str, paths: Paths, tmp_path: Path) -> None:
+    with Store(paths.store) as store:
+        checkpoint = store.checkpoint(model)
+        assert checkpoint is not None
+        for bench, count in (("shop", 20), ("tiny", 2)):
+            more = {"bench": bench, "metric": "score", "category": ""}
+            rows = [verdict("x", i, float(i % 2), **more) for i in range(count)]
+            store.add_judgments([replace(row, checkpoint=checkpoint.id) for row in rows])
+    card = prepare(paths, model, REPO).card
+    index = metadata(card)["model-index"][0]
+    (result,) = index["results"]
+    assert index["name"] == model and result["dataset"]["name"] == "shop"
+    metric = result["metrics"][0]
+    assert metric["value"] == 0.5 and "95 % 0.25 to 0.75, n = 20" in metric["name"]
+    assert "| tiny | score | 0.5 |" in card
+    assert metadata(card)["library_name"] == "transformers"
+
+
+@pytest.mark.slow
+def test_adapters_name_their_base_or_are_merged(
+    hub: HubServer, tmp_path: Path, kd: CommandLine
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from safetensors import safe_open
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    get_peft_model(make_llama(base), LoraConfig(r=2)).save_pretrained(adapter)
+    make_tokenizer(adapter)
+    path = adapter / "adapter_config.json"
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**values, "base_model_name_or_path": str(base)}), "utf-8")
+    code, _, err = kd("publish", str(adapter), "--to", REPO)
+    assert code == 2 and "base is a local model" in err and "--merged" in err
+    kd.ok("publish", str(adapter), "--to", REPO, "--merged")
+    files = hub.commits[hub.refs["main"]]
+    assert "adapter_config.json" not in files
+    (tmp_path / "got.safetensors").write_bytes(files["model.safetensors"])
+    with safe_open(tmp_path / "got.safetensors", "pt") as tensors:
+        assert not [name for name in tensors.keys() if "lora" in name]  # noqa: SIM118
+    path.write_text(json.dumps({**values, "base_model_name_or_path": "org/base"}), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"quantization_config": {"cache": "/home/me/cache"}}, "quantization_config.cache"),
+        ({"notes": ["file:///data/x"]}, "notes"),
+    ],
+)
+def test_a_local_path_in_a_config_is_named(
+    changes: dict[str, Any], where: str, tmp_path: Path, paths: Paths
+) -> None:
+    make_llama(tmp_path / "m", num_hidden_layers=1)
+    name = model_checkpoint(paths, str(tmp_path / "m")).name
+    config = tmp_path / "m" / "generation_config.json"
+    values = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**values, **changes}), "utf-8")
+    with pytest.raises(ModelError, match=f"{where} of generation_config.json names a local path"):
+        prepare(paths, name, REPO)
+
+
+def test_a_key_is_not_published(
+    model: str, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret-0123456789")
+    template = tmp_path / "trained" / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + "{# sk-verysecret-0123456789 #}", "utf-8")
+    with pytest.raises(ModelError, match="holds a key"):
+        prepare(paths, model, REPO)
+
+
+@pytest.mark.parametrize("repo", ["shop", "me/shop/x", "me/shop@main", "../x", "/tmp/x", ""])
+def test_what_is_not_a_repository_is_refused(repo: str, model: str, paths: Paths) -> None:
+    with pytest.raises(ConfigError, match="is not a hub id"):
+        prepare(paths, model, repo)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/me/data/rows.jsonl", "rows.jsonl"),
+        ("~/rows.jsonl", "rows.jsonl"),
+        (r"C:\Users\me\rows.jsonl", "rows.jsonl"),
+        ("local:/home/me/judge", "judge"),
+        ("a/b/rows.jsonl", "rows.jsonl"),
+        ("org/model", "org/model"),
+        ("hub:org/data", "hub:org/data"),
+        ("openai:gpt@http://10.0.0.5:8000/v1", "openai:gpt"),
+        ("http://10.0.0.5:8000/v1", "(an endpoint)"),
+        ("shop:train", "shop:train"),
+        ("domain subject to general >= 0.98 * reference", None),
+        ("{{ a }}/\n{{ b }}/{{ c }}", None),
+    ],
+)
+def test_places_of_this_machine_are_left_out(value: str, shown: str | None) -> None:
+    assert without_places({"x": [value]}) == {"x": [shown if shown is not None else value]}
