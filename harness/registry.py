@@ -167,6 +167,7 @@ TOOLS = Table(
         "check_pair": "kdharness.trainers.pairs.check:check_pair",
         "preflight": "kdharness.trainers.preflight:preflight",
         "check_kernels": "kdharness.trainers.kernels:check_kernels",
+        "track_scores": "kdharness.trainers.tracking:track_scores",
         "prepare_publication": "kdharness.harness.reports.publish:prepare",
         "publish": "kdharness.harness.reports.publish:publish",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_headline
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code
@@ -28,7 +30,7 @@ from kdharness.harness.experiments.detached import run_experiment
 from kdharness.harness.models.checkpoints import add_made
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
-from kdharness.harness.registry import TRAINERS, resolve
+from kdharness.harness.registry import TOOLS, TRAINERS, resolve
 from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
@@ -253,7 +255,12 @@ def do_work(
         reporter.say(f"running code from {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
         with notices_to(reporter.say):
-            reporter.info["result"] = evaluate(config, paths, store, reporter)
+            result = evaluate(config, paths, store, reporter)
+        reporter.info["result"] = result
+        if config.track:
+            scores = {name: _headlines(store, paths, name) for name in result["checkpoints"]}
+            track = resolve(TOOLS, "track_scores", "tool")
+            track(config.track, scores, paths.run(run.id), reporter)
         return {}
     outcome = _train(
         config,
@@ -272,6 +279,15 @@ def do_work(
     checkpoint = _register(paths, run, outcome, reporter)
     reporter.info.update(outcome.info)
     return {"checkpoint": checkpoint.name}
+
+
+def _headlines(store: Store, paths: Paths, checkpoint: str) -> dict[str, float]:
+    """Return the scores of a checkpoint: `BENCHMARK/METRIC`, and the judge where there is one."""
+    return {
+        f"{s.bench}/{s.metric}" + ("" if s.judge == "exact" else f" ({s.judge})"): s.value
+        for s in leaderboard(store, paths, checkpoints=[checkpoint])
+        if s.value is not None and is_headline(s.metric)
+    }
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:

@@ -66,6 +66,7 @@ from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
+from kdharness.trainers.tracking import Tracked, tracked
 from kdharness.trainers.trainer import DistillTrainer
 from kdharness.trainers.waiting import main_first
 
@@ -132,6 +133,9 @@ def train(
         if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):
             raise
         raise damaged_state(checkpoint, str(error)) from error
+    finally:
+        if isinstance(setting.job.reporter, Tracked):
+            setting.job.reporter.close()
     step = trainer.state.global_step
     if watcher.ended_early:
         setting.plan = setting.plan.until(step, setting.train.rows)
@@ -312,6 +316,10 @@ def _make_trainer(
     optimizer = stochastic_optimizer(config.trainer, config.seed) if precision.stochastic else None
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
+    if config.trainer.track and job.is_main:
+        names, student = config.trainer.track, causal_model(setting.student)
+        sent = tracked(job.reporter, names, job.run, job.folder, args, student)
+        job = setting.job = replace(job, reporter=sent)
     watcher = HeldoutCallback(setting)
     models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
     for model in (causal_model(setting.student), *models):

@@ -94,6 +94,11 @@ from kdharness.harness.util.tables import print_table
 @click.option(
     "--trust-remote-code", is_flag=True, help="Allow running code from the model repository."
 )
+@click.option(
+    "--track",
+    multiple=True,
+    help="Send scores to these too: tensorboard, wandb, mlflow, trackio (commas).",
+)
 @click.option("--concurrency", type=click.IntRange(1), help="Maximum concurrent judge calls.")
 @click.option("--requests-per-minute", type=float, help="Request rate limit of the judge.")
 @click.option("--tokens-per-minute", type=float, help="Token rate limit of the judge.")
@@ -183,6 +188,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
         heldout=heldout,
         discrete_fallback=options["discrete"] or None,
         trust_remote_code=options["trust_remote_code"] or None,
+        track=split(options["track"]) or None,
         retry_failed=False if options["keep_failures"] else None,
         **{
             name: options[name]

@@ -55,8 +55,9 @@ def is_former(field: FieldInfo) -> bool:
 def hashed_values(config: BaseModel, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return a config as the JSON values that its identity depends on.
 
-    Fields added later are left out at their defaults, and a default that is another one by now is
-    the former one, so that a config keeps its identity.
+    Fields that do not matter for what is done are left out. Fields added later are left out at
+    their defaults, and a default that is another one by now is the former one, so that a config
+    keeps its identity.
     """
     values = config.model_dump(mode="json", by_alias=True, exclude=set(exclude))
     _drop_added(config, values)
@@ -78,7 +79,9 @@ def _drop_added(config: object, values: Any) -> None:
                 continue
             part, extra = getattr(config, name), field.json_schema_extra
             rule = extra.get("hashed") if isinstance(extra, Mapping) else None
-            if rule is None or part != field.get_default(call_default_factory=True):
+            if rule == "never":
+                del values[key]
+            elif rule is None or part != field.get_default(call_default_factory=True):
                 _drop_added(part, values[key])
             elif rule == "unless default":
                 del values[key]

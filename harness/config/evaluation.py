@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from kdharness.harness.config.base import ADDED, Settings, formerly
+from kdharness.harness.config.tracking import Trackers, trackers_field
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
@@ -294,6 +295,7 @@ class EvalConfig(Settings):
     trust_remote_code: bool = Field(
         False, title="Trust remote code", description="Run code from a model's repository."
     )
+    track: Trackers = trackers_field()
     concurrency: int = Field(
         16, ge=1, le=1024, title="Concurrency", description="Concurrent calls to an endpoint."
     )

@@ -10,6 +10,7 @@ from kdharness.harness.config.base import ADDED, FORMER, Settings
 from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.points import BenchPoints, check_points
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
+from kdharness.harness.config.tracking import Trackers, trackers_field
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
 LengthGroups = Literal["auto", "micro-batch", "step", "none"]
@@ -132,6 +133,7 @@ class TrainerSpec(Settings):
         ),
         json_schema_extra=ADDED,
     )
+    track: Trackers = trackers_field()
     workers: int = Field(
         0,
         ge=0,

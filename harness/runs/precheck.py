@@ -14,6 +14,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
+from kdharness.harness.config.tracking import check_trackers
 from kdharness.harness.config.training import AnyConfig, TrainConfig, runs_code_of, trains_on_data
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.answerers import choose_answered
@@ -49,6 +50,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     """
     if isinstance(config, EvalConfig):
         _check_evaluation(config, paths, hub=hub)
+        check_trackers(config.track, "track", here=hub)
     answered = _answers_alone(config, paths)
     for field, source in model_references(config):
         if source in answered:
@@ -59,6 +61,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
         _check_data(config)
+        check_trackers(config.trainer.track, "trainer.track", here=hub)
         load_points(config.trainer.eval_benches, paths)
         # Where a run is prepared for another machine, that one checks its own GPU.
         if config.trainer.kernels != "reference" and hub:

@@ -1,0 +1,160 @@
+"""Curves and scores in trackers: copies of ours, which can neither stop nor slow a run."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.tracking import check_trackers
+from kdharness.harness.config.training import config_hash
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.trainers import tracking
+from support.commands import CommandLine
+from support.configs import config_file
+from support.training_runs import config_of, train
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what trackers are told through the environment to each test."""
+    monkeypatch.setattr(tracking.os, "environ", dict(os.environ))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, callback: type[TrainerCallback]) -> None:
+    monkeypatch.setitem(tracking.INTEGRATION_TO_CALLBACK, "wandb", callback)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read TensorBoard's files: records of a length, its checksum, an event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.rglob("events.*")):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + size])
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            data = data[16 + size :]
+    return found
+
+
+def test_tensorboard_gets_every_point_of_the_curves(
+    tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(paths.home / "tb"))
+    config = config_of(tiny_teacher, max_steps=3, track="tensorboard")
+    _, reporter = train(config, paths, "run")
+    found = scalars(paths.home / "tb")
+    for name in ("loss", "grad_norm", "learning_rate"):
+        ours = [(step, values[name]) for step, values in reporter.points if name in values]
+        assert len(ours) == 3
+        assert dict(found[f"train/{name}"]) == pytest.approx(dict(ours)), name
+
+
+class Broken(TrainerCallback):
+    def on_log(self, *_: object, **__: object) -> None:
+        raise ConnectionError("the server is gone\nand more")
+
+
+class Quits(TrainerCallback):
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        raise SystemExit("no key: sk-verysecret-0123456789")
+
+
+@pytest.mark.parametrize(
+    ("callback", "reason"), [(Broken, "the server is gone"), (Quits, "no key: ")]
+)
+def test_a_tracker_that_fails_is_noted_once(
+    callback: type[TrainerCallback],
+    reason: str,
+    tiny_teacher: Path,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(monkeypatch, callback)
+    folder, reporter = train(config_of(tiny_teacher, max_steps=3, track="wandb"), paths, "run")
+    assert (folder / "model.safetensors").exists()
+    told = [line for _, line in reporter.said if line.startswith("track:")]
+    assert len(told) == 1
+    assert told[0].startswith(f"track: wandb failed and is left out: {reason}")
+    assert "verysecret" not in told[0] and "\n" not in told[0]
+
+
+class Hangs(TrainerCallback):
+    def on_log(self, *_: object, **__: object) -> None:
+        time.sleep(120)
+
+
+def test_a_tracker_that_hangs_is_left_behind(
+    tiny_teacher: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Hangs)
+    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    monkeypatch.setattr(tracking, "POINTS", 2)
+    started = time.monotonic()
+    _, reporter = train(config_of(tiny_teacher, max_steps=6, track="wandb"), paths, "run")
+    assert time.monotonic() - started < 100
+    assert any("did not finish" in line for _, line in reporter.said)
+
+
+def test_a_slow_tracker_misses_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Slow(TrainerCallback):
+        def on_log(self, *_: object, **__: object) -> None:
+            time.sleep(0.05)
+
+    use(monkeypatch, Slow)
+    monkeypatch.setattr(tracking, "POINTS", 2)
+    args = tracking.TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    tracker = tracking.Tracker("wandb", args, None)
+    for step in range(50):
+        tracker.log(step, {"loss": 1.0})
+    tracker.close(20)
+    assert tracker.dropped > 0
+    assert list(tracker.troubles()) == [
+        f"track: wandb was too slow: {tracker.dropped} points are not there"
+    ]
+
+
+def test_what_is_tracked_is_no_part_of_what_a_config_does(tiny_teacher: Path) -> None:
+    assert config_hash(config_of(tiny_teacher)) == config_hash(
+        config_of(tiny_teacher, track=["wandb", "mlflow"])
+    )
+    values: dict[str, Any] = {"method": "eval", "checkpoints": ["a"]}
+    assert config_hash(parse_config(values)) == config_hash(
+        parse_config({**values, "track": "trackio"})
+    )
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_the_run(
+    kd: CommandLine, tmp_path: Path, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdharness.harness.config.tracking.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="mlflow is not installed") as caught:
+        check_trackers(["mlflow"], "track")
+    assert caught.value.hint == "run: pip install mlflow"
+    check_trackers(["mlflow"], "track", here=False)
+    values = config_of(tiny_teacher, track="wandb").model_dump(mode="json", by_alias=True)
+    code, _, err = kd("train", config_file(tmp_path, **{**values, "name": "run"}))
+    assert code == 2 and "trainer.track: wandb is not installed" in err
+    assert kd.json("runs") == []
+
+
+@pytest.mark.slow
+def test_scores_of_an_evaluation_are_tracked(kd: CommandLine, tiny_teacher: Path) -> None:
+    short = ["--bench", "shop", "--limit", "2", "--max-new-tokens", "4", "--device", "cpu"]
+    kd.ok("eval", "--ckpt", str(tiny_teacher), *short, "--track", "tensorboard")
+    rows = kd.json("leaderboard")
+    found = scalars(kd.home / "runs")
+    ours = {f"train/{r['bench']}/{r['metric']}": r["value"] for r in rows}
+    assert found and {tag: values[-1][1] for tag, values in found.items()}.items() <= ours.items()

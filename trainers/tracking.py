@@ -1,0 +1,189 @@
+"""Curves and scores in trackers too: TensorBoard, Weights & Biases, MLflow, Trackio.
+
+The store stays the truth. Each tracker gets a copy through transformers' own callback, from a
+thread of its own: one that fails is noted once and left out from then on, one that is slow misses
+points, and none can stop or delay a run.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from kdharness.harness.protocols import Reporter
+from kdharness.harness.types import digest
+from kdharness.harness.util.redact import redact
+
+POINTS = 10_000
+"""Points that may wait for a slow tracker; more are dropped."""
+PATIENCE = 20.0
+"""Seconds that the end of a run waits for all trackers together."""
+
+
+class Tracker(threading.Thread):
+    """One tracker, fed by `log` from any thread, written to in this one."""
+
+    def __init__(self, name: str, args: TrainingArguments, model: object) -> None:
+        """Begin to track a run.
+
+        Args:
+            name: of the tracker.
+            args: the training's; its `run_name` is the run's.
+            model: whose config is recorded; None for scores alone.
+        """
+        super().__init__(name=f"tracker-{name}", daemon=True)
+        self.tracker, self.args, self.model = name, copy.copy(args), model
+        self.trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.points: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(POINTS)
+        self.dropped = 0
+        self.start()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values of a step; never waits."""
+        try:
+            self.points.put_nowait((step, dict(values)))
+        except queue.Full:
+            self.dropped += 1
+
+    def troubles(self) -> Iterator[str]:
+        """Yield what went wrong since the last call, for the run's log."""
+        while not self.trouble.empty():
+            yield f"track: {self.tracker} {self.trouble.get()}"
+
+    def close(self, seconds: float) -> None:
+        """End the tracker's run; leave it behind if that takes longer."""
+        try:
+            self.points.put(None, timeout=seconds)
+        except queue.Full:
+            self.dropped += 1
+        self.join(seconds)
+        if self.is_alive():
+            self.trouble.put(f"did not finish within {seconds:.0f} s and is left behind")
+        elif self.dropped:
+            self.trouble.put(f"was too slow: {self.dropped} points are not there")
+
+    def run(self) -> None:
+        """Write to the tracker until the run ends or the tracker fails."""
+        try:
+            self._write()
+        except BaseException as error:  # a client may raise anything, SystemExit included
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.trouble.put(f"failed and is left out: {redact(first, shapes=True)}")
+            while self.points.get() is not None:  # nobody waits for room
+                pass
+
+    def _write(self) -> None:
+        callback: TrainerCallback = INTEGRATION_TO_CALLBACK[self.tracker]()
+        control = TrainerControl()
+        callback.on_train_begin(self.args, _state(0), control, model=self.model)
+        while (point := self.points.get()) is not None:
+            step, values = point
+            callback.on_log(self.args, _state(step), control, model=self.model, logs=values)
+        callback.on_train_end(self.args, _state(0), control, model=self.model)
+
+
+def _state(step: int) -> TrainerState:
+    return TrainerState(
+        global_step=step, is_local_process_zero=True, is_world_process_zero=True, max_steps=step
+    )
+
+
+class Tracked:
+    """A reporter that sends curve points to trackers as well."""
+
+    def __init__(self, reporter: Reporter, trackers: Sequence[Tracker]) -> None:
+        """Report to `reporter`; the trackers get what becomes a curve."""
+        self.reporter, self.trackers = reporter, trackers
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of `total` units."""
+        self.reporter.stage(name, total)
+
+    def advance(self, done: int, **values: float) -> None:
+        """Report finished units, and their values to every tracker."""
+        self.reporter.advance(done, **values)
+        for tracker in self.trackers if values else ():
+            tracker.log(done, values)
+            self._tell(tracker)
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Log a message."""
+        self.reporter.say(message, kind=kind, **info)
+
+    def check(self) -> None:
+        """Wait while paused; raise `Interrupted` if asked to stop."""
+        self.reporter.check()
+
+    def close(self) -> None:
+        """End all trackers, within `PATIENCE` seconds together."""
+        end = time.monotonic() + PATIENCE
+        for tracker in self.trackers:
+            tracker.close(max(0.1, end - time.monotonic()))
+            self._tell(tracker)
+
+    def _tell(self, tracker: Tracker) -> None:
+        for text in tracker.troubles():
+            self.reporter.say(text, kind="warning")
+
+
+def tracked(
+    reporter: Reporter,
+    names: Sequence[str],
+    run: str,
+    folder: Path,
+    args: TrainingArguments,
+    model: object,
+) -> Tracked:
+    """Start the trackers of a run; return a reporter that feeds them.
+
+    Args:
+        reporter: the run's.
+        names: of the trackers.
+        run: the run's name.
+        folder: the run's folder: TensorBoard's files are in its `tensorboard/`.
+        args: the training's.
+        model: the student, whose config trackers record.
+    """
+    args = copy.copy(args)
+    args.run_name = run
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    for project in ("WANDB_PROJECT", "TRACKIO_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.setdefault(project, "kdharness")
+    # A resumed run goes on in the tracker's run.
+    os.environ.setdefault("WANDB_RUN_ID", digest(str(folder), run)[:16])
+    os.environ.setdefault("WANDB_RESUME", "allow")
+    if os.environ.get("WANDB_LOG_MODEL", "false").lower() not in ("", "false", "0"):
+        os.environ["WANDB_LOG_MODEL"] = "false"
+        reporter.say("track: WANDB_LOG_MODEL is not followed: weights stay here", kind="warning")
+    return Tracked(reporter, [Tracker(name, args, model) for name in names])
+
+
+def track_scores(
+    names: Sequence[str],
+    scores: Mapping[str, Mapping[str, float]],
+    folder: Path,
+    reporter: Reporter,
+) -> None:
+    """Send final scores to trackers: checkpoint -> name of a score -> value.
+
+    Each checkpoint is a run of the tracker's own, so that scores of several stand side by side.
+    """
+    args = TrainingArguments(output_dir=str(folder), report_to=[], use_cpu=True)
+    for checkpoint, values in scores.items():
+        os.environ.pop("WANDB_RUN_ID", None)
+        os.environ.pop("TENSORBOARD_LOGGING_DIR", None)
+        place = folder / "scores" / checkpoint.replace("/", "-")
+        sent = tracked(reporter, names, checkpoint, place, args, None)
+        for tracker in sent.trackers:
+            tracker.log(0, values)
+        sent.close()
