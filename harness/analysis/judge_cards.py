@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.corrections import labelled_verdicts, labels_of
+from kdharness.harness.analysis.corrections import (
+    item_weights,
+    labelled_pairs,
+    labelled_verdicts,
+    labels_of,
+)
 from kdharness.harness.analysis.scorebook import groups_of
 from kdharness.harness.store import Store
 
@@ -57,17 +63,19 @@ def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
     """
     labels = {bench: labels_of(store, bench) for bench in store.labelled_benches()}
     pairs: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    weights: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for group in groups_of(store) if labels else ():
         if group.judge != judge or group.bench not in labels:
             continue
-        for metric, verdicts in labelled_verdicts(store, group, labels[group.bench]).items():
+        given = labels[group.bench]
+        for metric, verdicts in labelled_verdicts(store, group, given).items():
             items = pairs.setdefault((group.bench, metric), {})
-            for (item, _, _), verdict in verdicts.items():
-                if verdict.labelled is not None:
-                    items.setdefault(item, []).append((verdict.judged, verdict.labelled))
+            for item, values in labelled_pairs(verdicts).items():
+                items.setdefault(item, []).extend(values)
+            weights[group.bench, metric] |= item_weights(verdicts, given.strata)
     rows: list[dict[str, object]] = []
     for (bench, metric), items in sorted(pairs.items()):
-        agreement = stats.rater_agreement(items)
+        agreement = stats.rater_agreement(items, weights=weights[bench, metric])
         answers = sum(map(len, items.values()))
         for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
             if interval is not None:
