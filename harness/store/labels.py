@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdharness.harness.store.checkpoints import CheckpointRows
@@ -145,6 +145,16 @@ class LabelRows(CheckpointRows):
             "AND value IS NOT NULL AND judge != 'exact'",
             [bench],
         ).fetchall()
+
+    def baselines(self, checkpoints: Sequence[str], bench: str) -> list[str]:
+        """Return the names of what answers of some checkpoints were compared with, in order."""
+        marks = ", ".join("?" for _ in checkpoints)
+        rows = self.db.query(
+            "SELECT DISTINCT baseline FROM judgments WHERE bench = ? AND baseline != '' "
+            f"AND checkpoint IN ({marks}) ORDER BY baseline",
+            [bench, *checkpoints],
+        )
+        return [row["baseline"] for row in rows]
 
     def verdict_distributions(self, bench: str, metric: str) -> list[tuple[str, dict[str, float]]]:
         """Return (item, probability of each value) of verdicts that have such a distribution."""
