@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kdharness.harness.analysis.judged_answers import FAMILIES
 from kdharness.harness.analysis.prompts import BenchTexts, bench_texts
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.store import BenchNotes, Store
 from kdharness.harness.types import Finish
 
@@ -52,7 +53,21 @@ def texts_and_others(
         # References of several turns are one each; of one turn, each is as good as another.
         each = references if turns == 1 else (NEXT_TURN.join(references),)
         others.setdefault(item, []).extend(OtherText(REFERENCE, text) for text in each)
+    if bench.startswith(LM_EVAL):
+        return _imported(store, ids, bench)
     return loaded[0], others
+
+
+def _imported(store: Store, checkpoints: Collection[str], bench: str) -> tuple[BenchTexts, Others]:
+    """Return the prompts and targets that were imported with the answers."""
+    prompts: dict[str, tuple[str, ...]] = {}
+    others: Others = {}
+    for checkpoint in checkpoints:
+        for answer in store.answers(checkpoint, bench):
+            prompts[answer.item] = (str(answer.info.get("prompt", "")),)
+            if target := answer.info.get("target"):
+                others[answer.item] = [OtherText(REFERENCE, str(target))]
+    return BenchTexts(prompts, dict.fromkeys(prompts, 0)), others
 
 
 def _stored(store: Store, baseline: str, bench: str) -> dict[str, str]:
