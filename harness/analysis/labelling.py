@@ -83,9 +83,7 @@ def user_name() -> str:
 
 def labelable_benches(store: Store, checkpoints: Iterable[str]) -> list[str]:
     """Return the benchmarks on which a judge rated or compared answers of these checkpoints."""
-    wanted = set(checkpoints)
-    groups = [g for g in store.judgment_groups(wanted) if g["judge"] != "exact"]
-    return sorted({group["bench"] for group in groups})
+    return store.benches_with(checkpoints, list(KIND_OF))
 
 
 def label_tasks(

@@ -146,6 +146,18 @@ class LabelRows(CheckpointRows):
             [bench],
         ).fetchall()
 
+    def benches_with(self, checkpoints: Iterable[str], metrics: Sequence[str]) -> list[str]:
+        """Return the benchmarks on which judges gave checkpoints verdicts of these metrics."""
+        ids = list(checkpoints)
+        rows = self.db.query(
+            "SELECT bench, checkpoint FROM judgment_groups AS g WHERE judge != 'exact' AND EXISTS "
+            "(SELECT 1 FROM judgments AS j WHERE (j.checkpoint, j.bench, j.revision, j.judge) = "
+            "(g.checkpoint, g.bench, g.revision, g.judge) "
+            f"AND metric IN ({', '.join('?' for _ in metrics)}))",
+            list(metrics),
+        )
+        return sorted({row["bench"] for row in rows if row["checkpoint"] in ids})
+
     def baselines(self, checkpoints: Sequence[str], bench: str) -> list[str]:
         """Return the names of what answers of some checkpoints were compared with, in order."""
         marks = ", ".join("?" for _ in checkpoints)

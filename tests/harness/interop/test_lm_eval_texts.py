@@ -139,7 +139,7 @@ def test_imported_samples_are_in_the_report_and_the_app(
     path = write_results(tmp_path / "b", "b", rows)
     for _ in range(2):
         import_lm_eval(store, path)
-    blocks = [b for b in largest_differences(store, paths, ("a", "b"), 9)]
+    blocks = largest_differences(store, paths, ("a", "b"), 9)
     found = [b for b in blocks if isinstance(b, Transcript)]
     assert len(found) == 2 and {b.others for b in found} == {(("reference", "Rome"),)}
     assert {tuple(answer for _, answer, _ in b.sides) for b in found} == {("Rome", "Oslo")}
