@@ -35,7 +35,8 @@ PEOPLE = {"kappa": "weighted kappa", "spearman": "rank correlation"}
 
 def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a report card as rows."""
-    rows = [
+    rows = against_rows(card)
+    rows += [
         {"check": title, "key": key, **card["checks"][key]}
         for key, title in CHECKS.items()
         if key in card["checks"]
@@ -54,6 +55,21 @@ def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
             },
         ]
     return rows
+
+
+def against_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a card's agreement with verdicts given elsewhere, by file and kind of verdict."""
+    titles = {**PEOPLE, "same_winner": "same winner where both have one"}
+    return [
+        {
+            "check": f"agrees with {name}, {kind} ({titles[figure]})",
+            "key": f"against_{kind}_{figure}",
+            **values,
+        }
+        for name, found in card.get("against", {}).items()
+        for kind, figures in found["figures"].items()
+        for figure, values in figures.items()
+    ]
 
 
 def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
