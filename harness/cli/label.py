@@ -21,6 +21,7 @@ from kdharness.harness.analysis.labelling import (
     prompt_of,
     user_name,
 )
+from kdharness.harness.analysis.people_agreement import AGREEMENT_COLUMNS, agreement_rows
 from kdharness.harness.analysis.prompts import BenchTexts, label_texts
 from kdharness.harness.cli.leaderboard import refuse_unknown
 from kdharness.harness.cli.options import format_option, split
@@ -246,6 +247,18 @@ def list_command(paths: Paths, form: str) -> None:
         for label in labels
     ]
     print_table(rows, COLUMNS, form)
+
+
+@label_group.command("agreement")
+@format_option
+@click.pass_obj
+def agreement_command(paths: Paths, form: str) -> None:
+    """Show how far people agree with each other on what both have labelled."""
+    with Store(paths.store) as store:
+        rows = agreement_rows(store)
+    print_table(rows, AGREEMENT_COLUMNS, form)
+    if not rows:
+        click.echo("no answer has labels of two people: kdharness label --by NAME", err=True)
 
 
 @label_group.command("export")
