@@ -38,7 +38,8 @@ def texts_and_others(
     ids = [c.id for name in names if (c := store.checkpoint(name)) is not None]
     baselines = [name for name in store.baselines(ids, bench) if name not in names]
     others: Others = {}
-    loaded = [bench_texts(paths, bench, notes, baseline=name) for name in baselines]
+    published = [name for name in baselines if store.checkpoint(name) is None]
+    loaded = [bench_texts(paths, bench, notes, baseline=name) for name in published]
     loaded = [texts for texts in loaded if texts.prompts] or [bench_texts(paths, bench, notes)]
     for baseline in baselines:
         for item, text in _stored(store, baseline, bench).items():

@@ -79,9 +79,10 @@ def label_queue(
         strata |= dict.fromkeys(sorted(new), max(strata.values()) + 1)
     else:
         new = set()
-    if store.read_only or len(set(strata.values())) < 2:
+    unsaved = bool(new) or not store.label_design(design)
+    if len(set(strata.values())) < 2 or (unsaved and store.read_only):
         return LabelQueue(open_tasks(tasks, given, labeller, seed), "")
-    if new or not store.label_design(design):
+    if unsaved:
         store.set_label_design(design, bench, strata, now)
     order = _item_order(items & strata.keys(), strata, sampled, seed, bench)
     return LabelQueue(open_tasks(tasks, given, labeller, seed, order), design)

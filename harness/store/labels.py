@@ -75,6 +75,13 @@ def sides_of_label(label: Label) -> Sides:
     return label.metric, frozenset(sides), "" if label.other else label.baseline
 
 
+_GROUPED = (
+    "judgment_groups AS g CROSS JOIN judgments AS j ON j.checkpoint = g.checkpoint "
+    "AND j.bench = g.bench AND j.revision = g.revision AND j.judge = g.judge"
+)
+"""Judgments by group: the index of scores answers, where a scan would read all replies."""
+
+
 class LabelRows(CheckpointRows):
     """Statements on labels."""
 
@@ -141,8 +148,8 @@ class LabelRows(CheckpointRows):
     def bench_verdicts(self, bench: str) -> list[tuple[str, str, float]]:
         """Return (item, metric, value) of a benchmark's verdicts by judges, of every revision."""
         return self.db.conn.execute(
-            "SELECT item, metric, value FROM judgments WHERE bench = ? AND status = 'ok' "
-            "AND value IS NOT NULL AND judge != 'exact'",
+            f"SELECT item, metric, value FROM {_GROUPED} "
+            "WHERE g.bench = ? AND g.judge != 'exact' AND status = 'ok' AND value IS NOT NULL",
             [bench],
         ).fetchall()
 
@@ -150,10 +157,8 @@ class LabelRows(CheckpointRows):
         """Return the benchmarks on which judges gave checkpoints verdicts of these metrics."""
         ids = list(checkpoints)
         rows = self.db.query(
-            "SELECT bench, checkpoint FROM judgment_groups AS g WHERE judge != 'exact' AND EXISTS "
-            "(SELECT 1 FROM judgments AS j WHERE (j.checkpoint, j.bench, j.revision, j.judge) = "
-            "(g.checkpoint, g.bench, g.revision, g.judge) "
-            f"AND metric IN ({', '.join('?' for _ in metrics)}))",
+            f"SELECT DISTINCT g.bench, g.checkpoint FROM {_GROUPED} "
+            f"WHERE g.judge != 'exact' AND metric IN ({', '.join('?' for _ in metrics)})",
             list(metrics),
         )
         return sorted({row["bench"] for row in rows if row["checkpoint"] in ids})
@@ -174,7 +179,7 @@ class LabelRows(CheckpointRows):
             (row["item"], self._json(row["distribution"], "a judgment"))
             for row in self.db.query(
                 "SELECT item, json_extract(info, '$.distribution') AS distribution "
-                "FROM judgments WHERE bench = ? AND metric = ? AND status = 'ok'",
+                f"FROM {_GROUPED} WHERE g.bench = ? AND metric = ? AND status = 'ok'",
                 [bench, metric],
             )
             if row["distribution"]
