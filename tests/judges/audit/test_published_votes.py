@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Engine
 from kdharness.harness.store import Store
-from kdharness.judges.audit.published_votes import read_published
+from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.judges.audit.published_votes import agreement, read_published
 from support.commands import CommandLine
 from support.loopback import Loopback
 from support.published import ROOT, needs_data
@@ -210,3 +214,38 @@ def test_the_published_ratings_of_mt_bench_are_read() -> None:
     kind, found = read_published(file)
     assert kind == "rating" and len(found) > 300
     assert all("[[" in v.prompts[0] or "Assistant" in v.prompts[0] for v in found)
+
+
+class ExpectedJudge:
+    """Rate in the text one too high, and in the distribution between the rating and the next."""
+
+    name = "fake"
+    deterministic = True
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        for index, request in enumerate(requests):
+            worth = int(re.findall(r"worth=(\d+)", request.messages[-1]["content"])[0])
+            if not request.opening:
+                yield index, Reply(f"[[{min(10, worth + 1)}]]", Finish.STOP)
+                continue
+            shares = ((str(worth), math.log(0.5)), (str(worth + 1), math.log(0.5)))
+            yield index, Reply("", Finish.STOP, top_logprobs=shares)
+
+
+def test_expected_ratings_are_compared_beside_the_parsed_ones(tmp_path: Path) -> None:
+    rows = [rating(n, n % 8 + 1.0) for n in range(32)]
+    path = Path(write(tmp_path / "r.jsonl", rows))
+    seen: list[tuple[int, int]] = []
+    found = agreement(
+        cast("Engine", ExpectedJudge()),
+        path,
+        count=32,
+        expected=True,
+        advance=lambda done, total: seen.append((done, total)),
+    )
+    figures = cast("dict[str, dict[str, dict[str, float]]]", found["figures"])
+    assert figures.keys() == {"rating", "expected_rating"}
+    assert found["calls"] == 64 and found["failed"] == 0 and seen[-1] == (64, 64)
+    parsed, expected = figures["rating"]["kappa"], figures["expected_rating"]["kappa"]
+    assert parsed["share"] < expected["share"] < 1
+    assert figures["expected_rating"]["spearman"]["share"] == pytest.approx(1)
