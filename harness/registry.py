@@ -177,6 +177,7 @@ TOOLS = Table(
         "read_source": "kdharness.trainers.data.sources:read_source",
         "gives_expected": "kdharness.judges.engines.opening_probe:gives_expected",
         "report_card": "kdharness.judges.audit.report_card:check",
+        "agreement": "kdharness.judges.audit.published_votes:agreement",
         "behaviour": "kdharness.judges.audit.behaviour:behaviour_of",
         "contamination": "kdharness.judges.audit.contamination:overlaps",
         "known_chats": "kdharness.judges.audit.contamination:known_chats",

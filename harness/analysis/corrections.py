@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdharness.harness import stats
+from kdharness.harness.analysis.label_design import design_in_use, is_sampled
 from kdharness.harness.analysis.labelling import KIND_OF, PAIR, valid_labels
 from kdharness.harness.analysis.scorebook import Group
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING, RATING, SHARE, percent
@@ -50,8 +51,16 @@ class LabelledVerdict(NamedTuple):
 Verdicts = Mapping[Place, LabelledVerdict]
 
 
-Labels = Mapping[tuple[str, str, str], Sequence[tuple[float, bool]]]
-"""Subject of a label -> (value, whether it was sampled) of each person's."""
+class Labels(NamedTuple):
+    """A benchmark's labels.
+
+    Attributes:
+        given: subject of a label -> (value, whether it was sampled) of each person's.
+        strata: the stratum of each item, if they were not equally likely to be labelled.
+    """
+
+    given: Mapping[tuple[str, str, str], Sequence[tuple[float, bool]]]
+    strata: Mapping[str, int] = {}
 
 
 def labelled_verdicts(store: Store, group: Group, labels: Labels) -> dict[str, Verdicts]:
@@ -75,7 +84,7 @@ def labelled_verdicts(store: Store, group: Group, labels: Labels) -> dict[str, V
         if judged is None:
             continue
         answer = next(iter(orders.values()))[0] or ""
-        given = labels.get((KIND_OF[metric], answer, place[2]), ())
+        given = labels.given.get((KIND_OF[metric], answer, place[2]), ())
         people = sum(value for value, _ in given) / len(given) if given else None
         sampled = all(sampled for _, sampled in given)
         tables.setdefault(metric, {})[place] = LabelledVerdict(judged, people, sampled)
@@ -85,19 +94,22 @@ def labelled_verdicts(store: Store, group: Group, labels: Labels) -> dict[str, V
 def labels_of(store: Store, bench: str) -> Labels:
     """Return the valid labels of a benchmark's answers.
 
-    A pair of two checkpoints' answers is a label of both.
+    A pair of two checkpoints' answers is a label of both. Labels that were chosen by other strata
+    than most of the others, or by strata that are not in this store, count as chosen by hand.
     """
     table: dict[tuple[str, str, str], list[tuple[float, bool]]] = {}
     names = {checkpoint.id: checkpoint.name for checkpoint in store.checkpoints()}
-    for label in valid_labels(store, None, bench):
+    valid = valid_labels(store, None, bench)
+    design, strata = design_in_use(store, valid)
+    for label in valid:
         if label.value is None:
             continue
-        sampled = "seed" in label.info
+        sampled = is_sampled(label, design)
         table.setdefault(label.subject, []).append((label.value, sampled))
         if label.metric == PAIR and label.other and label.checkpoint in names:
             mirrored = (PAIR, label.other, names[label.checkpoint])
             table.setdefault(mirrored, []).append((1 - label.value, sampled))
-    return table
+    return Labels(table, strata)
 
 
 def _verdict(metric: str, values: Sequence[float]) -> float | None:
@@ -109,18 +121,23 @@ def _verdict(metric: str, values: Sequence[float]) -> float | None:
     return outcome_of(values) if len(values) == 2 else None
 
 
-def questions_of(verdicts: Verdicts) -> list[Question]:
-    """Return the sums of each item over its turns and opponents."""
-    from_item: dict[str, list[float]] = {}
+def questions_of(verdicts: Verdicts, strata: Mapping[str, int]) -> list[Question]:
+    """Return the sums of each item over its turns and opponents, and its stratum.
+
+    Items that came after the strata are one more stratum.
+    """
+    from_item: dict[str, list[LabelledVerdict]] = {}
     for (item, _, _), verdict in verdicts.items():
-        sums = from_item.setdefault(item, [0.0] * 5)
-        sums[0] += verdict.judged
-        sums[1] += 1
-        if verdict.labelled is not None:
-            sums[2] += verdict.labelled
-            sums[3] += 1
-            sums[4] += verdict.judged
-    return [stats.Question(*sums) for sums in from_item.values()]
+        from_item.setdefault(item, []).append(verdict)
+    questions: list[Question] = []
+    for item, rows in from_item.items():
+        judged = [row.judged for row in rows]
+        given = [(row.labelled, row.judged) for row in rows if row.labelled is not None]
+        labels, judged_labelled = sum(y for y, _ in given), sum(f for _, f in given)
+        stratum = strata.get(item, len(strata))
+        question = stats.Question(sum(judged), len(rows), labels, len(given), judged_labelled)
+        questions.append(question._replace(stratum=stratum))
+    return questions
 
 
 def scale_of(metric: str) -> float:
@@ -128,12 +145,14 @@ def scale_of(metric: str) -> float:
     return 100.0 if metric == "preference" else 1.0
 
 
-def correct(metric: str, verdicts: Verdicts, *, difference: bool = False) -> Corrected | None:
+def correct(
+    metric: str, verdicts: Verdicts, strata: Mapping[str, int], *, difference: bool = False
+) -> Corrected | None:
     """Return the corrected mean of verdicts, or of differences of two checkpoints' verdicts."""
     low, high = (SHARE if KIND_OF[metric] == PAIR else RATING).bounds
     bounds = (low - high, high - low) if difference else (low, high)
     return stats.corrected_mean(
-        questions_of(verdicts), bounds=bounds, coarse=KIND_OF[metric] == PAIR
+        questions_of(verdicts, strata), bounds=bounds, coarse=KIND_OF[metric] == PAIR
     )
 
 
@@ -165,7 +184,9 @@ def _corrections(
     for metric in labelled:
         raw = raw_name(metric, names)
         if raw is not None:
-            yield from _with_agreement(raw, metric, tables[metric], several=len(labelled) > 1)
+            yield from _with_agreement(
+                raw, metric, tables[metric], labels.strata, several=len(labelled) > 1
+            )
 
 
 def raw_name(metric: str, names: Collection[str]) -> str | None:
@@ -174,10 +195,10 @@ def raw_name(metric: str, names: Collection[str]) -> str | None:
 
 
 def _with_agreement(
-    raw: str, metric: str, verdicts: Verdicts, several: bool
+    raw: str, metric: str, verdicts: Verdicts, strata: Mapping[str, int], several: bool
 ) -> Iterable[MetricValue]:
     """Yield the corrected score, and what it rests on."""
-    corrected = correct(metric, verdicts)
+    corrected = correct(metric, verdicts, strata)
     if corrected is None:
         return
     given = [verdict for verdict in verdicts.values() if verdict.labelled is not None]
@@ -197,14 +218,31 @@ def _with_agreement(
     if corrected.to_halve is not None:
         more = float(corrected.to_halve)
         yield MetricValue(f"n_labels_to_halve{end}", more, None, None, len(given))
+    agreement = stats.rater_agreement(
+        labelled_pairs(verdicts), weights=item_weights(verdicts, strata)
+    )
+    for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
+        if interval is not None:
+            yield metric_value(f"agreement_people_{name}{end}", interval, len(given), 0)
+
+
+def labelled_pairs(verdicts: Verdicts) -> dict[str, list[tuple[float, float]]]:
+    """Return (judge's value, people's value) of each labelled answer, by item."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for (item, _, _), verdict in verdicts.items():
         if verdict.labelled is not None:
             pairs.setdefault(item, []).append((verdict.judged, verdict.labelled))
-    agreement = stats.rater_agreement(pairs)
-    for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
-        if interval is not None:
-            yield metric_value(f"agreement_people_{name}{end}", interval, len(given), 0)
+    return pairs
+
+
+def item_weights(verdicts: Verdicts, strata: Mapping[str, int]) -> dict[str, float]:
+    """Return what each labelled item counts for: items of its stratum per labelled one."""
+    if not strata:
+        return {}
+    questions = questions_of(verdicts, strata)
+    items = dict.fromkeys(item for item, _, _ in verdicts)
+    labelled = [item for item, q in zip(items, questions, strict=True) if q.n_labels > 0]
+    return dict(zip(labelled, stats.question_weights(questions), strict=True))
 
 
 def _labels_some_turns(verdicts: Verdicts) -> bool:
@@ -236,8 +274,9 @@ def corrected_differences(
     first, second = (labelled_verdicts(store, group, labels) for group in (base, other))
     compared = []
     for metric, verdicts in first.items():
-        sides = correct(metric, verdicts), correct(metric, second.get(metric, {}))
-        gap = correct(metric, _differences(verdicts, second.get(metric, {})), difference=True)
+        mine, theirs = verdicts, second.get(metric, {})
+        sides = correct(metric, mine, labels.strata), correct(metric, theirs, labels.strata)
+        gap = correct(metric, _differences(mine, theirs), labels.strata, difference=True)
         raw = raw_name(metric, names)
         if gap is None or sides[0] is None or sides[1] is None or raw is None:
             continue

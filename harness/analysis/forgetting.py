@@ -152,12 +152,15 @@ class Profile:
     Attributes:
         changes: figures with at least `LEAST_FOR_VERDICT` shared items, by part.
         few: the benchmarks with fewer, which are left out.
+        apart: benchmark -> the checkpoints that were measured on it with other settings than the
+            reference, and are left out of it.
         missing: the parts without any figure.
         predictions: what KL on domain rows predicts of the changes.
     """
 
     changes: list[Change]
     few: list[str]
+    apart: dict[str, list[str]]
     missing: list[str]
     predictions: list[Prediction]
 
@@ -193,7 +196,22 @@ def profile_of(
     changes.sort(key=lambda c: (order[c.part], c.bench, c.metric, c.judge, names[c.checkpoint]))
     found = {change.part for change in changes}
     missing = [part for part in PARTS if part not in found]
-    return Profile(changes, few, missing, predictions(changes))
+    return Profile(changes, few, _apart(sides), missing, predictions(changes))
+
+
+def _apart(sides: Sequence[Side]) -> dict[str, list[str]]:
+    """Return benchmark -> the checkpoints that share no revision of it with the reference."""
+    revisions = [
+        {(bench, judge, revision) for bench, revision, judge in side.table} for side in sides
+    ]
+    reference = revisions[0]
+    apart: dict[str, list[str]] = {}
+    for side, mine in zip(sides[1:], revisions[1:], strict=True):
+        both = {key[:2] for key in mine} & {key[:2] for key in reference}
+        shared = {key[:2] for key in mine & reference}
+        for bench in sorted({bench for bench, _ in both - shared} - {bench for bench, _ in shared}):
+            apart.setdefault(bench, []).append(side.name)
+    return dict(sorted(apart.items()))
 
 
 def _unpaired(side: Side) -> set[str]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.corrections import labelled_verdicts, labels_of
+from kdharness.harness.analysis.corrections import (
+    item_weights,
+    labelled_pairs,
+    labelled_verdicts,
+    labels_of,
+)
 from kdharness.harness.analysis.scorebook import groups_of
 from kdharness.harness.store import Store
 
@@ -29,7 +35,8 @@ PEOPLE = {"kappa": "weighted kappa", "spearman": "rank correlation"}
 
 def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a report card as rows."""
-    rows = [
+    rows = against_rows(card)
+    rows += [
         {"check": title, "key": key, **card["checks"][key]}
         for key, title in CHECKS.items()
         if key in card["checks"]
@@ -50,6 +57,21 @@ def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def against_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a card's agreement with verdicts given elsewhere, by file and kind of verdict."""
+    titles = {**PEOPLE, "same_winner": "same winner where both have one"}
+    return [
+        {
+            "check": f"agrees with {name}, {kind} ({titles[figure]})",
+            "key": f"against_{kind}_{figure}",
+            **values,
+        }
+        for name, found in card.get("against", {}).items()
+        for kind, figures in found["figures"].items()
+        for figure, values in figures.items()
+    ]
+
+
 def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
     """Return a judge's agreement with people's labels, by benchmark and kind of verdict.
 
@@ -57,17 +79,19 @@ def people_rows(store: Store, judge: str) -> list[dict[str, object]]:
     """
     labels = {bench: labels_of(store, bench) for bench in store.labelled_benches()}
     pairs: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    weights: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for group in groups_of(store) if labels else ():
         if group.judge != judge or group.bench not in labels:
             continue
-        for metric, verdicts in labelled_verdicts(store, group, labels[group.bench]).items():
+        given = labels[group.bench]
+        for metric, verdicts in labelled_verdicts(store, group, given).items():
             items = pairs.setdefault((group.bench, metric), {})
-            for (item, _, _), verdict in verdicts.items():
-                if verdict.labelled is not None:
-                    items.setdefault(item, []).append((verdict.judged, verdict.labelled))
+            for item, values in labelled_pairs(verdicts).items():
+                items.setdefault(item, []).extend(values)
+            weights[group.bench, metric] |= item_weights(verdicts, given.strata)
     rows: list[dict[str, object]] = []
     for (bench, metric), items in sorted(pairs.items()):
-        agreement = stats.rater_agreement(items)
+        agreement = stats.rater_agreement(items, weights=weights[bench, metric])
         answers = sum(map(len, items.values()))
         for name, interval in (("kappa", agreement.kappa), ("spearman", agreement.spearman)):
             if interval is not None:

@@ -14,6 +14,13 @@ from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import BenchNotes
 from kdharness.harness.types import Answer, Judgment
 
+FAMILIES = {
+    "alpaca-eval-1": "alpaca-eval",
+    "alpaca-eval-2": "alpaca-eval",
+    "mt-bench-pair": "mt-bench",
+}
+"""Benchmarks with shared answers -> the name their answers are stored under."""
+
 
 def revision_rank(notes: BenchNotes, bench: str, revision: str) -> tuple[bool, float]:
     """Return a sort key: a whole benchmark is above a subset, then the revision used last."""

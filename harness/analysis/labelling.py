@@ -1,14 +1,15 @@
 """Labelling by people: what can be labelled, in which order, and a session that asks for it.
 
 The mean of a sample stands for the whole only if the sample is random. Items are therefore asked
-for in a random order that depends on the seed alone, so that stopping at any time leaves a simple
-random sample of them, and that different checkpoints are labelled on the same items.
+for in a random order that depends on the seed alone, within strata of items that a judge found
+alike (`analysis.label_design`). Stopping at any time leaves a random sample of each stratum, and
+different checkpoints are labelled on the same items.
 """
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdharness.harness.analysis.judged_answers import current_judgments, judged_answers
@@ -82,9 +83,7 @@ def user_name() -> str:
 
 def labelable_benches(store: Store, checkpoints: Iterable[str]) -> list[str]:
     """Return the benchmarks on which a judge rated or compared answers of these checkpoints."""
-    wanted = set(checkpoints)
-    groups = [g for g in store.judgment_groups(wanted) if g["judge"] != "exact"]
-    return sorted({group["bench"] for group in groups})
+    return store.benches_with(checkpoints, list(KIND_OF))
 
 
 def label_tasks(
@@ -180,27 +179,40 @@ def valid_labels(store: Store, checkpoint: str | None, bench: str) -> list[Label
     ]
 
 
-def in_random_order(tasks: Iterable[LabelTask], seed: int) -> list[LabelTask]:
-    """Return the tasks item by item, in a random order of items that depends on the seed alone."""
+def random_place(seed: int, bench: str, item: str) -> str:
+    """Return an item's place in a benchmark's random order; it depends on the seed alone."""
+    return digest("label order", seed, bench, item)
 
-    def key(task: LabelTask) -> tuple[str, int, str]:
+
+def in_order(tasks: Iterable[LabelTask], seed: int, order: Mapping[str, int]) -> list[LabelTask]:
+    """Return the tasks item by item; items without a place in `order` come last, at random."""
+
+    def key(task: LabelTask) -> tuple[int, str, int, str]:
         answer = task.answer
-        item = digest("label order", seed, task.bench, answer.item)
-        return item, answer.turn, digest("label order", seed, task.subject)
+        place = order.get(answer.item, len(order))
+        item = random_place(seed, task.bench, answer.item)
+        return place, item, answer.turn, digest("label order", seed, task.subject)
 
     return sorted(tasks, key=key)
 
 
 def open_tasks(
-    tasks: Iterable[LabelTask], labels: Iterable[Label], labeller: str, seed: int
+    tasks: Iterable[LabelTask],
+    labels: Iterable[Label],
+    labeller: str,
+    seed: int,
+    order: Mapping[str, int] | None = None,
 ) -> list[LabelTask]:
     """Return the tasks that a person has not labelled, in random order.
 
     Of two checkpoints compared with each other, the pair is asked for once.
+
+    Args:
+        order: the place of each item, where not all items are equally likely.
     """
     done = {sides_of_label(x) for x in current_labels(labels) if x.labeller == labeller}
     left: list[LabelTask] = []
-    for task in in_random_order(tasks, seed):
+    for task in in_order(tasks, seed, order or {}):
         sides = sides_of_label(task.label(None, labeller, 0.0))
         if sides not in done:
             left.append(task)
@@ -216,11 +228,13 @@ class LabelSession:
         tasks: what to label, in order.
         labeller: who.
         seed: of the random order, and of which side of a pair is shown first.
+        design: the strata by which items were chosen; empty if all were equally likely.
     """
 
     tasks: Sequence[LabelTask]
     labeller: str
     seed: int = 0
+    design: str = ""
     index: int = 0
     given: list[Label] = field(default_factory=list)
     last: float = 0.0
@@ -269,6 +283,8 @@ class LabelSession:
         if self.swapped:
             value = 1.0 - value
         info: dict[str, object] = {"seed": self.seed}
+        if self.design:
+            info["design"] = self.design
         if task.metric == PAIR:
             info["swapped"] = self.swapped
         label = task.label(value, self.labeller, self._after(now))

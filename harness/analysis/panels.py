@@ -25,7 +25,9 @@ def by_key(rows: Sequence[Row]) -> dict[Key, Row]:
 def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
     """Merge judges into one row per judged answer; rows not judged by *all* count as failed.
 
-    A mean over the available judges would mix judges of different strictness.
+    A mean over the available judges would mix judges of different strictness. Verdicts that count
+    several times, as Arena-Hard's clear ones, do so for their judge: the merged row has the mean
+    weight.
 
     Args:
         how: `mean`, `median`, or `majority` (of better, worse, draw: for preferences).
@@ -34,30 +36,32 @@ def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
     merged_rows = []
     for key in dict.fromkeys(key for table in tables for key in table):
         members = [table.get(key) for table in tables]
-        values = [
-            row.value
+        given = [
+            (row.value, row.weight)
             for row in members
             if row is not None and row.status == OK
             if row.value is not None
         ]
         first = next(row for row in members if row is not None)
-        if len(values) < len(tables):
+        if len(given) < len(tables):
             merged_rows.append(first._replace(status="failed", value=None))
         else:
-            merged_rows.append(
-                first._replace(status=OK, value=_combined(values, how, first.metric))
-            )
+            value, weight = _combined(given, how, first.metric)
+            merged_rows.append(first._replace(status=OK, value=value, weight=weight))
     return merged_rows
 
 
-def _combined(values: Sequence[float], how: str, metric: str) -> float:
+def _combined(given: Sequence[tuple[float, float]], how: str, metric: str) -> tuple[float, float]:
+    """Return the value and weight of several judges' (value, weight)."""
+    weight = sum(weight for _, weight in given) / len(given)
+    shares = [value / each if each else value for value, each in given]
     if how == "median":
-        return float(median(values))
+        return float(median(shares)) * weight, weight
     if how == "majority":
         spec = metric_spec(metric)
-        total = sum(map(spec.sign, values))
-        return (spec.middle or 0.0) + 0.5 * ((total > 0) - (total < 0))
-    return sum(values) / len(values)
+        total = sum(map(spec.sign, shares))
+        return ((spec.middle or 0.0) + 0.5 * ((total > 0) - (total < 0))) * weight, weight
+    return sum(value for value, _ in given) / len(given), weight
 
 
 def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
@@ -71,7 +75,7 @@ def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
     agreements: dict[str, list[float]] = {}
     for table, other in combinations(tables, 2):
         shared = [
-            (a.value, b.value, a.metric)
+            (a.value / (a.weight or 1), b.value / (b.weight or 1), a.metric)
             for key, a in table.items()
             if (b := other.get(key)) is not None and a.value is not None and b.value is not None
         ]

@@ -18,12 +18,15 @@ class BenchTexts:
     """Prompts by item: the system message if there is one, then the user's turns.
 
     `systems` counts the system messages by item; `baselines` are the answers of a baseline that
-    comes with the benchmark, by item.
+    comes with the benchmark, by item, `baseline_names` who gave them, and `references` the
+    reference answers.
     """
 
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     systems: Mapping[str, int] = field(default_factory=dict)
     baselines: Mapping[str, str] = field(default_factory=dict)
+    baseline_names: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -31,6 +34,7 @@ class _WithBaseline(Protocol):
     """A benchmark that comes with a baseline's answers, by item."""
 
     baseline: Mapping[str, str]
+    baseline_names: Mapping[str, str]
 
 
 def bench_texts(
@@ -56,12 +60,16 @@ def bench_texts(
         # Not pulled, of another version, or a plugin's, which may raise anything: answers are
         # then shown without prompts.
         return BenchTexts()
-    shipped = loaded.baseline if isinstance(loaded, _WithBaseline) else {}
+    shipped, names = (
+        (loaded.baseline, loaded.baseline_names) if isinstance(loaded, _WithBaseline) else ({}, {})
+    )
     systems = {item.id: _system_texts(item) for item in loaded.items}
     return BenchTexts(
         {item.id: (*systems[item.id], *item.turns) for item in loaded.items},
         {item: len(texts) for item, texts in systems.items()},
         dict(shipped),
+        dict(names),
+        {item.id: item.references for item in loaded.items if item.references},
     )
 
 

@@ -21,7 +21,7 @@ from kdharness.harness.stats.rows import Row, ScoreContext
 from kdharness.harness.store import BenchNotes, Store
 from kdharness.harness.types import MetricValue
 
-SCORING_VERSION = "4"
+SCORING_VERSION = "5"
 """Part of every cache key: increment it when a formula changes."""
 
 

@@ -123,8 +123,14 @@ def _print_notes(profile: Profile) -> None:
     if unchanged := [name for name in alike if name not in changed]:
         click.echo(f"  the same in all: {', '.join(unchanged)}", err=True)
     if profile.few:
-        names = ", ".join(profile.few)
-        click.echo(f"  left out, with fewer than {LEAST_FOR_VERDICT} items: {names}", err=True)
+        few = ", ".join(profile.few)
+        click.echo(f"  left out, with fewer than {LEAST_FOR_VERDICT} items: {few}", err=True)
+    for bench, names in profile.apart.items():
+        click.echo(
+            f"  left out, measured with other settings than the reference: {bench} of "
+            f"{', '.join(names)}",
+            err=True,
+        )
     for part in profile.missing:
         click.echo(f"  nothing on {part}: kdharness {HOW[part]}", err=True)
 

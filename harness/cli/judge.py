@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,6 +46,18 @@ def judge_group() -> None:
 @click.option(
     "--batch-size", type=click.IntRange(1), default=16, help="Batch size of a local judge."
 )
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="People's votes or published ratings to compare with, in FastChat's JSON Lines.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="Number of verdicts compared with --against.",
+)
 @click.option("--probe-only", is_flag=True, help="Only test what the endpoint supports.")
 @format_option
 @click.pass_obj
@@ -56,10 +69,16 @@ def check_command(
     concurrency: int,
     timeout: float | None,
     batch_size: int,
+    against: Path | None,
+    sample: int,
     probe_only: bool,
     form: str,
 ) -> None:
-    """Test the judge SPEC and store its report card, which is shown next to its scores."""
+    """Test the judge SPEC and store its report card, which is shown next to its scores.
+
+    With --against, the judge is also compared with people's votes or published ratings; a stored
+    card is kept, so that only these are asked.
+    """
     spec = absolute_source(spec.strip())  # evaluations look the card up under this name
     parsed = parse_spec(spec)
     if warning := plain_http_warning(spec):
@@ -72,24 +91,33 @@ def check_command(
         if probe_only:
             return
         expected = resolve(TOOLS, "gives_expected", "tool")(engine, probe, parsed)
-        card = resolve(TOOLS, "report_card", "tool")(
-            engine,
-            items=items,
-            logprobs=probe.logprobs,
-            expected=expected,
-            max_tokens=max_tokens,
-            advance=show_progress,
-        )
+        asked: dict[str, Any] = {
+            "expected": expected,
+            "max_tokens": max_tokens,
+            "advance": show_progress,
+        }
+        with Store(paths.store) as store:
+            card = store.cards().get(engine.name)
+        compared: dict[str, Any] = dict((card or {}).get("against", {}))
+        if against is not None:
+            found = resolve(TOOLS, "agreement", "tool")(engine, against, count=sample, **asked)
+            compared[found["file"]] = found
+            done = f"{found['calls']} calls, {found['failed']} failed"
+        if card is None or against is None:
+            card = resolve(TOOLS, "report_card", "tool")(
+                engine, items=items, logprobs=probe.logprobs, **asked
+            )
+            card["context"] = probe.context
+            done = f"{card['calls']} calls, {card['failed']} failed"
     finally:
         engine.close()
-    card["context"] = probe.context
+    if compared:
+        card["against"] = compared
     with Store(paths.store) as store:
         store.add_card(engine.name, card)
     print_table(card_rows(card), ["check", "share", "low", "high", "n"], form)
     labels = ", ".join(card["labels"]) or NO_ISSUES
-    click.echo(
-        f"{engine.name}: {labels} ({card['calls']} calls, {card['failed']} failed)", err=True
-    )
+    click.echo(f"{engine.name}: {labels} ({done})", err=True)
 
 
 @judge_group.command("card")

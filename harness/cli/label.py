@@ -11,16 +11,17 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from kdharness.harness.analysis.label_design import LabelQueue, label_queue
 from kdharness.harness.analysis.labelling import (
     LabelSession,
     LabelTask,
     current_labels,
     label_tasks,
     labelable_benches,
-    open_tasks,
     prompt_of,
     user_name,
 )
+from kdharness.harness.analysis.people_agreement import AGREEMENT_COLUMNS, agreement_rows
 from kdharness.harness.analysis.prompts import BenchTexts, label_texts
 from kdharness.harness.cli.leaderboard import refuse_unknown
 from kdharness.harness.cli.options import format_option, split
@@ -72,8 +73,8 @@ class Choice:
     seed: int
     by: str
 
-    def tasks(self, paths: Paths, store: Store) -> tuple[list[LabelTask], BenchTexts]:
-        """Return the unlabelled answers in random order, and the benchmark's texts.
+    def queue(self, paths: Paths, store: Store) -> tuple[LabelQueue, BenchTexts]:
+        """Return the unlabelled answers in the order to label them, and the benchmark's texts.
 
         Raises:
             ConfigError: an unknown checkpoint or benchmark, several benchmarks, or nothing that a
@@ -97,8 +98,7 @@ class Choice:
         refuse_unknown("benchmark", [bench], benches)
         texts = label_texts(paths, bench, store.bench_notes())
         tasks = label_tasks(store, bench, checkpoints, texts)
-        labels = [label for c in checkpoints for label in store.labels(c.id, bench)]
-        return open_tasks(tasks, labels, self.by, self.seed), texts
+        return label_queue(store, bench, tasks, self.by, self.seed, time.time()), texts
 
 
 @click.group("label", invoke_without_command=True)
@@ -132,8 +132,9 @@ def label_group(
     paths: Paths = ctx.obj
     choice = Choice(ckpt, bench, seed, by or user_name())
     with Store(paths.store) as store:
-        tasks, texts = choice.tasks(paths, store)
-        session = LabelSession(tasks[:count], choice.by, seed)
+        queue, texts = choice.queue(paths, store)
+        tasks = queue.tasks
+        session = LabelSession(tasks[:count], choice.by, seed, queue.design)
         if not tasks:
             click.echo("everything is labelled")
             return
@@ -196,12 +197,13 @@ def next_command(
     by: str | None,
     form: str,
 ) -> None:
-    """List the COUNT answers to label next: a simple random sample of the benchmark's items."""
+    """List the COUNT answers to label next: a random sample, denser where labels tell more."""
     with Store(paths.store) as store:
-        tasks, _ = Choice(ckpt, bench, seed, by or user_name()).tasks(paths, store)
+        queue, _ = Choice(ckpt, bench, seed, by or user_name()).queue(paths, store)
+    how = {"seed": seed, "design": queue.design}
     print_table(
-        [{**_task_row(task), "seed": seed} for task in tasks[:count]],
-        ["checkpoint", "bench", "item", "turn", "metric", "baseline", "answer", "seed"],
+        [{**_task_row(task), **how} for task in queue.tasks[:count]],
+        ["checkpoint", "bench", "item", "turn", "metric", "baseline", "answer", *how],
         form,
     )
 
@@ -247,6 +249,18 @@ def list_command(paths: Paths, form: str) -> None:
     print_table(rows, COLUMNS, form)
 
 
+@label_group.command("agreement")
+@format_option
+@click.pass_obj
+def agreement_command(paths: Paths, form: str) -> None:
+    """Show how far people agree with each other on what both have labelled."""
+    with Store(paths.store) as store:
+        rows = agreement_rows(store)
+    print_table(rows, AGREEMENT_COLUMNS, form)
+    if not rows:
+        click.echo("no answer has labels of two people: kdharness label --by NAME", err=True)
+
+
 @label_group.command("export")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
 @click.pass_obj
@@ -273,4 +287,10 @@ def import_command(paths: Paths, file: Path, by: str | None) -> None:
         benches = labelable_benches(store, [c.id for c in store.checkpoints()])
         texts = {bench: label_texts(paths, bench, store.bench_notes()) for bench in benches}
         summary = import_labels(store, file, by or user_name(), time.time(), texts)
+    if summary.unknown_strata:
+        click.echo(
+            f"warning: {summary.unknown_strata} labels were chosen by strata that are not in this "
+            "home, and count as chosen by hand; kdharness store merge brings the strata",
+            err=True,
+        )
     click.echo(f"{summary.rows} rows, {summary.new} new labels", err=True)

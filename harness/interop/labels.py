@@ -32,16 +32,17 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.labels import Label, text_digest
 from kdharness.harness.types import Answer, Checkpoint
 
-FIELDS = (*(spec.name for spec in fields(Label)), "checkpoint_id", "seed")
+FIELDS = (*(spec.name for spec in fields(Label)), "checkpoint_id", "seed", "design")
 RANGES = {RATING: (1.0, 10.0), PAIR: (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
 class LabelImport:
-    """Rows of an imported file, and how many labels were new."""
+    """Rows of an imported file, how many labels were new, and chosen by unknown strata."""
 
     rows: int
     new: int
+    unknown_strata: int = 0
 
 
 def export_labels(store: Store) -> str:
@@ -101,7 +102,10 @@ def import_labels(
             continue
         current[label.labeller, label.subject] = label
         labels.append(label)
-    return LabelImport(len(rows), store.add_labels(labels))
+    designs = [str(label.info["design"]) for label in labels if label.info.get("design")]
+    unknown = {design for design in designs if not store.label_design(design)}
+    strange = sum(design in unknown for design in designs)
+    return LabelImport(len(rows), store.add_labels(labels), strange)
 
 
 class _Said(TypedDict):
@@ -195,6 +199,8 @@ class _Reader:
             raise ValueError("info must be an object, and blind true or false")
         if "seed" in row:
             info = {**info, "seed": read_integer(row["seed"], "seed")}
+        if design := read_string(row.get("design"), "design"):
+            info = {**info, "design": design}
         return {
             "created": created,
             "labeller": read_name(row.get("labeller", self._labeller), "labeller"),

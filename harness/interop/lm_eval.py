@@ -11,12 +11,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
+from kdharness.harness.interop.lm_eval_samples import (
+    Sample,
+    is_number,
+    read_sample,
+    sample_answers,
+    sample_texts,
+)
 from kdharness.harness.interop.rows import (
     describe_error,
     files_below,
@@ -24,13 +31,19 @@ from kdharness.harness.interop.rows import (
     number,
     read_integer,
     read_name,
-    read_rows,
     shown,
 )
 from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentInfo, JudgmentStatus, digest
-from kdharness.harness.util.untrusted import parse_json, read_lines, read_text
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Judgment,
+    JudgmentInfo,
+    JudgmentStatus,
+    digest,
+)
+from kdharness.harness.util.untrusted import parse_json, read_text
 
 JUDGE = "imported:lm-eval"
 SCORER = "lm-eval"
@@ -87,13 +100,14 @@ def import_lm_eval(
 def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> ImportSummary:
     raw = _read(path)
     summary = ImportSummary(kind="lm-eval")
+    answers: list[Answer] = []
     try:
         model = checkpoint or imported_model(store, read_name(_model_name(raw), "model_name"))
         summary.models = {model.name}
         judgments = [
             judgment
             for task, figures in _tasks(raw, summary.notes)
-            for judgment in _task(store, raw, path, task, figures, model, summary)
+            for judgment in _task(store, raw, path, task, figures, model, summary, answers)
         ]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
@@ -103,6 +117,7 @@ def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> Imp
     known = store.result_ids(model.id)
     fresh = {judgment.id: judgment for judgment in judgments if judgment.id not in known}
     summary.rows, summary.new = len(judgments), len(fresh)
+    store.add_answers(answers)
     store.add_judgments(fresh.values())
     return summary
 
@@ -157,7 +172,7 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
                 continue
             if metric in ("alias", "sample_len", "name"):
                 continue
-            if not _is_number(value):
+            if not is_number(value):
                 notes.append(f"{task}: {key} is {shown(value)}: left out")
                 continue
             suffix = f",{filtered}" if filtered else ""
@@ -167,15 +182,11 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
                     metric,
                     filtered,
                     float(value),
-                    float(error) if _is_number(error) else None,
+                    float(error) if is_number(error) else None,
                 )
             )
         if figures:
             yield task, figures
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _task(
@@ -186,8 +197,12 @@ def _task(
     figures: Sequence[Reported],
     model: Checkpoint,
     summary: ImportSummary,
+    found: list[Answer],
 ) -> list[Judgment]:
-    """Return one task's judgments: of its documents where they are known, else of its figures."""
+    """Return one task's judgments: of its documents where they are known, else of its figures.
+
+    The documents' answers are added to `found`.
+    """
     bench = LM_EVAL + re.sub("[ ,]", "-", task)
     revision = imported_revision(store, bench, _flags(raw, task), scorer=SCORER)
     # Versions before 0.4.2 note no date.
@@ -195,6 +210,7 @@ def _task(
     samples = _samples(raw, path, task, summary.notes)
     filters = list(dict.fromkeys(figure.filter for figure in figures))
     count = _documents(raw, task) or len({sample.item for sample in samples}) or 1
+    answers = sample_answers(samples, model.id, bench, revision, created)
     made: list[Judgment] = []
     for figure in figures:
         rows = [
@@ -205,9 +221,13 @@ def _task(
         mean = math.fsum(value for _, value in rows) / len(rows) if rows else math.nan
         if abs(mean - figure.value) <= _CLOSE * max(1.0, abs(figure.value)):
             made += [
-                _judgment(model, bench, revision, item, figure.name, value, 1.0, {}, created)
+                replace(
+                    _judgment(model, bench, revision, item, figure.name, value, 1.0, {}, created),
+                    answer=answers[item].id if item in answers else None,
+                )
                 for item, value in rows
             ]
+            found += answers.values()
             continue
         if rows:
             summary.notes.append(
@@ -265,23 +285,6 @@ def _documents(raw: Mapping[str, Any], task: str) -> int:
     return total
 
 
-class Sample(NamedTuple):
-    """One document under one filter.
-
-    Attributes:
-        item: the document.
-        filter: its name; None before version 0.4.7, which logs one pass over all documents after
-            the other.
-        turn: which pass it is, from 0.
-        values: metric -> value.
-    """
-
-    item: str
-    filter: str | None
-    turn: int
-    values: Mapping[str, float]
-
-
 def _is_of(sample: Sample, filtered: str, filters: Sequence[str]) -> bool:
     """Return whether a sample belongs to a filter; one without filters belongs to `none`."""
     if sample.filter is None:
@@ -298,10 +301,10 @@ def _samples(raw: Mapping[str, Any], path: Path, task: str, notes: list[str]) ->
         notes.append(f"{task}: {file.name} is a link to outside of the folder: not read")
         return []
     turns: dict[str, int] = {}
-    for where, text in _sample_texts(file):
+    for where, text in sample_texts(file):
         try:
             row = parse_json(text) if isinstance(text, bytes) else text
-            sample = _sample(row)
+            sample = read_sample(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"not a sample of lm-evaluation-harness: {describe_error(error)}"
             raise DataError(message, where=where) from error
@@ -321,42 +324,6 @@ def _samples_file(raw: Mapping[str, Any], path: Path, task: str) -> Path | None:
         if len(name) <= LONGEST_FILE and file.is_file():
             return file
     return None
-
-
-def _sample_texts(file: Path) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
-    """Yield (where, sample); before version 0.4.3 the file is one list, whatever its name."""
-    with file.open("rb") as stream:
-        listed = stream.read(1) == b"["
-    if listed:
-        yield from read_rows(file)
-    else:
-        for line, text in read_lines(file, DataError):
-            yield f"{file}, line {line}", text
-
-
-def _sample(row: Mapping[str, Any]) -> Sample:
-    """Return a sample's document, filter and numeric metrics."""
-    item = str(read_integer(row["doc_id"], "doc_id"))
-    # A document's number alone would pair other documents after a task has changed.
-    if mark := row.get("doc_hash"):
-        item = f"{item}/{str(mark)[:12]}"
-    named = row.get("metrics")
-    names = named if isinstance(named, list) else [key for key in row if key not in _KNOWN]
-    values = {
-        str(name): float(row[name])
-        for name in names
-        if _is_number(row.get(name)) or isinstance(row.get(name), bool)
-    }
-    return Sample(item, str(row["filter"]) if "filter" in row else None, 0, values)
-
-
-_KNOWN = frozenset(
-    (
-        *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter"),
-        *("doc_hash", "prompt_hash", "target_hash", "metrics"),
-    )
-)
-"""Fields of a sample that are no metrics, in versions that do not name these."""
 
 
 def _judgment(

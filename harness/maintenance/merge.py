@@ -119,6 +119,12 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "(COALESCE(bench_notes.info ->> 'used', 0), bench_notes.info)"
     ).rowcount
     counts["labels"] = _labels(target)
+    target.db.execute(
+        "INSERT INTO main.label_designs SELECT * FROM other.label_designs WHERE true "
+        # The longer one is the same with newer items.
+        "ON CONFLICT(id) DO UPDATE SET strata = excluded.strata "
+        "WHERE length(excluded.strata) > length(label_designs.strata)"
+    )
     counts["cards"] = target.db.execute(
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"

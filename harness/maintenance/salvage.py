@@ -29,6 +29,7 @@ TABLES = (
     "answers",
     "judgments",
     "labels",
+    "label_designs",
     "cards",
     "bench_notes",
     "former_ids",
@@ -41,6 +42,7 @@ JSON_COLUMNS = {
     "answers": ("info",),
     "judgments": ("info",),
     "labels": ("info",),
+    "label_designs": ("strata",),
     "cards": ("card",),
     "bench_notes": ("info",),
 }

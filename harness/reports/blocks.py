@@ -104,6 +104,8 @@ class Transcript:
     prompt: str
     sides: tuple[tuple[str, str, str], ...] = field(default=())
     """(checkpoint, answer, verdict)"""
+    others: tuple[tuple[str, str], ...] = ()
+    """(whose it is, text) of what the answers were compared with"""
 
 
 Picture = Scatter | LinePlot | IntervalPlot | Radar
@@ -149,6 +151,8 @@ def _block(block: Block) -> str:
         parts = [f"### {escape(block.title)}", "Prompt:", fenced(block.prompt)]
         for name, answer, verdict in block.sides:
             parts += [f"{escape(name)} ({escape(verdict)}):", fenced(answer)]
+        for title, text in block.others:
+            parts += [f"{escape(title)}:", fenced(text)]
         return "\n\n".join(parts)
     return _picture(block)
 

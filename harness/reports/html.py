@@ -83,9 +83,13 @@ def _block(block: Block, anchors: dict[str, str]) -> str:
             f"<div><b>{esc(name)}</b> {esc(verdict)}<pre>{esc(answer)}</pre></div>"
             for name, answer, verdict in block.sides
         )
+        others = "".join(
+            f"<details><summary>{esc(title)}</summary><pre>{esc(text)}</pre></details>"
+            for title, text in block.others
+        )
         return (
             f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
-            f'<div class="sides">{sides}</div>'
+            f'<div class="sides">{sides}</div>{others}'
         )
     kind = ' class="small"' if isinstance(block, IntervalPlot) else ""
     return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"

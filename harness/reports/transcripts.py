@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdharness.harness.analysis.compared_with import NEXT_TURN, Others, texts_and_others
 from kdharness.harness.analysis.judged_answers import (
+    FAMILIES,
     current_judgments,
     headline_metric,
     judged_answers,
     revision_rank,
 )
-from kdharness.harness.analysis.prompts import bench_texts
+from kdharness.harness.analysis.prompts import BenchTexts
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import Block, Paragraph, Transcript, number
@@ -38,14 +40,19 @@ def largest_differences(
         chosen = [i for i in dict.fromkeys(chosen) if before.means[i] != after.means[i]]
         candidates += [(bench, item) for item in chosen[:count]]
     transcripts: list[Block] = []
-    prompts: dict[str, dict[str, str]] = {}
+    prompts: dict[str, tuple[dict[str, str], Others]] = {}
+    notes = store.bench_notes()
     for bench, item in _in_turn(candidates, count):
-        prompts.setdefault(bench, read_prompts(paths, bench))
+        if bench not in prompts:
+            texts, others = texts_and_others(store, paths, bench, names, notes)
+            prompts[bench] = _prompts(texts), others
+        asked, beside = prompts[bench]
         transcripts.append(
             Transcript(
                 f"{bench}, {item}",
-                prompts[bench].get(item, "(prompt not available)"),
+                asked.get(item, "(prompt not available)"),
                 tuple(side.shown(item) for side in compared[bench]),
+                tuple((title, _short(text)) for title, text in beside.get(item, ())),
             )
         )
     if not transcripts:
@@ -109,14 +116,14 @@ def _compared(
     return {
         bench: (_results(store, first, pair[0], notes), _results(store, second, pair[1], notes))
         for bench, pair in pairs.items()
-        if store.answers(first.id, bench)
+        if store.answers(first.id, FAMILIES.get(bench, bench))
     }
 
 
 def _results(store: Store, checkpoint: Checkpoint, group: Group, notes: BenchNotes) -> _Results:
     sums = question_sums(read_group(store, group), headline_metric(notes, group.bench))
     answers: dict[str, list[Answer]] = {}
-    for answer in store.answers(checkpoint.id, group.bench):
+    for answer in store.answers(checkpoint.id, FAMILIES.get(group.bench, group.bench)):
         answers.setdefault(answer.item, []).append(answer)
     judgments: dict[str, list[Judgment]] = {}
     for judgment in store.judgments(checkpoint.id, group.bench, group.judge, group.revision):
@@ -129,18 +136,20 @@ def _text(answers: Sequence[Answer]) -> str:
     """Return all turns of an answer, marking failed and truncated ones."""
     texts = []
     for answer in answers:
-        text = answer.text or "(empty)"
-        if len(text) > LONGEST:
-            text = f"{text[:LONGEST]}… (+{len(text) - LONGEST} characters)"
+        text = _short(answer.text) or "(empty)"
         marks = {Finish.LENGTH: "\n(truncated at the token limit)", Finish.ERROR: "\n(failed)"}
         texts.append(text + marks.get(answer.finish, ""))
-    return "\n\n—— next turn ——\n\n".join(texts) or "(no answer)"
+    return NEXT_TURN.join(texts) or "(no answer)"
 
 
-def read_prompts(paths: Paths, bench: str) -> dict[str, str]:
+def _short(text: str) -> str:
+    return (
+        text if len(text) <= LONGEST else f"{text[:LONGEST]}… (+{len(text) - LONGEST} characters)"
+    )
+
+
+def _prompts(texts: BenchTexts) -> dict[str, str]:
     """Map each item to its prompt, if the benchmark's files are available."""
-    texts = bench_texts(paths, bench)
     return {
-        item: "\n\n—— next turn ——\n\n".join(turns[texts.systems[item] :])
-        for item, turns in texts.prompts.items()
+        item: NEXT_TURN.join(turns[texts.systems[item] :]) for item, turns in texts.prompts.items()
     }

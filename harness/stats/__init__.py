@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kdharness.harness.stats.corrected import Question, corrected_mean, rater_agreement
+    from kdharness.harness.stats.corrected import (
+        Question,
+        corrected_mean,
+        question_weights,
+        rater_agreement,
+    )
     from kdharness.harness.stats.inference import (
         Difference,
         holm,
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
         ratio_interval,
     )
     from kdharness.harness.stats.regression import Line, fit_line
+    from kdharness.harness.stats.stratified import label_shares, strata_by
 
 __all__ = [
     "Difference",
@@ -27,9 +33,12 @@ __all__ = [
     "corrected_mean",
     "fit_line",
     "holm",
+    "label_shares",
     "paired_difference",
+    "question_weights",
     "rater_agreement",
     "ratio_interval",
+    "strata_by",
 ]
 
 
@@ -37,7 +46,13 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
     __getattr__ = lazy_names(
         __name__,
         {
-            "kdharness.harness.stats.corrected": ("Question", "corrected_mean", "rater_agreement"),
+            "kdharness.harness.stats.stratified": ("label_shares", "strata_by"),
+            "kdharness.harness.stats.corrected": (
+                "Question",
+                "corrected_mean",
+                "question_weights",
+                "rater_agreement",
+            ),
             "kdharness.harness.stats.inference": (
                 "Difference",
                 "holm",

@@ -30,6 +30,7 @@ import numpy as np
 
 from kdharness.harness.stats.agreement import mean_ranks
 from kdharness.harness.stats.inference import (
+    FEW,
     LEAST,
     LEVEL,
     Floats,
@@ -40,6 +41,14 @@ from kdharness.harness.stats.inference import (
     sign_flip,
     student_cdf,
     student_quantile,
+)
+from kdharness.harness.stats.stratified import (
+    Strata,
+    first_within,
+    judge_weight,
+    spread,
+    strata_of,
+    variances,
 )
 
 Bounds = tuple[float, float]
@@ -60,6 +69,7 @@ class Question(NamedTuple):
         judged, n_judged: sum and number of the judge's values.
         labels, n_labels: sum and number of people's values.
         judged_labelled: sum of the judge's values of the labelled answers.
+        stratum: in which stratum it was when questions to label were chosen.
     """
 
     judged: float
@@ -67,6 +77,7 @@ class Question(NamedTuple):
     labels: float = 0.0
     n_labels: float = 0.0
     judged_labelled: float = 0.0
+    stratum: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,8 @@ def corrected_mean(
     """Compute the mean of people's values over all judged questions.
 
     Never wider than the interval of the labels alone, which is the result if the judge does not
-    help. Valid only if the labelled questions are a random sample of all.
+    help. Valid only if the labelled questions are a random sample of all, or of each stratum:
+    from `FEW` labelled questions on, strata are weighted by their sizes (`stats.stratified`).
 
     Args:
         questions: every judged question, labelled or not.
@@ -130,7 +142,7 @@ def corrected_mean(
     Returns:
         None without labels.
     """
-    rows = np.array([q for q in questions if q.n_judged > 0], dtype=np.float64).reshape(-1, 5)
+    rows = np.array([q for q in questions if q.n_judged > 0], dtype=np.float64).reshape(-1, 6)
     labelled = rows[rows[:, 3] > 0]
     alone = ratio_interval(labelled[:, 2], labelled[:, 3], bounds=bounds)
     if alone is None:
@@ -140,6 +152,9 @@ def corrected_mean(
     n = len(labelled)
     if alone.low is None or alone.high is None or n < LEAST:
         return plain
+    strata = strata_of(rows[:, 5], rows[:, 3] > 0)
+    if len(strata.sizes) > 1 and n >= FEW:
+        return _stratified(rows, labelled, strata, bounds, coarse) or plain
     moments = _moments(rows, labelled)
     weight = _weight(moments)
     sparse = coarse and _is_hard(labelled[:, 4] / labelled[:, 3])
@@ -155,13 +170,57 @@ def corrected_mean(
     return Corrected(Interval(value, low, high, n), weight, p, _to_halve(moments, weight))
 
 
+def question_weights(questions: Sequence[Question]) -> list[float]:
+    """Return what each labelled question counts for, by the strata, in order."""
+    rows = np.array([q for q in questions if q.n_judged > 0], dtype=np.float64).reshape(-1, 6)
+    if not (rows[:, 3] > 0).any():
+        return []
+    return list(map(float, strata_of(rows[:, 5], rows[:, 3] > 0).weights))
+
+
+def _stratified(
+    rows: Floats, labelled: Floats, strata: Strata, bounds: Bounds | None, coarse: bool
+) -> Corrected | None:
+    """Compute the mean of a stratified sample; None if all labels agree.
+
+    As for a simple random sample, the judge is used only if it narrows the labels' own interval.
+    """
+    labels, n_labels, at_labels = labelled.T[2:5]
+    weights, n = strata.weights, len(labelled)
+    count = float(weights @ n_labels)
+    people, judge = float(weights @ labels) / count, float(weights @ at_labels) / count
+    a, b = ((x - m * n_labels) * n / count for x, m in ((labels, people), (at_labels, judge)))
+    if np.ptp(labels / n_labels) <= 1e-12:
+        return None
+    shift = float(rows[:, 0].sum() / rows[:, 1].sum()) - judge
+    weight = judge_weight(a, b, strata)
+
+    def estimate(used: float, coarse: bool) -> tuple[Corrected, float]:
+        value = people + used * shift
+        ends = [end - value for end in bounds] if coarse and bounds else []
+        found = spread(a, b, used, strata, ends)
+        lowest, highest = bounds or (-math.inf, math.inf)
+        value = min(highest, max(lowest, value))
+        low, high = max(lowest, value - found.reach), min(highest, value + found.reach)
+        p = min(1.0, 2 * student_cdf(-abs(value) / found.error, found.df))
+        more = found.to_halve(n, int(strata.sizes.sum()))
+        return Corrected(Interval(value, low, high, n), used, p, more), high - low
+
+    # Labels that agree within each stratum have no spread that could be measured.
+    alone, width = estimate(0.0, coarse or not variances(a, strata).any())
+    corrected, narrower = estimate(weight, coarse)
+    residual = variances(a - weight * b, strata)
+    useful = weight > 0 and bool(residual.any()) and narrower <= WORTHWHILE * width
+    return corrected if useful else alone
+
+
 def _is_hard(verdicts: Floats) -> bool:
     """Return whether most verdicts are wins, ties or losses, not shares between these."""
     return bool(np.mean(np.abs(verdicts - np.round(2 * verdicts) / 2) <= NEAR) > 0.5)
 
 
 def _moments(rows: Floats, labelled: Floats) -> _Moments:
-    judged, n_judged, labels, n_labels, at_labels = labelled.T
+    judged, n_judged, labels, n_labels, at_labels = labelled.T[:5]
     mean = rows[:, 0].sum() / rows[:, 1].sum()
     people = labels.sum() / n_labels.sum()
     judge = at_labels.sum() / n_labels.sum()
@@ -215,14 +274,7 @@ def _to_halve(m: _Moments, weight: float) -> int | None:
         df = max(1, count - (2 if weight else 1))
         return student_quantile((1 + LEVEL) / 2, df) * math.sqrt(variance)
 
-    goal = width(n) / 2
-    if goal <= 0 or width(m.total) > goal:
-        return None
-    low, high = n, m.total
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if width(middle) <= goal else (middle + 1, high)
-    return low - n
+    return first_within(width, width(n) / 2, n, m.total)
 
 
 # ---------------------------------------------------------------- agreement of judge and people
@@ -240,11 +292,17 @@ class Agreement(NamedTuple):
     spearman: Interval | None
 
 
-def rater_agreement(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 0) -> Agreement:
+def rater_agreement(
+    pairs: Mapping[str, Sequence[tuple[float, float]]],
+    seed: int = 0,
+    *,
+    weights: Mapping[str, float] | None = None,
+) -> Agreement:
     """Compute the agreement of two raters, with bootstrap intervals over questions.
 
     Args:
         pairs: question -> the values of both raters, one pair per answer.
+        weights: question -> what it counts for, 1 if missing.
 
     The bootstrap of the rank correlation keeps the ranks of the whole sample.
     """
@@ -254,23 +312,29 @@ def rater_agreement(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: in
         return Agreement(None, None)
     order = {name: index for index, name in enumerate(dict.fromkeys(names))}
     place = np.array([order[name] for name in names])
+    counts = np.array([(weights or {}).get(name, 1.0) for name in names])
     ranks = np.stack([mean_ranks(values[:, side]) for side in (0, 1)], axis=1)
     return Agreement(
-        _moment_interval(values, place, seed, concordance=True),
-        _moment_interval(ranks, place, seed, concordance=False),
+        _moment_interval(values, counts, place, seed, concordance=True),
+        _moment_interval(ranks, counts, place, seed, concordance=False),
     )
 
 
 def _moment_interval(
-    values: Floats, place: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int, concordance: bool
+    values: Floats,
+    counts: Floats,
+    place: np.ndarray[tuple[int], np.dtype[np.int64]],
+    seed: int,
+    concordance: bool,
 ) -> Interval | None:
-    centred = values - values.mean(axis=0)
-    gap = float(values[:, 0].mean() - values[:, 1].mean())
+    means = np.average(values, axis=0, weights=counts)
+    centred = values - means
+    gap = float(means[0] - means[1])
     a, b = centred.T
     n = int(place.max()) + 1
     parts = np.stack([np.ones(len(a)), a, b, a * a, b * b, a * b], axis=1)
     table = np.zeros((n, parts.shape[1]))
-    np.add.at(table, place, parts)
+    np.add.at(table, place, parts * counts[:, None])
     value = float(_correlation(table.sum(axis=0, keepdims=True), gap, concordance)[0])
     if not math.isfinite(value):
         return None

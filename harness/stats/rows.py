@@ -102,7 +102,8 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
             kept[key] = row
     # Scores must not depend on the order of judgments: float sums do, and so do the folds of the
     # length control, which upstream splits in the order of the dataset.
-    return [kept[key] for key in sorted(kept, key=lambda key: (_place(key[0]), key[1:]))]
+    places = {item: _place(item) for item in {key[0] for key in kept}}
+    return [kept[key] for key in sorted(kept, key=lambda key: (places[key[0]], key[1:]))]
 
 
 def _place(item: str) -> tuple[int, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdharness.harness.store.checkpoints import CheckpointRows
-from kdharness.harness.store.rows import encode, stored_text
+from kdharness.harness.store.rows import encode, stored_json, stored_text
 from kdharness.harness.types import digest
 
 
@@ -26,7 +26,8 @@ class Label:
         value: None withdraws an earlier label.
         blind: whether names and verdicts were hidden.
         info: `seed` of the random order in which answers were shown (absent if the person chose
-            them), and `swapped`, whether the two sides of a pair were.
+            them), `design`, the strata by which items were chosen (absent if all were equally
+            likely), and `swapped`, whether the two sides of a pair were.
     """
 
     created: float
@@ -74,6 +75,13 @@ def sides_of_label(label: Label) -> Sides:
     return label.metric, frozenset(sides), "" if label.other else label.baseline
 
 
+_GROUPED = (
+    "judgment_groups AS g CROSS JOIN judgments AS j ON j.checkpoint = g.checkpoint "
+    "AND j.bench = g.bench AND j.revision = g.revision AND j.judge = g.judge"
+)
+"""Judgments by group: the index of scores answers, where a scan would read all replies."""
+
+
 class LabelRows(CheckpointRows):
     """Statements on labels."""
 
@@ -119,6 +127,63 @@ class LabelRows(CheckpointRows):
             "AND status = 'ok' AND value IS NOT NULL ORDER BY created",
             [checkpoint, bench, revision, judge],
         ).fetchall()
+
+    def set_label_design(
+        self, design: str, bench: str, strata: Mapping[str, int], created: float
+    ) -> None:
+        """Store the strata of a benchmark's items. Only new items may be added later."""
+        self._write(
+            "INSERT OR REPLACE INTO label_designs (id, bench, created, strata) VALUES (?, ?, "
+            "COALESCE((SELECT created FROM label_designs WHERE id = ?1), ?), ?)",
+            [design, bench, created, stored_json(strata, ascii_only=False)],
+        )
+
+    def label_design(self, design: str) -> dict[str, int]:
+        """Return the stratum of each item; nothing for an unknown design."""
+        for row in self.db.query("SELECT strata FROM label_designs WHERE id = ?", [design]):
+            strata: dict[str, int] = self._json(row["strata"], "a label design")
+            return strata
+        return {}
+
+    def bench_verdicts(self, bench: str) -> list[tuple[str, str, float]]:
+        """Return (item, metric, value) of a benchmark's verdicts by judges, of every revision."""
+        return self.db.conn.execute(
+            f"SELECT item, metric, value FROM {_GROUPED} "
+            "WHERE g.bench = ? AND g.judge != 'exact' AND status = 'ok' AND value IS NOT NULL",
+            [bench],
+        ).fetchall()
+
+    def benches_with(self, checkpoints: Iterable[str], metrics: Sequence[str]) -> list[str]:
+        """Return the benchmarks on which judges gave checkpoints verdicts of these metrics."""
+        ids = list(checkpoints)
+        rows = self.db.query(
+            f"SELECT DISTINCT g.bench, g.checkpoint FROM {_GROUPED} "
+            f"WHERE g.judge != 'exact' AND metric IN ({', '.join('?' for _ in metrics)})",
+            list(metrics),
+        )
+        return sorted({row["bench"] for row in rows if row["checkpoint"] in ids})
+
+    def baselines(self, checkpoints: Sequence[str], bench: str) -> list[str]:
+        """Return the names of what answers of some checkpoints were compared with, in order."""
+        marks = ", ".join("?" for _ in checkpoints)
+        rows = self.db.query(
+            "SELECT DISTINCT baseline FROM judgments WHERE bench = ? AND baseline != '' "
+            f"AND checkpoint IN ({marks}) ORDER BY baseline",
+            [bench, *checkpoints],
+        )
+        return [row["baseline"] for row in rows]
+
+    def verdict_distributions(self, bench: str, metric: str) -> list[tuple[str, dict[str, float]]]:
+        """Return (item, probability of each value) of verdicts that have such a distribution."""
+        return [
+            (row["item"], self._json(row["distribution"], "a judgment"))
+            for row in self.db.query(
+                "SELECT item, json_extract(info, '$.distribution') AS distribution "
+                f"FROM {_GROUPED} WHERE g.bench = ? AND metric = ? AND status = 'ok'",
+                [bench, metric],
+            )
+            if row["distribution"]
+        ]
 
     def _move_labels(self, old: str, new: str, answers: dict[str, str]) -> None:
         """Move labels to a checkpoint's new id, and to its answers' new ids."""

@@ -202,3 +202,15 @@ def m009_labels(db: Database) -> None:
             value REAL, blind INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
             info TEXT NOT NULL DEFAULT '{}')""")
     db.execute("CREATE INDEX labels_of ON labels(checkpoint, bench)")
+
+
+@migrations()
+def m010_label_designs(db: Database) -> None:
+    """Record the strata by which items to label were chosen; labels name them in `info.design`.
+
+    `strata` maps each item of a benchmark to its stratum.
+    """
+    db.execute("""
+        CREATE TABLE label_designs (
+            id TEXT PRIMARY KEY, bench TEXT NOT NULL, created REAL NOT NULL,
+            strata TEXT NOT NULL)""")

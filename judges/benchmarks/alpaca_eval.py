@@ -144,6 +144,7 @@ class AlpacaEval(Benchmark):
         super().__init__(items, **rest)
         self.template = template
         self.baseline = baseline
+        self.baseline_names = dict.fromkeys(baseline, against)
         self.against = against
         self._rest = rest
         self.needs_logprobs = template.needs_logprobs and template.top_logprobs > 0

@@ -76,6 +76,7 @@ class ArenaHard(Benchmark):
         """
         super().__init__(items, **rest)
         self.prompts, self.metrics, self.baseline = prompts, metrics, baseline
+        self.baseline_names = {item: _baseline_of(metrics[item], against) for item in baseline}
         self.against = against
         self.pairwise_with = "" if baseline else against
 
@@ -200,10 +201,15 @@ def _baseline_answers(
     }
     found = {}
     for item in items:
-        name = BASELINES[metrics[item.id]] if against == PUBLISHED else against
+        name = _baseline_of(metrics[item.id], against)
         if item.id in tables[name]:
             found[item.id] = tables[name][item.id]
     return found
+
+
+def _baseline_of(metric: str, against: str) -> str:
+    """Return the model whose answers a kind of prompt is compared with."""
+    return BASELINES[metric] if against == PUBLISHED else against
 
 
 def _answers(path: Path) -> dict[str, str]:

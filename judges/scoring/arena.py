@@ -49,6 +49,7 @@ _LISTED = re.compile(
     r"\A[^\n]{0,60}\b(?:significantly|slightly|relatively)\b[^\n]{0,40}:\W*\Z", re.I
 )
 _RIDGE = 1e-3
+_CONSTANT = 1e-9
 _ROUNDS = 100
 
 
@@ -168,20 +169,23 @@ def score_arena(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
 
 def _flips(pairs: Sequence[Row]) -> MetricValue:
     """Return the share of matches whose orders name different winners."""
-    sides: dict[tuple[str, str, str], set[float]] = {}
+    sides: dict[tuple[str, str, str], set[int]] = {}
     first: dict[tuple[str, str, str], Row] = {}
     for row in pairs:
         key = (row.item, row.metric, row.baseline)
-        sides.setdefault(key, set()).add(float(np.sign((row.value or 0) / row.weight - 0.5)))
-        first.setdefault(key, row._replace(weight=1.0))
-    flipped = {key: float(len(found) > 1) for key, found in sides.items()}
-    table = [row._replace(value=flipped[key]) for key, row in first.items()]
+        share = (row.value or 0) / row.weight
+        sides.setdefault(key, set()).add(int(share > 0.5) - int(share < 0.5))
+        first.setdefault(key, row)
+    table = [
+        row._replace(value=float(len(sides[key]) > 1), weight=1.0) for key, row in first.items()
+    ]
     return measure("order_flip_rate", table, SHARE.bounds)
 
 
 def _outcomes(rows: Sequence[Row]) -> tuple[Floats, NDArray[np.intp]]:
     """Return each battle's outcome, 0, 0.5 or 1, and the row it comes from; clear ones thrice."""
-    times = np.array([int(row.weight) for row in rows])
+    # A panel's verdicts may count between one and three times.
+    times = np.array([max(1, round(row.weight)) for row in rows])
     share = np.array([(row.value or 0.0) / row.weight for row in rows])
     index = np.repeat(np.arange(len(rows)), times)
     return share[index], index
@@ -219,7 +223,9 @@ def style_controlled(rows: Sequence[Row]) -> Interval | None:
     outcomes, index = _outcomes(styled)
     features = np.array([_features(row) for row in styled])[index]
     scale = features.std(0)
-    features = features / np.where(scale > 0, scale, 1.0)
+    # The spread of a constant is rounding, and its effect cannot be told from the constant's.
+    varies = scale > _CONSTANT * np.abs(features).max(0)
+    features = np.where(varies, features / np.where(varies, scale, 1.0), 0.0)
     design = np.column_stack([np.ones(len(features)), features])
     fitted = _logistic(design, outcomes)
     groups = np.array([items[row.item] for row in styled])[index]

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from kdharness.harness import store as stores
+from kdharness.harness.analysis.label_design import label_queue
 from kdharness.harness.analysis.labelling import (
     PAIR,
     PAIR_KEYS,
@@ -20,7 +21,6 @@ from kdharness.harness.analysis.labelling import (
     UNDO,
     LabelSession,
     label_tasks,
-    open_tasks,
     prompt_of,
     user_name,
 )
@@ -77,7 +77,7 @@ class LabelScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Read what can be labelled."""
-        paths = self.harness.paths
+        paths, now = self.harness.paths, self.harness.now()
 
         def work() -> tuple[LabelSession, BenchTexts]:
             with stores.Store(paths.store) as store:
@@ -85,9 +85,9 @@ class LabelScreen(ModalScreen[None]):
                 checkpoints = [c for c in found if c is not None]
                 texts = label_texts(paths, self.bench, store.bench_notes())
                 tasks = label_tasks(store, self.bench, checkpoints, texts)
-                labels = [x for c in checkpoints for x in store.labels(c.id, self.bench)]
                 session = self.session
-                session.tasks = open_tasks(tasks, labels, session.labeller, session.seed)[:COUNT]
+                queue = label_queue(store, self.bench, tasks, session.labeller, session.seed, now)
+                session.tasks, session.design = queue.tasks[:COUNT], queue.design
                 return session, texts
 
         self._fill()

@@ -13,7 +13,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.analysis.prompts import bench_texts
+from kdharness.harness.analysis.compared_with import texts_and_others
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
@@ -26,6 +26,7 @@ from kdharness.tui.viewmodels.transcripts import (
     answer_lines,
     as_text,
     benches_of,
+    other_lines,
     read_transcript,
     verdict_lines,
 )
@@ -44,7 +45,8 @@ class TranscriptsScreen(PlaceScreen):
         "The prompt, both answers (scrolling together), and the judge's reply to each. Words "
         "that only one answer has are highlighted. ←→ go from item to item; d to the next with "
         "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "b the benchmark, v gives the verdicts more room. y copies the exchange to the clipboard, "
+        "b the benchmark, o shows what the answers were compared with: the baseline's answer, the "
+        "reference. v gives the verdicts more room. y copies the exchange to the clipboard, "
         "w writes it to a file. L asks you to rate or compare these checkpoints' answers, without "
         "names and verdicts: your labels correct the judge's scores."
     )
@@ -57,6 +59,7 @@ class TranscriptsScreen(PlaceScreen):
         Binding("c", "choose", "Checkpoints", id="texts.checkpoints"),
         Binding("b", "bench", "Benchmark", id="texts.bench"),
         Binding("L", "label", "Label", id="texts.label"),
+        Binding("o", "others", "Compared with", show=False, id="texts.others"),
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
         Binding("y", "copy", "Copy", show=False, id="texts.copy"),
         Binding("w", "write", "Write", show=False, id="texts.write"),
@@ -80,6 +83,7 @@ class TranscriptsScreen(PlaceScreen):
         with Horizontal(id="answers"):
             yield TextView(id="first").add_class("boxed")
             yield TextView(id="second").add_class("boxed")
+            yield TextView(id="others").add_class("boxed")
         with Horizontal(id="verdicts"):
             yield TextView(id="first-verdict")
             yield TextView(id="second-verdict")
@@ -90,6 +94,7 @@ class TranscriptsScreen(PlaceScreen):
         first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
+        self.query_one("#others").display = False
         if not self.names[0]:
             marked = self.harness.marked_checkpoints()
             if len(marked) < 2:
@@ -124,8 +129,8 @@ class TranscriptsScreen(PlaceScreen):
         def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
             bench = wanted if wanted in benches else next(iter(benches), "")
-            texts = bench_texts(paths, bench, store.bench_notes())
-            return benches, read_transcript(store, bench, names, texts.prompts)
+            texts, others = texts_and_others(store, paths, bench, names, store.bench_notes())
+            return benches, read_transcript(store, bench, names, texts.prompts, others)
 
         self.read(work, lambda found: self.show(asked, *found))
 
@@ -186,6 +191,10 @@ class TranscriptsScreen(PlaceScreen):
             box.set_lines(answer_lines(side, other))
             box.scroll_to(y=0, animate=False)
             self.query_one(f"#{pane}-verdict", TextView).set_lines(verdict_lines(side))
+        beside = self.query_one("#others", TextView)
+        beside.border_title = "compared with"
+        beside.set_lines(other_lines(exchange) or [[("nothing to compare with", "dim")]])
+        beside.scroll_to(y=0, animate=False)
 
     # ------------------------------------------------------------ actions
 
@@ -274,9 +283,15 @@ class TranscriptsScreen(PlaceScreen):
         """Toggle more room for the verdicts."""
         self.query_one("#verdicts").toggle_class("tall")
 
+    def action_others(self) -> None:
+        """Show or hide the baseline's answer and the reference."""
+        beside = self.query_one("#others", TextView)
+        beside.display = not beside.display
+
     def action_swap_pane(self) -> None:
         """Focus the next pane."""
-        panes = ["first", "second", "first-verdict", "second-verdict", "prompt"]
+        panes = ["first", "second", "others", "first-verdict", "second-verdict", "prompt"]
+        panes = [pane for pane in panes if self.query_one(f"#{pane}").display]
         now = self.focused.id if self.focused is not None else ""
         index = panes.index(now) if now in panes else -1
         self.query_one(f"#{panes[(index + 1) % len(panes)]}").focus()

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kdharness.harness.analysis.compared_with import OtherText
 from kdharness.harness.analysis.judged_answers import (
+    FAMILIES,
     current_judgments,
     headline_metric,
     judged_answers,
@@ -20,12 +22,6 @@ from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.viewmodels.rows import TEXT_LIMIT, Line, text_lines
 
-FAMILIES = {
-    "alpaca-eval-1": "alpaca-eval",
-    "alpaca-eval-2": "alpaca-eval",
-    "mt-bench-pair": "mt-bench",
-}
-"""Benchmarks with shared answers -> the name their answers are stored under."""
 SHOWN = 5
 """Ratings shown of a distribution."""
 MIDDLE = 0.5
@@ -75,13 +71,14 @@ def _mean(judgments: Sequence[Judgment]) -> float | None:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One item: its prompt if known, and both sides."""
+    """One item: its prompt if known, both sides, and what they were compared with."""
 
     item: str
     category: str
     first: Side
     second: Side
     turns: tuple[str, ...] = ()
+    others: tuple[OtherText, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -111,7 +108,11 @@ def benches_of(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def read_transcript(
-    store: Store, bench: str, names: tuple[str, str], prompts: Mapping[str, Sequence[str]]
+    store: Store,
+    bench: str,
+    names: tuple[str, str],
+    prompts: Mapping[str, Sequence[str]],
+    others: Mapping[str, Sequence[OtherText]] | None = None,
 ) -> Transcript:
     """Read both sides of every item, in the order of the items' ids."""
     sides: list[dict[str, Side]] = []
@@ -149,6 +150,7 @@ def read_transcript(
             sides[0].get(item, Side()),
             sides[1].get(item, Side()),
             tuple(prompts.get(item, ())),
+            tuple((others or {}).get(item, ())),
         )
         for item in items
         if item in judged or not judged
@@ -201,6 +203,14 @@ def marked_lines(text: str, other: str | None) -> list[Line]:
 
 def _tokens(text: str) -> list[str]:
     return re.findall(r"\n|[^\S\n]+|[^\s]+", text)
+
+
+def other_lines(exchange: Exchange) -> list[Line]:
+    """Return what the answers were compared with, under the names of whose it is."""
+    lines: list[Line] = []
+    for title, text in exchange.others:
+        lines += [[(safe_text(title, 60), "strong")], *text_lines(text), []]
+    return lines
 
 
 def verdict_lines(side: Side) -> list[Line]:
@@ -265,4 +275,5 @@ def as_text(exchange: Exchange, transcript: Transcript) -> str:
         parts += [answer.text + "\n" for answer in side.answers]
         lines = ["".join(text for text, _ in line) for line in verdict_lines(side)]
         parts.append("\n".join(f"> {line}" for line in lines) + "\n")
+    parts += [f"## {title}\n\n{text}\n" for title, text in exchange.others]
     return safe_text("\n".join(parts))

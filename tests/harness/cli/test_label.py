@@ -15,7 +15,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from support.commands import CommandLine
 from support.labelled_home import add_pairs, add_ratings
-from support.store_rows import stored_answer
+from support.store_rows import stored_answer, stored_judgment
 from support.terminal import Terminal
 
 
@@ -241,3 +241,15 @@ def test_labels_are_stored_key_by_key_in_a_terminal(home: Paths, kd: CommandLine
         (None, False, True),
         (2.0, True, True),
     ]
+
+
+def test_benchmarks_without_ratings_and_comparisons_are_not_offered(
+    home: Paths, kd: CommandLine
+) -> None:
+    with Store(home.store) as store:
+        for bench, metric in (("lm-eval-quiz", "acc"), ("arena-hard-v2", "hard_prompt")):
+            row = stored_judgment(bench, 1, checkpoint="id-kd", bench=bench, metric=metric)
+            store.add_judgments([replace(row, judge="imported:lm-eval", value=1.0)])
+    assert {r["bench"] for r in kd.json("label", "next", "3")} == {"mt-bench"}
+    code, _, err = kd("label", "next", "3", "--bench", "lm-eval-quiz")
+    assert code == 2 and "lm-eval-quiz" in err

@@ -242,6 +242,18 @@ def test_style_control_stays_finite_if_one_side_wins_everything() -> None:
     assert found is not None and 0.5 < found.value <= 1.0
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.01, -1 / 3])
+def test_a_style_that_never_varies_does_not_count(constant: float) -> None:
+    """The spread of a constant is rounding: dividing by it left an interval without numbers."""
+    rows = styled(effect=1.0, strength=0.2, count=60)
+    plain = style_controlled([row._replace(lists=0.0) for row in rows])
+    found = style_controlled([row._replace(lists=constant) for row in rows])
+    assert plain is not None and found is not None
+    assert found.value == pytest.approx(plain.value, abs=1e-3)
+    assert found.low == pytest.approx(plain.low, abs=1e-3)
+    assert found.high == pytest.approx(plain.high, abs=1e-3)
+
+
 def replace_value(won: Row) -> Row:
     return won._replace(value=won.weight)
 

@@ -12,6 +12,7 @@ from kdharness.harness.store import Store
 from kdharness.tui.screens.transcripts import TranscriptsScreen
 from kdharness.tui.widgets.text_view import TextView
 from support.app import LARGE, AppOn, Press, Shown
+from support.labelled_home import add_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +89,29 @@ async def test_store_update_keeps_the_item_being_opened(
         screen.store_changed()
         await press(pilot)
         assert screen.exchange is not None and screen.exchange.item == item
+
+
+async def test_o_shows_the_baselines_answer_by_its_name(
+    home: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(home.store) as store:
+        for name in ("kd", "dae"):
+            add_pairs(store, name, "strong-model", [1.0, 0.0, 1.0])
+        # Pairs of MT-Bench are about the answers to MT-Bench.
+        store.db.execute("UPDATE answers SET bench = 'mt-bench'")
+    app = app_on(home)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "5")
+        screen = app.screen
+        assert isinstance(screen, TranscriptsScreen)
+        screen.open("kd", "dae", "mt-bench-pair", "q1")
+        await press(pilot)
+        assert "answer 1 of strong-model" not in shown(app)
+        await press(pilot, "o")
+        text = shown(app)
+        assert "compared with" in text and "answer 1 of strong-model" in text
+        await press(pilot, "right")
+        assert "answer 2 of strong-model" in shown(app)
+        await press(pilot, "o")
+        assert "strong-model" not in screen.query_one("#others", TextView).border_title
+        assert "answer 2 of strong-model" not in shown(app)
