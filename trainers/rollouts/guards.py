@@ -66,7 +66,7 @@ class Guard:
                 "min_ended",
                 "does the student know its end of turn? Train it with sft first (a base model "
                 "does not end as its instruct teacher does), or allow longer answers: "
-                "trainer.on_policy.max_new_tokens",
+                "trainer.on_policy.max_new_tokens, data.max_length",
             )
         if seen.get("rollout_distinct", 1.0) < spec.min_distinct:
             return self._error(
