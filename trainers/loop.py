@@ -56,8 +56,7 @@ from kdharness.trainers.resuming import (
     refuse_changes,
     step_of,
 )
-from kdharness.trainers.rollouts.source import SampledRows, check_on_policy
-from kdharness.trainers.rollouts.totals import totals_of
+from kdharness.trainers.rollouts import SampledRows, check_on_policy
 from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.load import load_student
@@ -65,6 +64,7 @@ from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
+from kdharness.trainers.totals import totals_of
 from kdharness.trainers.trainer import DistillTrainer
 
 if TYPE_CHECKING:

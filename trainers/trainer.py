@@ -29,7 +29,7 @@ from kdharness.trainers.losses.router import (
     router_weight,
 )
 from kdharness.trainers.precision import sharding_policy
-from kdharness.trainers.rollouts.source import SampledRows
+from kdharness.trainers.rollouts import SampledRows
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.online import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdharness.harness.config.on_policy import OnPolicySpec
 from kdharness.harness.runs.rollouts import Rollout
-from kdharness.trainers.rollouts.guards import Guard, curves_of, distinct_share
+from kdharness.trainers.guards import Guard, curves_of, distinct_share
 
 
 def answer(**changes: Any) -> Rollout:

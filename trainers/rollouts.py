@@ -23,8 +23,8 @@ from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.layout import Batch, Layout
 from kdharness.trainers.data.on_policy import answer_start, prompt_of, settings_of
+from kdharness.trainers.guards import Guard, curves_of, distinct_share
 from kdharness.trainers.points import generating, sharding_engine
-from kdharness.trainers.rollouts.guards import Guard, curves_of, distinct_share
 from kdharness.trainers.teachers.online import Teacher
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.trainers.data.on_policy import is_on_policy
-from kdharness.trainers.rollouts.source import check_on_policy
+from kdharness.trainers.rollouts import check_on_policy
 from kdharness.trainers.tools.measure import count_flops
 from support.commands import CommandLine
 from support.models import make_llama

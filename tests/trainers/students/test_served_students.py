@@ -12,7 +12,7 @@ from kdharness.harness.config.on_policy import OnPolicySpec
 from kdharness.harness.errors import ModelError, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import TokenPrompt
-from kdharness.trainers.rollouts.served import ServedRollouts
+from kdharness.trainers.students.served import ServedRollouts
 from support.loopback import Loopback, Raw
 from support.on_policy import on_policy_values, rollouts_of
 from support.training_runs import train
