@@ -15,9 +15,17 @@ from kdharness.trainers.guards import Guard, curves_of, distinct_share
 
 def answer(**changes: Any) -> Rollout:
     values: dict[str, Any] = {
-        "step": 1, "row": 0, "where": "rows.jsonl:1", "kind": "general", "prompt_tokens": 4,
-        "tokens": 10, "ended": True, "distinct": 0.9, "score": 0.5, "text": "text",
-    }  # fmt: skip
+        "step": 1,
+        "row": 0,
+        "where": "rows.jsonl:1",
+        "kind": "general",
+        "prompt_tokens": 4,
+        "tokens": 10,
+        "ended": True,
+        "distinct": 0.9,
+        "score": 0.5,
+        "text": "text",
+    }
     return Rollout(**{**values, **changes})
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
+from kdharness.harness.worker import work
 from support.commands import CommandLine
 from support.engines import DDP
 from support.models import make_llama
@@ -28,14 +29,24 @@ def test_two_processes_sample_and_learn_what_a_single_one_does(
     curves = {}
     for name, accumulation in (("one", 4), ("two", 2)):
         values = on_policy_values(
-            tmp_path, tmp_path / "student", tiny_teacher, "dae", max_steps=2, batch_size=2,
-            accumulation=accumulation, optimizer="sgd", on_policy={"max_new_tokens": 6},
-        )  # fmt: skip
+            tmp_path,
+            tmp_path / "student",
+            tiny_teacher,
+            "dae",
+            max_steps=2,
+            batch_size=2,
+            accumulation=accumulation,
+            optimizer="sgd",
+            on_policy={"max_new_tokens": 6},
+        )
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(values), "utf-8")
-        more = ["--accelerate", str(engine)] if name == "two" else []
-        code, _, err = kd("train", str(file), "--name", name, *more)
-        assert code == 0, err + launch.log_tail(paths, name, 30)
+        if name == "one":
+            kd.ok("train", str(file), "--name", name, "--prepare")
+            assert work(paths, name, resume=False) == 0
+        else:
+            code, _, err = kd("train", str(file), "--name", name, "--accelerate", str(engine))
+            assert code == 0, err + launch.log_tail(paths, name, 30)
         with Store(paths.store) as store:
             parts = ("loss", "kl", "rollout_kl", "rollout_length", "rollout_ended")
             curves[name] = {part: [v for _, v in store.curve(name, part)] for part in parts}

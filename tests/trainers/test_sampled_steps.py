@@ -149,9 +149,14 @@ def test_attention_loss_is_that_of_any_answer() -> None:
             install_attention_hook(model)
         attach_loss(student)
         objective = Objective(
-            make_mix(spec), {0: OnlineTeacher(teacher)}, layers, 0.5, 3, REFERENCE,
+            make_mix(spec),
+            {0: OnlineTeacher(teacher)},
+            layers,
+            0.5,
+            3,
+            REFERENCE,
             make_sampled_mix(spec),
-        )  # fmt: skip
+        )
         layout = layout_of(batch, sampled=sampled)
         step = loss_inputs(objective, {**batch, "layout": layout})
         student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step)

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from kdharness.harness.config.on_policy import OnPolicySpec
+from kdharness.harness.config.trainer import DistillSpec
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.memory import sampling_bytes
 from kdharness.harness.runs.rollouts import (
     NAME,
     Rollout,
@@ -18,6 +21,7 @@ from kdharness.harness.runs.rollouts import (
     read_rollouts,
     sampling_work,
 )
+from kdharness.harness.runs.sizes import Size
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from support.commands import CommandLine
@@ -25,9 +29,17 @@ from support.commands import CommandLine
 
 def rollout(step: int, **changes: Any) -> Rollout:
     values: dict[str, Any] = {
-        "step": step, "row": 3, "where": "rows.jsonl:4", "kind": "domain", "prompt_tokens": 5,
-        "tokens": 2, "ended": True, "distinct": None, "score": 0.25, "text": "Grüße \ud800 \x1b[2J",
-    }  # fmt: skip
+        "step": step,
+        "row": 3,
+        "where": "rows.jsonl:4",
+        "kind": "domain",
+        "prompt_tokens": 5,
+        "tokens": 2,
+        "ended": True,
+        "distinct": None,
+        "score": 0.25,
+        "text": "Grüße \ud800 \x1b[2J",
+    }
     return Rollout(**{**values, **changes})
 
 
@@ -67,7 +79,7 @@ def test_a_line_that_was_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
         (json.dumps({**rollout(1).as_dict(), "distinct": "all"}), "invalid distinct"),
         ('{"step": 1}', "missing or invalid row, where"),
     ],
-)  # fmt: skip
+)
 def test_damaged_lines_are_named_with_their_place(line: str, words: str, tmp_path: Path) -> None:
     good = json.dumps(rollout(1).as_dict())
     (tmp_path / NAME).write_text(f"{good}\n{line}\n{good}\n", "utf-8")
@@ -119,3 +131,25 @@ def test_runs_without_sampled_answers_are_told_apart(a_run: str, kd: CommandLine
     assert code != 0 and "no sampled answers in run r" in err and "trainer.on_policy" in err
     code, _, err = kd("rollouts", "nope")
     assert code != 0 and "nope" in err
+
+
+def test_keys_and_values_of_answers_that_are_sampled_together() -> None:
+    size = Size(
+        total=1,
+        body=1,
+        linear=1,
+        linears=(),
+        layers=4,
+        hidden=8,
+        intermediate=8,
+        heads=2,
+        key_heads=1,
+        head_size=4,
+        vocab=10,
+    )
+    spec = DistillSpec(batch_size=2, accumulation=3, on_policy=OnPolicySpec(batch_size=16))
+    # Six answers at once, each of 10 positions: keys and values of 4 numbers in 4 layers.
+    assert sampling_bytes(spec, size, 10, 2) == 6 * 10 * 4 * (4 + 4) * 2
+    served = OnPolicySpec(engine="http://h:1/v1")
+    assert sampling_bytes(DistillSpec(on_policy=served), size, 10, 2) == 0
+    assert sampling_bytes(DistillSpec(), size, 10, 2) == 0
