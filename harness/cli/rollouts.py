@@ -64,6 +64,8 @@ def rollouts_command(
         and kind in (None, rollout.kind)
     )
     found = deque(chosen, maxlen=None if every else last)
+    if not found:
+        click.echo("no sampled answer matches", err=True)
     if form == "text":
         click.echo("\n".join(line for rollout in found for line in _lines(rollout)))
     else:

@@ -113,12 +113,17 @@ class OnPolicySpec(Settings):
         if engine == LOCAL or engine.startswith(("http://", "https://")):
             return engine
         try:
-            kind = parse_spec(engine, "engine").kind
+            spec = parse_spec(engine, "engine")
         except ConfigError as error:
             raise ValueError(
                 f"{error.message}: use local, openai:MODEL@URL or http://host:port/v1"
             ) from error
-        if kind != "openai":
+        if spec.kind == "openai" and not spec.url:
+            raise ValueError(
+                f"engine: {engine} has no URL, and the student in training is not at OpenAI: use "
+                f"{engine}@http://host:port/v1"
+            )
+        if spec.kind != "openai":
             raise ValueError(
                 f"engine: {engine} is not the student in training: use local for its weights in "
                 "memory, or the URL of a server that is kept up to date with them"

@@ -98,6 +98,7 @@ def test_what_cannot_be_honoured_is_refused(name: str) -> None:
         ({"share": 1.5}, "less than or equal to 1"),
         ({"temperature": -1}, "greater than or equal to 0"),
         ({"engine": "local:s"}, "is not the student in training"),
+        ({"engine": "openai:s"}, "has no URL"),
         ({"engine": "gpt"}, "not a valid engine"),
         ({"engine": "http://user:pass@h/v1"}, "must not contain a key"),
         ({"top_k": 50}, "top_k"),

@@ -122,7 +122,8 @@ def test_the_command_shows_answers_without_driving_the_terminal(
     assert "\x1b" not in text and "ended" in text
     rows = kd.json("rollouts", a_run, "--row", "1", "--all")
     assert [row["step"] for row in rows] == list(range(1, 15, 2))
-    assert kd.json("rollouts", a_run, "--step", "99") == []
+    code, out, err = kd("rollouts", a_run, "--step", "99", "--format", "json")
+    assert (code, json.loads(out)) == (0, []) and "no sampled answer matches" in err
     assert "0.25" in kd.ok("rollouts", a_run, "--format", "csv", "-n", "1")
 
 
