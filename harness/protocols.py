@@ -73,6 +73,35 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TokenPrompt:
+    """Token ids to continue by up to `limit` tokens, drawn from a seed."""
+
+    ids: Sequence[int]
+    limit: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TokenReply:
+    """The tokens that follow a prompt; with `ended`, the last one ends the turn."""
+
+    ids: Sequence[int]
+    ended: bool
+
+
+class TokenEngine(Protocol):
+    """Continues token ids, for answers that are trained on as they were sampled."""
+
+    def check(self) -> str:
+        """Raise an error for an engine that cannot be used; return what to note of it, if any."""
+        ...
+
+    def continuations(self, prompts: Sequence[TokenPrompt]) -> list[TokenReply]:
+        """Return one reply per prompt."""
+        ...
+
+
 class Reporter(Protocol):
     """Interface of long-running work for progress reports and stop requests.
 

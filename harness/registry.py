@@ -164,6 +164,8 @@ TOOLS = Table(
         "check_budgets": "kdharness.harness.evaluation.points:check_budgets",
         "point_scorer": "kdharness.harness.evaluation.points:PointScorer",
         "engine_over": "kdharness.judges.engines.in_training:InTraining",
+        "rollouts_of": "kdharness.judges.engines.rollouts:LocalRollouts",
+        "served_rollouts": "kdharness.trainers.students.served:ServedRollouts",
         "check_pair": "kdharness.trainers.pairs.check:check_pair",
         "preflight": "kdharness.trainers.preflight:preflight",
         "check_kernels": "kdharness.trainers.kernels:check_kernels",

@@ -18,6 +18,7 @@ SECTIONS = {
     "divergences",
     "attention",
     "routing",
+    "on-policy-rows",
     "normalisation",
     "computation",
     "mismatched-models",

@@ -63,6 +63,10 @@ class HeldoutCallback(TrainerCallback):
             "attention",
             "router",
             "tokens_per_second",
+            "rollout_length",
+            "rollout_ended",
+            "rollout_distinct",
+            "rollout_kl",
         }
         values = {name: float(value) for name, value in (logs or {}).items() if name in names}
         if "loss" in values:

@@ -7,11 +7,12 @@ computed. `selfcheck` and the tests compare the real steps with this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.runs.rollouts import sampling_work
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.step import Objective
@@ -99,6 +100,20 @@ def _scores(shape: Shape, rows: int, width: int) -> float:
     return 4.0 * rows * width**2 * shape.layers * shape.heads * shape.head_size
 
 
+def generation_flops(shape: Shape, prompt: int, tokens: int) -> float:
+    """Return the FLOPs of sampling an answer with a cache of keys and values.
+
+    Args:
+        shape: the student's.
+        prompt: tokens of the prompt.
+        tokens: tokens of the answer.
+    """
+    work = sampling_work(prompt, tokens)
+    total = 2.0 * (shape.body + shape.adapter) * work.read
+    total += 2.0 * shape.vocab * shape.hidden * work.tokens
+    return total + 4.0 * work.scores * shape.layers * shape.heads * shape.head_size
+
+
 def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
     """Return the FLOPs of the attention loss: both sides' scores twice, two gradient products.
 
@@ -115,12 +130,36 @@ def training_flops(setting: TrainContext, method: Objective) -> float:
 
 
 def batch_flops(setting: TrainContext, method: Objective) -> list[float]:
-    """Return the FLOPs of every micro-batch of a training run.
+    """Return the FLOPs of every micro-batch of a training run on the data's answers."""
+    costs, rows = BatchCosts(setting, method), setting.train.rows
+    return [costs.of([rows[index] for index in batch]) for batch in setting.plan.batches]
 
-    Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind. A
-    cached teacher costs none; cached hidden states cost the teacher's head.
+
+class BatchCosts:
+    """The FLOPs of micro-batches, from the models' shapes as they are now: sharding hides them."""
+
+    def __init__(self, setting: TrainContext, method: Objective) -> None:
+        self.student = shape_of(setting.student)
+        self._cost = _cost_of_rows(setting, method, self.student)
+        self._packed = setting.config.trainer.packing
+
+    def of(self, rows: Sequence[TrainRow]) -> float:
+        """Return the FLOPs of a micro-batch; packed rows are computed one by one."""
+        return sum(map(self._cost, ([row] for row in rows) if self._packed else [rows]))
+
+    def sampling(self, prompt: int, tokens: int) -> float:
+        """Return the FLOPs of sampling one answer."""
+        return generation_flops(self.student, prompt, tokens)
+
+
+def _cost_of_rows(
+    setting: TrainContext, method: Objective, student: Shape
+) -> Callable[[Sequence[TrainRow]], float]:
+    """Return what computes the FLOPs of rows that are padded to the longest of them.
+
+    Each row costs one forward pass of its own teacher, over the rows of its kind. A cached teacher
+    costs none; cached hidden states cost the teacher's head.
     """
-    student = shape_of(setting.student)
     shapes = {
         setting.kinds[number]: shape_of(teacher.model)
         for number, teacher in method.teachers.items()
@@ -161,9 +200,4 @@ def batch_flops(setting: TrainContext, method: Objective) -> list[float]:
             total += attention_loss_flops(student, len(method.layers), keys)
         return total
 
-    costs = []
-    for batch in setting.plan.batches:
-        rows = [setting.train.rows[index] for index in batch]
-        # Packed rows are computed one by one.
-        costs.append(sum(map(cost, ([row] for row in rows) if spec.packing else [rows])))
-    return costs
+    return cost

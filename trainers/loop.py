@@ -44,8 +44,9 @@ from kdharness.trainers.data.dataset import (
     tokenizer_of,
     tokenizer_source,
 )
+from kdharness.trainers.data.on_policy import settings_of
 from kdharness.trainers.engines import uses_fsdp
-from kdharness.trainers.flops import batch_flops
+from kdharness.trainers.flops import BatchCosts
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
 from kdharness.trainers.pairs.before import check_first_step, check_run
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
@@ -58,7 +59,9 @@ from kdharness.trainers.resuming import (
     keep_note,
     newest_checkpoint,
     refuse_changes,
+    step_of,
 )
+from kdharness.trainers.rollouts import SampledRows, check_on_policy
 from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.step import Objective
 from kdharness.trainers.students.load import load_student
@@ -66,6 +69,7 @@ from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
+from kdharness.trainers.totals import totals_of
 from kdharness.trainers.tracking import Tracked, tracked
 from kdharness.trainers.trainer import DistillTrainer
 from kdharness.trainers.waiting import main_first
@@ -107,10 +111,13 @@ def train(
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
     # Before any wrapper shards the models, which hides their full shapes.
-    flops = batch_flops(setting, method)
+    costs = BatchCosts(setting, method)
     trainer, watcher = _make_trainer(setting, method)
     if job.resume and job.is_main:
         _drop_later_points(job, checkpoint)
+    sampled = trainer.sampled
+    if sampled is not None:
+        sampled.restart_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint is not None:
         check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
@@ -141,14 +148,19 @@ def train(
         setting.plan = setting.plan.until(step, setting.train.rows)
     elif watcher.stopped and step < setting.plan.steps:
         raise Interrupted("stopped by request")
+    if sampled is not None:
+        sampled.end()
     folder = _save(trainer, setting)
+    sizes = sampled.sizes(step) if sampled is not None else None
+    totals = totals_of(setting, costs, setting.plan, sizes)
     info = {
-        "tokens": setting.plan.tokens,
-        "labelled": setting.plan.labelled,
-        "flops": sum(flops[: step * setting.plan.per_step]),
-        "padding_share": round(setting.plan.padding_share, 4),
+        "tokens": totals.tokens,
+        "labelled": totals.labelled,
+        "flops": totals.flops,
+        "padding_share": round(totals.padding_share, 4),
         "data": begun["train"],
         "shares": setting.plan.share,
+        **({"sampled": totals.sampled} if sampled is not None else {}),
         **watcher.final,
     }
     best = job.folder / "best"
@@ -167,7 +179,7 @@ def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
 
 def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
     """Delete the points of steps that will be trained again."""
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+    step = step_of(checkpoint) if checkpoint else -1
     with Store(job.paths.store) as store:
         store.drop_points_after(job.run, step)
 
@@ -225,6 +237,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     device = pick_device(spec.device)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
     check_acceleration(config, device, precision, os.environ)
+    check_on_policy(config)
     check_placement(config, device, job.world, os.environ)
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
@@ -329,13 +342,16 @@ def _make_trainer(
             compile_layers(model)
     if config.trainer.tf32:
         allow_tf32()
+    collator = Collator(setting.pad_id, setting.kinds, packing=config.trainer.packing)
+    on_policy = settings_of(config)
     trainer = DistillTrainer(
         model=setting.student,
         args=args,
         method=method,
         plan=setting.plan,
         dataset=setting.train,
-        collator=Collator(setting.pad_id, setting.kinds, packing=config.trainer.packing),
+        collator=collator,
+        sampled=SampledRows(setting, on_policy, method.teachers, collator) if on_policy else None,
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
         reporter=job.reporter,

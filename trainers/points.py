@@ -44,17 +44,22 @@ class Scorer(Protocol):
         ...
 
 
+def sharding_engine(environ: Mapping[str, str] = os.environ) -> str:
+    """Return what shards the student over the processes; empty if each has all of it."""
+    if environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        return "DeepSpeed"
+    return "FSDP" if uses_fsdp(environ) else ""
+
+
 def refuse_sharded(environ: Mapping[str, str] = os.environ) -> None:
     """Refuse engines whose processes hold parts of the model only.
 
     Raises:
         ConfigError: FSDP or DeepSpeed.
     """
-    deepspeed = environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    if uses_fsdp(environ) or deepspeed:
+    if engine := sharding_engine(environ):
         raise ConfigError(
-            f"the student is sharded by {'DeepSpeed' if deepspeed else 'FSDP'}: no process can "
-            "generate from it alone",
+            f"the student is sharded by {engine}: no process can generate from it alone",
             where="trainer.eval_benches",
             hint="use DDP or one process, or evaluate the checkpoints afterwards: kdharness eval",
         )

@@ -138,6 +138,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return next((path for path in reversed(step_folders(folder)) if is_sealed(path)), None)
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 # Files that transformers writes but never reads, and those of a sharded model, which accelerate
 # reads with `weights_only`.
 _STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")

@@ -19,11 +19,11 @@ from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.trainers.attention_hook import mask_for, set_tape
-from kdharness.trainers.data.layout import Batch, Layout, Packing, layout_of
+from kdharness.trainers.data.layout import Batch, Layout, Packing, Part, layout_of
 from kdharness.trainers.decoder import last_states, run_decoder
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, fused_loss
+from kdharness.trainers.losses.fused import Mix, Span, fused_loss
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_counts,
@@ -35,7 +35,11 @@ from kdharness.trainers.teachers.online import Segment, Teacher, route
 
 @dataclass
 class LossInputs:
-    """Additional inputs of the student's forward, and the loss terms it reports back."""
+    """Additional inputs of the student's forward, and the loss terms it reports back.
+
+    `sampled_mix` is the loss of sampled answers, and `scores` has each one's place in the batch and
+    the sum of its divergence.
+    """
 
     layout: Layout
     segments: list[Segment]
@@ -45,7 +49,15 @@ class LossInputs:
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
     kernels: Kernels = REFERENCE
+    sampled_mix: Mix | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
+    scores: list[tuple[int, Tensor]] = field(default_factory=list)
+
+    def spans_of(self, part: Part) -> list[Span]:
+        """Return the losses of a part's positions: the data's answers, then each sampled one."""
+        mix = self.sampled_mix or self.mix
+        own = [Span(count, mix, gold=False) for _, count in part.sampled]
+        return [Span(part.positions.shape[0] - sum(span.size for span in own), self.mix), *own]
 
 
 def attach_loss(model: Any) -> None:
@@ -106,12 +118,14 @@ def step_loss(
         part, sums = fused_loss(
             hidden.index_select(0, segment.part.positions),
             head_of(causal, vocab),
-            mix=step.mix,
+            mix=step.spans_of(segment.part),
             teacher=teacher,
             targets=step.layout.targets[segment.part.order] if wants_ce else None,
             inner=step.kernels.chunk_loss,
         )
         loss = loss + part / step.norm
+        places = [place for place, _ in segment.part.sampled]
+        step.scores += zip(places, sums.spans[1:], strict=True)
         assert sums.kl is not None and sums.ce is not None
         kl += sums.kl
         ce += sums.ce
@@ -153,6 +167,7 @@ class Objective:
         attention_weight: λ · γ.
         attention_block: number of attention score rows in memory at once.
         kernels: what computes the losses; `train` sets it from the config.
+        sampled_mix: the loss of answers that the student sampled; by default as the others'.
     """
 
     mix: Mix
@@ -161,6 +176,7 @@ class Objective:
     attention_weight: float = 0.0
     attention_block: int = 64
     kernels: Kernels = REFERENCE
+    sampled_mix: Mix | None = None
 
 
 def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
@@ -195,4 +211,5 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
         attention_weight=method.attention_weight,
         tape=tape,
         kernels=method.kernels,
+        sampled_mix=method.sampled_mix,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from kdharness.trainers.losses.router import (
     router_weight,
 )
 from kdharness.trainers.precision import sharding_policy
+from kdharness.trainers.rollouts import SampledRows
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
 from kdharness.trainers.teachers.online import (
@@ -35,6 +37,18 @@ from kdharness.trainers.teachers.online import (
     OnlineTeacher,
 )
 from kdharness.trainers.waiting import wait_for_all
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl
+
+
+class _Watched(NamedTuple):
+    """A micro-batch's values on the device: its loss, the terms of it, sampled answers' scores."""
+
+    layout: Layout
+    loss: Tensor
+    parts: dict[str, Tensor]
+    scores: dict[int, Tensor]
 
 
 class _BeforeTheUpdate(TrainerCallback):
@@ -46,6 +60,15 @@ class _BeforeTheUpdate(TrainerCallback):
     def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Raise RunError if one of them is NaN or has diverged."""
         self.trainer.check_step()
+
+    def on_step_end(
+        self, args: object, state: object, control: TrainerControl, **kwargs: object
+    ) -> TrainerControl:
+        """Save a checkpoint and stop if the sampled answers broke a limit."""
+        sampled = self.trainer.sampled
+        if sampled is not None and sampled.problem is not None:
+            control.should_save = control.should_training_stop = True
+        return control
 
 
 class DistillTrainer(Trainer):
@@ -65,6 +88,7 @@ class DistillTrainer(Trainer):
         reporter: Reporter,
         rank: int = 0,
         world: int = 1,
+        sampled: SampledRows | None = None,
         **kwargs: Any,
     ) -> None:
         self.method = method
@@ -76,7 +100,8 @@ class DistillTrainer(Trainer):
         self.begun = False
         self.routing: RouterCounts | None = None
         self.step_batches: list[Any] = []
-        self.watched: list[tuple[Layout, Tensor, dict[str, Tensor]]] = []
+        self.watched: list[_Watched] = []
+        self.sampled = sampled
         self.sums: dict[str, float] = {}
         self.tokens_since, self.clock = 0, time.monotonic()
         super().__init__(train_dataset=dataset, data_collator=collator, **kwargs)
@@ -147,9 +172,18 @@ class DistillTrainer(Trainer):
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a step's micro-batches, which the router loss of a mixture needs all at once."""
-        batches, items = super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> Any:
+        """Sample a step's on-policy answers, before its labelled positions are counted.
+
+        Keep its micro-batches, which the router loss of a mixture needs all at once.
+        """
+        if self.sampled is not None:
+            read = list(islice(epoch_iterator, num_batches))
+            step = self.state.global_step + 1
+            epoch_iterator = iter(self.sampled.replace(cast(Any, self.model), read, step))
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.routed:
             self.step_batches, self.routing = batches, None
         return batches, items
@@ -181,7 +215,8 @@ class DistillTrainer(Trainer):
     def _watch(self, step: LossInputs, loss: Tensor) -> None:
         """Keep a micro-batch's values on the device until the step is complete."""
         share = step.norm / max(step.layout.labelled, 1)
-        self.watched.append((step.layout, loss.detach() * share, step.parts))
+        scores = dict(step.scores) if self.sampled is not None else {}
+        self.watched.append(_Watched(step.layout, loss.detach() * share, step.parts, scores))
         self.tokens_since += step.layout.tokens
 
     def check_step(self) -> None:
@@ -193,18 +228,26 @@ class DistillTrainer(Trainer):
         watched, self.watched = self.watched, []
         if not watched:
             return
-        names = sorted({name for _, _, parts in watched for name in parts})
-        losses = torch.stack([loss for _, loss, _ in watched])
+        names = sorted({name for seen in watched for name in seen.parts})
+        losses = [seen.loss for seen in watched]
         sums = [
-            torch.stack([parts[name] for _, _, parts in watched if name in parts]).sum()
+            torch.stack([seen.parts[name] for seen in watched if name in seen.parts]).sum()
             for name in names
         ]
-        values = torch.cat([losses.float(), torch.stack([loss.float() for loss in sums])]).tolist()
-        for (layout, _, _), value in zip(watched, values[: len(watched)], strict=True):
+        scored = {
+            (number, place): score
+            for number, seen in enumerate(watched)
+            for place, score in seen.scores.items()
+        }
+        values = torch.stack([v.float() for v in (*losses, *sums, *scored.values())]).tolist()
+        for seen, value in zip(watched, values, strict=False):
             if not value < self.max_loss:
-                raise self._diverged(layout, value)
-        for name, value in zip(names, values[len(watched) :], strict=True):
+                raise self._diverged(seen.layout, value)
+        for name, value in zip(names, values[len(watched) :], strict=False):
             self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.sampled is not None:
+            own = values[len(watched) + len(names) :]
+            self.sampled.keep(dict(zip(scored, own, strict=True)))
 
     def _diverged(self, layout: Layout, value: float) -> RunError:
         data = cast(Dataset, self.train_dataset)
@@ -263,6 +306,8 @@ class DistillTrainer(Trainer):
         """Seal a step's folder, then delete older ones."""
         # Curves up to here must be in the store before a resume can start after them.
         self.reporter.say(f"saving step {self.state.global_step}")
+        if self.sampled is not None:
+            self.sampled.file.sync()
         seal(step)
         steps = step_folders(step.parent)
         whole = [path for path in steps if is_sealed(path)]
@@ -285,5 +330,7 @@ class DistillTrainer(Trainer):
             sums = self._over_processes({**self.sums, "tokens": float(self.tokens_since)})
             logs["tokens_per_second"] = sums.pop("tokens") / max(now - self.clock, 1e-9)
             logs |= sums
+            if self.sampled is not None:
+                logs |= self.sampled.curves
             self.sums, self.tokens_since, self.clock = {}, 0, now
         super().log(logs, start_time)

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from kdharness.harness.config.base import ADDED, FORMER, Settings
 from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
+from kdharness.harness.config.on_policy import Divergence, OnPolicySpec
 from kdharness.harness.config.points import BenchPoints, check_points
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 from kdharness.harness.config.tracking import Trackers, trackers_field
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
 LengthGroups = Literal["auto", "micro-batch", "step", "none"]
-Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
 
 
 class TrainerSpec(Settings):
@@ -259,6 +259,33 @@ class DistillSpec(TrainerSpec):
         description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
     chunk: Chunk = None
+    on_policy: OnPolicySpec | None = Field(
+        None,
+        title="On-policy rows",
+        description=(
+            "A share of rows is answered by the student itself, sampled in every step: "
+            "docs/method.md#on-policy-rows."
+        ),
+        json_schema_extra=ADDED,
+    )
+
+    @model_validator(mode="after")
+    def _rollouts_agree(self) -> Self:
+        if self.on_policy is None:
+            return self
+        if self.distill_weight == 0:
+            raise ValueError(
+                "on_policy with distill_weight: 0 leaves sampled answers without a loss, since "
+                "next-token loss is for the data's answers: remove one of them"
+            )
+        for name in ("max_tokens", "tokens_per_batch"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} counts tokens before they are sampled, which on_policy cannot: set "
+                    + ("max_steps" if name == "max_tokens" else "batch_size")
+                    + ", or remove on_policy"
+                )
+        return self
 
 
 class KDSpec(DistillSpec):

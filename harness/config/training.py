@@ -44,6 +44,23 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
             )
 
 
+def _check_on_policy(
+    teachers: Mapping[str | None, TeacherSpec | None], trainer: DistillSpec
+) -> None:
+    """Refuse caches for teachers that must score text which does not exist yet."""
+    cached = [field_of(kind) for kind, spec in teachers.items() if spec is not None and spec.cache]
+    if trainer.on_policy is not None and cached:
+        raise ValueError(
+            f"{cached[0]}.cache holds the data's answers, and trainer.on_policy samples others: "
+            f"remove the cache{' (and served)' if _served(teachers) else ''}, so that the teacher "
+            "is loaded and scores them, or remove trainer.on_policy"
+        )
+
+
+def _served(teachers: Mapping[str | None, TeacherSpec | None]) -> bool:
+    return any(spec is not None and spec.served for spec in teachers.values())
+
+
 def _check_lora(student: StudentSpec, trainer: TrainerSpec) -> None:
     """Refuse stochastic rounding of adapters, which are fp32."""
     if student.lora and trainer.precision == "bf16-sr":
@@ -100,6 +117,7 @@ class KDConfig(RunConfig):
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)
+        _check_on_policy(self.teacher_specs, self.trainer)
         _check_lora(self.student, self.trainer)
         return self
 
@@ -153,6 +171,7 @@ class DAEConfig(RunConfig):
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
+        _check_on_policy(self.teacher_specs, self.trainer)
         _check_lora(self.student, self.trainer)
         return self
 

@@ -34,6 +34,7 @@ from kdharness.harness.runs.memory import (
     teacher_bytes,
     teacher_places,
 )
+from kdharness.harness.runs.rollouts import NO_SAMPLING, SamplingWork
 from kdharness.harness.runs.sizes import Size, model_size
 from kdharness.harness.runs.teachers import (
     CachedRows,
@@ -45,6 +46,10 @@ from kdharness.harness.runs.teachers import (
     teacher_spec,
 )
 
+LONGEST = (
+    "sampled answers are counted as long as they may be: tokens, memory, FLOPs and time are upper "
+    "bounds"
+)
 PlannedConfig = SFTConfig | KDConfig | DAEConfig
 
 
@@ -52,6 +57,7 @@ PlannedConfig = SFTConfig | KDConfig | DAEConfig
 class ResourceEstimate:
     """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
 
+    `sampled` counts the tokens of on-policy answers, which are as long here as they may be.
     `memory` is that of the student's device, `elsewhere` that of other devices by their names, the
     host (`cpu`) included. `disk` is what the run adds; `caches` has the size of each teacher's
     cache once it is complete. `notes` are warnings, `precision` is what `auto` is, where that
@@ -72,6 +78,7 @@ class ResourceEstimate:
     elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     precision: str = ""
+    sampled: int = 0
 
     @property
     def peak(self) -> float:
@@ -91,6 +98,8 @@ class ResourceEstimate:
             {"figure": "tokens labelled", "value": self.labelled, "unit": ""},
             {"figure": "padding", "value": round(self.padding_share, 4), "unit": "share"},
         ]
+        if self.sampled:
+            rows.append({"figure": "tokens sampled", "value": self.sampled, "unit": "at most"})
         rows += [
             {"figure": f"memory {name}", "value": round(size / 2**30, 4), "unit": "GiB per process"}
             for name, size in self.memory.items()
@@ -144,6 +153,12 @@ def step_flops(
     return total
 
 
+def sampling_flops(student: Size, work: SamplingWork) -> float:
+    """Return the FLOPs of sampling the answers of on-policy rows."""
+    total = 2.0 * student.body * work.read + 2.0 * student.vocab * student.hidden * work.tokens
+    return total + 4.0 * work.scores * student.layers * student.heads * student.head_size
+
+
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
     """Return the (model, number of kept layers or None) that determine the student's size."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
@@ -174,7 +189,7 @@ def estimate(
 
     Args:
         rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width,
-            and positions of cached teachers.
+            positions of cached teachers, and the work of sampling answers.
         engine: single, ddp or fsdp2.
         processes: number of GPUs (or CPU processes).
         tflops: sustained TFLOP/s of one of them; without it the time is unknown.
@@ -301,6 +316,12 @@ def _estimate(
         checkpointing=spec.gradient_checkpointing,
     )
     flops += sum(2.0 * s.vocab * s.hidden * caches[role].taught for role, s in heads.items())
+    missed = student.adapter.missed if student.adapter else ""
+    notes: tuple[str, ...] = (missed,) if missed else ()
+    work: SamplingWork = rows.get("sampling", NO_SAMPLING)
+    if work.tokens:
+        flops += sampling_flops(student, work)
+        notes += (LONGEST,)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
     added = float(sum(cache.missing for cache in caches.values()))
@@ -324,7 +345,8 @@ def _estimate(
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
         elsewhere=elsewhere,
-        notes=(student.adapter.missed,) if student.adapter and student.adapter.missed else (),
+        notes=notes,
+        sampled=work.tokens,
     )
 
 

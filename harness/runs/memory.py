@@ -107,7 +107,20 @@ def plan_memory(
     parts |= teacher_places(config, teachers, shard=shard, on_cpu=on_cpu).get("", {})
     if isinstance(config, KDConfig):
         parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
-    return parts, trained
+    # Answers are sampled between steps, when nothing of a step is alive.
+    beyond = sampling_bytes(spec, student, width, BYTES[precision.compute]) - sum(
+        parts[name] for name in ("activations", "logits")
+    )
+    return parts | ({"sampling": beyond} if beyond > 0 else {}), trained
+
+
+def sampling_bytes(spec: TrainerSpec, student: Size, width: int, unit: int) -> float:
+    """Return the bytes of keys and values of the answers that are sampled together."""
+    own = spec.on_policy if isinstance(spec, DistillSpec) else None
+    if own is None or not own.is_local:
+        return 0.0
+    rows = min(own.batch_size, spec.batch_size * spec.accumulation)
+    return float(rows * width * student.layers * (student.keys + student.values) * unit)
 
 
 def positions_at_once(spec: TrainerSpec, width: int) -> int:

@@ -274,7 +274,7 @@ class LocalEngine:
             )
             # A model spread over several devices ends on another one.
             cache = cache_of(output, model, self.source)
-            logits = output.logits[:, -1].float().to(device)
+            logits = self._next_logits(output.logits[:, -1].float().to(device))
             if step == 0:
                 self._note_logprobs(rows, logits)
             chosen = sampler.choose(logits, step)
@@ -320,6 +320,10 @@ class LocalEngine:
     @cached_property
     def _numerals(self) -> dict[int, str]:
         return numerals(self.tokenizer)
+
+    def _next_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits that the next tokens are chosen by: the model's own."""
+        return logits
 
     def _ended(self, row: _Row, token: int) -> Finish | None:
         """Append a token to a row; return why the row ended, or None."""

@@ -43,6 +43,7 @@ def a_trainer(method: Objective, device: str = "cpu", max_loss: float = 1e4) -> 
     trainer.args = SimpleNamespace(world_size=1, device=torch.device(device))
     trainer.state = SimpleNamespace(global_step=6)
     trainer.watched, trainer.sums, trainer.tokens_since = [], {}, 0
+    trainer.sampled = None
     trainer.train_dataset = Dataset(ROWS)
     return trainer
 
@@ -148,12 +149,28 @@ def test_step_of_several_micro_batches_reads_values_once(monkeypatch: pytest.Mon
     batches = [collate([data[n] for n in numbers]) for numbers in ((0, 1), (2,), (3,))]
     for batch in batches:
         trainer.compute_loss(student, batch, num_items_in_batch=items)
-    parts = [float(parts["kl"]) for _, _, parts in trainer.watched]
+    parts = [float(seen.parts["kl"]) for seen in trainer.watched]
     with monkeypatch.context() as patched:
         reads = Reads(patched)
         trainer.check_step()
     assert reads.count == 1 and trainer.watched == []
     assert trainer.sums == {"kl": pytest.approx(sum(parts), rel=1e-6)}
+
+
+def test_scores_of_sampled_answers_come_with_the_same_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, method = a_case("dae", Path(), 2)
+    attach_loss(student)
+    trainer, collate, data = a_trainer(method), Collator(0, KINDS), Dataset(ROWS)
+    kept: list[dict[tuple[int, int], float]] = []
+    trainer.sampled = SimpleNamespace(keep=kept.append)
+    for numbers, sampled in (((0, 1), (1,)), ((2, 3), ())):
+        rows = [{**data[n], "sampled": place in sampled} for place, n in enumerate(numbers)]
+        trainer.compute_loss(student, collate(rows), num_items_in_batch=torch.tensor(9))
+    want = {(0, 1): float(trainer.watched[0].scores[1])}
+    with monkeypatch.context() as patched:
+        reads = Reads(patched)
+        trainer.check_step()
+    assert reads.count == 1 and kept == [want] and want[0, 1] > 0
 
 
 def test_diverged_micro_batch_is_named_before_the_update() -> None:

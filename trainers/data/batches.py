@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -318,18 +318,25 @@ def _measure(
     *,
     packed: bool,
 ) -> BatchPlan:
-    tokens = labelled = padded = 0
+    chosen = [[rows[index] for index in batch] for batch in batches]
+    tokens, labelled, padded = measure(chosen, packed=packed)
     counts = dict.fromkeys(shares, 0)
-    for batch in batches:
-        lengths = [len(rows[index]) for index in batch]
-        tokens += sum(lengths)
-        padded += 0 if packed else max(lengths) * len(lengths) - sum(lengths)
-        for index in batch:
-            labelled += rows[index].labelled
-            counts[rows[index].kind] += 1
+    for row in chain.from_iterable(chosen):
+        counts[row.kind] += 1
     total = max(sum(counts.values()), 1)
     share = {kind: count / total for kind, count in counts.items()}
     return BatchPlan(batches, per_step, tokens, labelled, padded, share, packed)
+
+
+def measure(batches: Iterable[Sequence[TrainRow]], *, packed: bool) -> tuple[int, int, int]:
+    """Return (tokens without padding, labelled positions, padding) of some micro-batches."""
+    tokens = labelled = padded = 0
+    for batch in batches:
+        lengths = [len(row) for row in batch]
+        tokens += sum(lengths)
+        padded += 0 if packed else max(lengths) * len(lengths) - sum(lengths)
+        labelled += sum(row.labelled for row in batch)
+    return tokens, labelled, padded
 
 
 class Collator:
@@ -358,4 +365,5 @@ class Collator:
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }
-        return {**batch, "layout": layout_of(batch, packing=self.packing)}
+        sampled = [place for place, row in enumerate(rows) if row.get("sampled")]
+        return {**batch, "layout": layout_of(batch, packing=self.packing, sampled=sampled)}

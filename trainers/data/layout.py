@@ -7,8 +7,9 @@ Python numbers. A step then only gathers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, Self
 
@@ -92,12 +93,14 @@ class Part(_Movable):
     Attributes:
         rows: their places in the batch, ascending; `at` is the same on the device, [b].
         columns: the first column they use, and the one after the last.
-        inside: [n] their labelled positions, as places in the flattened cut rows.
+        inside: [n] their labelled positions, as places in the flattened cut rows; row by row,
+            those of sampled answers last.
         positions: [n] the same positions, as places in the flattened batch [B · T].
         order: [n] the same positions, as places among all labelled ones of the batch.
         sizes: labelled positions of each row; they add up to n.
         index: each row's number in the data set; empty if the batch has none.
         whole: whether these are all rows and columns of the batch.
+        sampled: (place in the batch, labelled positions) of each row whose answer was sampled.
         packing: the cut rows without padding; None where the models run on padded rows.
     """
 
@@ -111,6 +114,7 @@ class Part(_Movable):
     index: tuple[int, ...]
     whole: bool
     packing: Packing | None = None
+    sampled: tuple[tuple[int, int], ...] = ()
 
     def cut(self, values: Tensor) -> Tensor:
         """Return these rows and columns of a tensor [B, T]."""
@@ -161,13 +165,16 @@ class Layout(_Movable):
         return made.to(self.targets.device)
 
 
-def layout_of(batch: Mapping[str, Tensor], *, packing: bool = False) -> Layout:
+def layout_of(
+    batch: Mapping[str, Tensor], *, packing: bool = False, sampled: Collection[int] = ()
+) -> Layout:
     """Work out the layout of a micro-batch; it is on the batch's device.
 
     Args:
         batch: `input_ids`, `attention_mask` and `labels` [B, T], `kind` [B], and `index` [B] if the
             rows have one. On a device every number here would be waited for.
         packing: whether the models run on the rows without padding.
+        sampled: the places of rows whose answers were sampled.
     """
     device = batch["labels"].device
     labels, keys = batch["labels"].cpu(), batch["attention_mask"].cpu()
@@ -183,8 +190,11 @@ def layout_of(batch: Mapping[str, Tensor], *, packing: bool = False) -> Layout:
     kinds: dict[int, list[int]] = {}
     for row, kind in enumerate(batch["kind"].tolist()):
         kinds.setdefault(kind, []).append(row)
-    every = _part(range(len(places)), places, spans, width, index)
-    parts = {kind: _part(chosen, places, spans, width, index) for kind, chosen in kinds.items()}
+    make = partial(
+        _part, places=places, spans=spans, width=width, index=index, sampled=frozenset(sampled)
+    )
+    every = make(range(len(places)))
+    parts = {kind: make(chosen) for kind, chosen in kinds.items()}
     if packing:
         every = _packed(every, spans)
         parts = {kind: _packed(part, spans) for kind, part in parts.items()}
@@ -213,6 +223,7 @@ def _part(
     spans: Sequence[tuple[int, int]],
     width: int,
     index: Sequence[int],
+    sampled: Collection[int] = frozenset(),
 ) -> Part:
     whole = len(rows) == len(places)
     start, end = 0, width
@@ -220,16 +231,19 @@ def _part(
         start = min(spans[row][0] for row in rows)
         end = max(spans[row][1] for row in rows)
     offsets = list(accumulate(map(len, places), initial=0))
+    # Sorting is stable: only the rows with sampled answers move, to the end.
+    ranked = sorted(enumerate(rows), key=lambda pair: pair[1] in sampled)
     return Part(
         tuple(rows),
         torch.tensor(rows, dtype=torch.long),
         (start, end),
-        _flat([(place, places[row]) for place, row in enumerate(rows)], end - start, -start),
-        _flat([(row, places[row]) for row in rows], width, 0),
-        torch.tensor([n for r in rows for n in range(offsets[r], offsets[r + 1])]).long(),
+        _flat([(place, places[row]) for place, row in ranked], end - start, -start),
+        _flat([(row, places[row]) for _, row in ranked], width, 0),
+        torch.tensor([n for _, r in ranked for n in range(offsets[r], offsets[r + 1])]).long(),
         tuple(len(places[row]) for row in rows),
         tuple(index[row] for row in rows) if index else (),
         whole,
+        sampled=tuple((row, len(places[row])) for row in rows if row in sampled),
     )
 
 

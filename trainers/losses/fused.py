@@ -12,8 +12,9 @@ All divergences are in nats, summed over positions; the caller divides by N.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +40,20 @@ class Mix:
     chunk: int | None = None
 
 
+class Span(NamedTuple):
+    """Neighbouring positions with a loss of their own.
+
+    Attributes:
+        size: how many.
+        mix: their loss.
+        gold: whether their next tokens are the data's, for cross-entropy.
+    """
+
+    size: int
+    mix: Mix
+    gold: bool = True
+
+
 class ChunkLoss(Protocol):
     """Computes the loss of a chunk of logits: `chunk_loss`, or a kernel in its place."""
 
@@ -57,10 +72,14 @@ class ChunkLoss(Protocol):
 
 @dataclass
 class Parts:
-    """Unweighted sums over positions, for the log: T² · divergence and cross-entropy, in nats."""
+    """Unweighted sums over positions, for the log: T² · divergence and cross-entropy, in nats.
+
+    `spans` has the divergence of each span.
+    """
 
     kl: Tensor | None = None
     ce: Tensor | None = None
+    spans: list[Tensor] = field(default_factory=list)
 
 
 def labelled_positions(labels: Tensor) -> Tensor:
@@ -150,7 +169,7 @@ class _FusedHead(torch.autograd.Function):
         head: Head,
         teacher: tuple[Head, Tensor] | TopK | None,
         targets: Tensor | None,
-        mix: Mix,
+        spans: Sequence[Span],
         parts: Parts,
         inner: ChunkLoss,
     ) -> Tensor:
@@ -160,7 +179,7 @@ class _FusedHead(torch.autograd.Function):
             compute = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return _FusedHead._forward(
-                ctx, hidden, weight, bias, head, teacher, targets, mix, parts, inner, compute
+                ctx, hidden, weight, bias, head, teacher, targets, spans, parts, inner, compute
             )
 
     @staticmethod
@@ -172,7 +191,7 @@ class _FusedHead(torch.autograd.Function):
         head: Head,
         teacher: tuple[Head, Tensor] | TopK | None,
         targets: Tensor | None,
-        mix: Mix,
+        spans: Sequence[Span],
         parts: Parts,
         inner: ChunkLoss,
         compute: torch.dtype,
@@ -183,15 +202,15 @@ class _FusedHead(torch.autograd.Function):
         grad_h = torch.empty_like(states) if needs_hidden else None
         grad_w = torch.zeros_like(weight) if needs_weight else None
         grad_b = torch.zeros_like(bias) if needs_bias and bias is not None else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        kl_sum, ce_sum = total.clone(), total.clone()
-        chunk = rows_at_once(mix.chunk, weight.shape[0], on_cuda=hidden.is_cuda)
-        for start in range(0, states.shape[0], chunk):
-            rows = slice(start, start + chunk)
+        zero = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        parts.spans, ces = [zero.clone() for _ in spans], [zero.clone() for _ in spans]
+        for number, rows in _chunks(spans, weight.shape[0], on_cuda=hidden.is_cuda):
+            span = spans[number]
             logits = apply_head(student, states[rows])
-            kl, ce, step = inner(logits, student, teacher, targets, rows, mix)
-            kl_sum += kl
-            ce_sum += ce
+            gold = targets if span.gold else None
+            kl, ce, step = inner(logits, student, teacher, gold, rows, span.mix)
+            parts.spans[number] += kl
+            ces[number] += ce
             del logits
             if grad_h is not None:
                 grad_h[rows] = step @ matrix
@@ -203,10 +222,13 @@ class _FusedHead(torch.autograd.Function):
             if grad_b is not None:
                 grad_b += step.sum(0)
             del step
-        parts.kl, parts.ce = kl_sum, ce_sum
+        parts.kl, parts.ce = sum(parts.spans, zero), sum(ces, zero)
         ctx.grads = (grad_h, grad_w, grad_b)
         ctx.dtypes = (hidden.dtype,)
-        return total + mix.kl_weight * kl_sum + mix.ce_weight * ce_sum
+        total = zero
+        for (_, mix, _), kl_sum, ce_sum in zip(spans, parts.spans, ces, strict=True):
+            total = total + mix.kl_weight * kl_sum + mix.ce_weight * ce_sum
+        return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -221,6 +243,16 @@ class _FusedHead(torch.autograd.Function):
         if grad_h is not None:
             grad_h = grad_h.to(ctx.dtypes[0])
         return grad_h, grad_w, grad_b, None, None, None, None, None, None
+
+
+def _chunks(spans: Sequence[Span], vocab: int, *, on_cuda: bool) -> Iterator[tuple[int, slice]]:
+    """Yield (number of its span, its rows) of each chunk; a chunk is of one span."""
+    start = 0
+    for number, (wanted, mix, _) in enumerate(spans):
+        chunk, end = rows_at_once(mix.chunk, vocab, on_cuda=on_cuda), start + wanted
+        for first in range(start, end, chunk):
+            yield number, slice(first, min(first + chunk, end))
+        start = end
 
 
 def chunk_loss(
@@ -299,7 +331,7 @@ def fused_loss(
     hidden: Tensor,
     head: Head,
     *,
-    mix: Mix,
+    mix: Mix | Sequence[Span],
     teacher: tuple[Head, Tensor] | TopK | None = None,
     targets: Tensor | None = None,
     inner: ChunkLoss | None = None,
@@ -309,7 +341,7 @@ def fused_loss(
     Args:
         hidden: the student's last hidden states at labelled positions [n, h].
         head: the student's head; a frozen weight gets no gradient and costs none.
-        mix: weights, temperature, divergence.
+        mix: weights, temperature, divergence; or spans of positions with their own, n in all.
         teacher: the teacher's head with its hidden states [n, h_t] at the same positions, or a
             cached distribution, or None.
         targets: next tokens [n] for cross-entropy; None to skip it.
@@ -325,5 +357,8 @@ def fused_loss(
         hidden, weight = hidden.detach(), weight.detach()
         bias = None if bias is None else bias.detach()
     inner = inner or chunk_loss
-    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts, inner)  # type: ignore[no-untyped-call]
+    spans = [Span(hidden.shape[0], mix)] if isinstance(mix, Mix) else mix
+    loss: Tensor = _FusedHead.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, head, teacher, targets, spans, parts, inner
+    )
     return loss, parts

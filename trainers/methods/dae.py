@@ -24,6 +24,7 @@ from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.build import (
     load_frozen,
     make_mix,
+    make_sampled_mix,
     parent_of,
     runs_on,
     shared_vocab,
@@ -43,7 +44,8 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             teacher, parent = _teacher(specs[kind], kind, setting)
             teachers[number] = teacher
             parents[role_of(kind)] = parent
-        return Objective(make_mix(config.trainer), teachers), parents
+        sampled = make_sampled_mix(config.trainer)
+        return Objective(make_mix(config.trainer), teachers, sampled_mix=sampled), parents
 
     return train_method(config, job, build, teacher=config.main_teacher.model)
 

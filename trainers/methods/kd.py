@@ -22,6 +22,7 @@ from kdharness.trainers.students.cut import kept_of, map_layers
 from kdharness.trainers.teachers.build import (
     load_frozen,
     make_mix,
+    make_sampled_mix,
     parent_of,
     runs_on,
     shared_vocab,
@@ -55,6 +56,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
             layers,
             spec.distill_weight * spec.attention_weight,
             spec.attention_block,
+            sampled_mix=make_sampled_mix(spec),
         )
         return method, {"teacher": parent.id}
 

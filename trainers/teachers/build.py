@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def make_mix(spec: DistillSpec) -> Mix:
         ce_weight=1.0 - spec.distill_weight,
         chunk=spec.chunk,
     )
+
+
+def make_sampled_mix(spec: DistillSpec) -> Mix | None:
+    """Return the loss of answers that the student samples; None without `on_policy`.
+
+    The data has no such answers, so there is no next-token loss; λ stays on the divergence, whose
+    weight is then the same on all rows.
+    """
+    if spec.on_policy is None:
+        return None
+    own = spec.on_policy.settle(spec.divergence, spec.beta)
+    assert own.divergence is not None and own.beta is not None
+    mix = replace(make_mix(spec), divergence=own.divergence, beta=own.beta)
+    return replace(mix, ce_weight=0.0)
 
 
 def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None) -> Checkpoint:

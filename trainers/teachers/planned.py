@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.models import TeacherSpec
@@ -11,11 +13,18 @@ from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.loading import load_config_of
 from kdharness.harness.models.resolve import identity_of, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.rollouts import SamplingWork, sampling_work
 from kdharness.harness.runs.teachers import CachedRows
 from kdharness.harness.store import Store
 from kdharness.harness.types import digest
-from kdharness.trainers.data.batches import BatchPlan
-from kdharness.trainers.data.dataset import Dataset, tokenizer_source
+from kdharness.trainers.data.batches import BatchPlan, measure
+from kdharness.trainers.data.dataset import Dataset, TrainRow, tokenizer_source
+from kdharness.trainers.data.on_policy import (
+    answer_start,
+    longest_answers,
+    settings_of,
+    with_sampled,
+)
 from kdharness.trainers.teachers.build import shared_ids
 from kdharness.trainers.teachers.cache_store import NOTE, row_key
 from kdharness.trainers.teachers.cached import cache_address, taught_rows
@@ -33,7 +42,8 @@ def planned_facts(
 ) -> dict[str, Any]:
     """Return steps, tokens, labelled tokens, padding share and longest row of a training.
 
-    `cached` maps each kind of rows that has a cached teacher to its positions.
+    `cached` maps each kind of rows that has a cached teacher to its positions, and `sampling` is
+    the work of sampling answers. Sampled answers are as long as they may be.
 
     Raises:
         DataError: a damaged teacher cache.
@@ -43,22 +53,48 @@ def planned_facts(
         for kind, spec in config.teacher_specs.items():
             if spec is not None and spec.cache:
                 cached[kind] = _cached(config, spec, kind, (rows, plan), tokenizer, paths)
+    sizes = _longest_answers(config, rows, plan)
+    batches = [
+        with_sampled(rows.rows, batch, 1 + number // plan.per_step, sizes)
+        for number, batch in enumerate(plan.batches)
+    ]
+    tokens, labelled, padded = measure(batches, packed=plan.packed)
+    work = [sampling_work(answer_start(rows.rows[row].labels), n) for (_, row), n in sizes.items()]
     return {
         "steps": plan.steps,
-        "tokens": plan.tokens,
-        "labelled": plan.labelled,
-        "padding_share": plan.padding_share,
-        "width": _width(config.trainer, plan, rows),
+        "tokens": tokens,
+        "labelled": labelled,
+        "padding_share": padded / max(padded + tokens, 1),
+        "width": _width(config.trainer, batches, rows),
         "cached": cached,
+        "sampling": SamplingWork(
+            sum(part.read for part in work),
+            sum(part.tokens for part in work),
+            sum(part.scores for part in work),
+        ),
     }
 
 
-def _width(spec: TrainerSpec, plan: BatchPlan, rows: Dataset) -> int:
+def _longest_answers(
+    config: TrainConfig, rows: Dataset, plan: BatchPlan
+) -> dict[tuple[int, int], int]:
+    """Return (step, row) -> the most tokens of each answer that the student would sample."""
+    spec = settings_of(config)
+    if spec is None:
+        return {}
+    steps = (
+        (1 + number // plan.per_step, row)
+        for number, batch in enumerate(plan.batches)
+        for row in batch
+    )
+    return longest_answers(rows.rows, steps, config.seed, spec, config.data.max_length)
+
+
+def _width(spec: TrainerSpec, batches: Sequence[Sequence[TrainRow]], rows: Dataset) -> int:
     """Return the positions of the longest row; of packed ones the mean in the largest batch."""
-    lengths = [len(row) for row in rows.rows]
     if not spec.packing:
-        return max(lengths)
-    largest = max(sum(lengths[index] for index in batch) for batch in plan.batches)
+        return max(map(len, chain(rows.rows, *batches)))
+    largest = max(sum(map(len, batch)) for batch in batches)
     return -(-largest // spec.batch_size)
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kdharness.harness.config.endpoints import (
     DIRECT,
+    Endpoint,
     endpoint_of,
     explain_connection_error,
     goes_direct,
@@ -25,8 +26,30 @@ from kdharness.harness.util.redact import find_key, redact
 from kdharness.trainers.data.layout import Batch
 from kdharness.trainers.losses.top_k import TopK
 
+if TYPE_CHECKING:
+    import openai
+
 AT_ONCE = 16
 """Concurrent requests: a server batches what arrives at the same time."""
+
+
+def client_of(url: str, timeout: float = 300) -> tuple[Endpoint, openai.OpenAI]:
+    """Return a server's endpoint and a client of it, with the key of the environment."""
+    import openai
+
+    endpoint, key = endpoint_of(url), find_key()
+    client = openai.OpenAI(
+        api_key=key or "none",
+        base_url=endpoint.base,
+        timeout=timeout,
+        max_retries=5,
+        default_query=dict(endpoint.query),
+        default_headers=endpoint.headers(key),
+        http_client=openai.DefaultHttpxClient(
+            timeout=timeout, mounts=DIRECT if goes_direct(endpoint.base) else None
+        ),
+    )
+    return endpoint, client
 
 
 class ServedTeacher:
@@ -34,22 +57,8 @@ class ServedTeacher:
 
     def __init__(self, model: str, url: str, k: int, vocab: int = 0, timeout: float = 300) -> None:
         """Connect to a server; ids from `vocab` on are dropped (0: none), see `shared_vocab`."""
-        import openai
-
         self.model, self.url, self.k, self.vocab = model, url, k, vocab
-        self.endpoint = endpoint_of(url)
-        key = find_key()
-        self.client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=self.endpoint.base,
-            timeout=timeout,
-            max_retries=5,
-            default_query=dict(self.endpoint.query),
-            default_headers=self.endpoint.headers(key),
-            http_client=openai.DefaultHttpxClient(
-                timeout=timeout, mounts=DIRECT if goes_direct(self.endpoint.base) else None
-            ),
-        )
+        self.endpoint, self.client = client_of(url, timeout)
 
     def distributions(self, batch: Batch, rows: Sequence[int]) -> list[TopK]:
         """Return one `TopK` [labelled positions, k] for each of some rows of a batch.
