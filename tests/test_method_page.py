@@ -15,6 +15,7 @@ PACKAGES = ("harness", "trainers", "judges", "tui", "data")
 SECTIONS = {
     "labels",
     "losses",
+    "token-weights",
     "divergences",
     "attention",
     "routing",

@@ -156,6 +156,13 @@ def batch_flops(setting: TrainContext, method: Objective) -> list[float]:
         for kind, (vocab, hidden) in heads.items():
             taught = rows if len(method.teachers) == 1 else [r for r in rows if r.kind == kind]
             total += 2.0 * vocab * hidden * sum(row.labelled for row in taught)
+        if method.mix.token_weights:
+            labelled = sum(row.labelled for row in rows)
+            # The losses that the weights depend on; those of a split step, before it begins.
+            total += 2.0 * student.vocab * student.hidden * labelled
+            if setting.plan.per_step > 1:
+                width = max(map(len, rows))
+                total += forward_flops(student, rows=len(rows), width=width, labelled=labelled)
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)

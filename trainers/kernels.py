@@ -76,13 +76,20 @@ def check_kernels(name: KernelsName, device: str, environ: Mapping[str, str] = o
         )
 
 
-def reference_parts(kernels: Kernels, teachers: Mapping[str, object]) -> str:
+def reference_parts(
+    kernels: Kernels, teachers: Mapping[str, object], *, weighted: bool = False
+) -> str:
     """Return what other kernels leave to the reference, for the run's log; empty for nothing.
 
     Args:
         kernels: those of the run.
         teachers: kind of rows -> teacher.
+        weighted: whether tokens have weights of their own.
     """
+    if weighted and kernels.name != "reference":
+        return (
+            f"kernels: {kernels.name} has none for token weights: the reference computes the loss"
+        )
     cached = [
         kind
         for kind, teacher in teachers.items()

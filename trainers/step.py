@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -23,19 +24,23 @@ from kdharness.trainers.data.layout import Batch, Layout, Packing, layout_of
 from kdharness.trainers.decoder import last_states, run_decoder
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, fused_loss
+from kdharness.trainers.losses.fused import Mix, chunk_loss, fused_loss, token_losses
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_counts,
     router_loss,
     router_weight,
 )
+from kdharness.trainers.losses.token_weights import batch_temperature, row_means, talr_weights
 from kdharness.trainers.teachers.online import Segment, Teacher, route
 
 
 @dataclass
 class LossInputs:
-    """Additional inputs of the student's forward, and the loss terms it reports back."""
+    """Additional inputs of the student's forward, and the loss terms it reports back.
+
+    `temperature` is the step's τ of token weights; None takes that of this micro-batch.
+    """
 
     layout: Layout
     segments: list[Segment]
@@ -44,6 +49,7 @@ class LossInputs:
     attention_weight: float = 0.0
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
+    temperature: Tensor | None = None
     kernels: Kernels = REFERENCE
     parts: dict[str, Tensor] = field(default_factory=dict)
 
@@ -51,9 +57,9 @@ class LossInputs:
 def attach_loss(model: Any) -> None:
     """Make a causal LM's forward compute the loss of `LossInputs`.
 
-    It also returns the last hidden states (`states=True`) or the assignments of its routers
-    (`counts=True`), for wrappers that gather weights for a forward pass alone. Other calls are
-    unchanged.
+    It also returns the last hidden states (`states=True`), the assignments of its routers
+    (`counts=True`) or the mean token loss of each row (`losses=LAYOUT`), for wrappers that gather
+    weights for a forward pass alone. Other calls are unchanged.
     """
     causal = causal_model(model)
     plain = causal.forward
@@ -64,6 +70,7 @@ def attach_loss(model: Any) -> None:
         step: LossInputs | None = None,
         states: bool = False,
         counts: bool = False,
+        losses: Layout | None = None,
         packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -76,11 +83,23 @@ def attach_loss(model: Any) -> None:
             ).router_logits
             found = router_counts(logits, _real(mask, packing), self.config.num_experts_per_tok)
             return {"assignments": found.assignments, "rows": found.rows}
+        if losses is not None:
+            return {
+                "means": _row_losses(self, kwargs["input_ids"], kwargs["attention_mask"], losses)
+            }
         if step is None:
             return plain(*args, **kwargs)
         return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
 
     causal.forward = MethodType(forward, causal)
+
+
+def _row_losses(causal: Any, input_ids: Tensor, attention_mask: Tensor, layout: Layout) -> Tensor:
+    """Return the mean token loss of each row of a micro-batch."""
+    mask = mask_for(causal, attention_mask, layout.masked)
+    states = last_states(causal, input_ids, mask, layout.every.packing).flatten(0, 1)
+    hidden = states.index_select(0, layout.every.positions)
+    return row_means(token_losses(hidden, head_of(causal), layout.targets), layout.every.sizes)
 
 
 def step_loss(
@@ -103,18 +122,24 @@ def step_loss(
             if teacher[0].weight is None:
                 # The student's own head, which a wrapper may have gathered for this forward only.
                 teacher = head_of(causal, vocab), teacher[1]
+        states, head = hidden.index_select(0, segment.part.positions), head_of(causal, vocab)
+        targets = step.layout.targets[segment.part.order] if wants_ce else None
+        inner, plain = step.kernels.chunk_loss, None
+        if targets is not None and step.mix.token_weights is not None:
+            plain = token_losses(states.detach(), head, targets, step.mix.chunk)
+            tau = step.temperature
+            if tau is None:
+                tau = batch_temperature(row_means(plain, segment.part.sizes))
+            weights = talr_weights(plain, tau, step.mix.token_weights.floor)
+            inner = partial(chunk_loss, weights=weights)
         part, sums = fused_loss(
-            hidden.index_select(0, segment.part.positions),
-            head_of(causal, vocab),
-            mix=step.mix,
-            teacher=teacher,
-            targets=step.layout.targets[segment.part.order] if wants_ce else None,
-            inner=step.kernels.chunk_loss,
+            states, head, mix=step.mix, teacher=teacher, targets=targets, inner=inner
         )
         loss = loss + part / step.norm
         assert sums.kl is not None and sums.ce is not None
         kl += sums.kl
-        ce += sums.ce
+        # The log has the plain cross-entropy, which other runs can be compared with.
+        ce += sums.ce if plain is None else plain.sum()
     step.parts["kl"] = kl / step.norm
     if wants_ce:
         step.parts["ce"] = ce / step.norm

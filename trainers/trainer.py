@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from kdharness.trainers.losses.router import (
     RouterCounts,
     router_weight,
 )
+from kdharness.trainers.losses.token_weights import batch_temperature
 from kdharness.trainers.precision import sharding_policy
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
@@ -74,6 +76,7 @@ class DistillTrainer(Trainer):
         self.shard = (rank, world)
         self.begun = False
         self.routing: RouterCounts | None = None
+        self.temperature: Tensor | None = None
         self.step_batches: list[Any] = []
         self.watched: list[tuple[Layout, Tensor, dict[str, Tensor]]] = []
         self.sums: dict[str, float] = {}
@@ -136,6 +139,9 @@ class DistillTrainer(Trainer):
         if self.routed and self.routing is None:
             self.routing = self._count_routing(model)
         step.routing = self.routing
+        if self.method.mix.token_weights and self.temperature is None:
+            self.temperature = self._token_temperature(model)
+        step.temperature = self.temperature
         outputs = model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
         )
@@ -147,11 +153,38 @@ class DistillTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a step's micro-batches, which the router loss of a mixture needs all at once."""
+        """Keep a step's micro-batches: a mixture's router loss and token weights need them all."""
         batches, items = super().get_batch_samples(*args, **kwargs)
-        if self.routed:
-            self.step_batches, self.routing = batches, None
+        if self.routed or self.method.mix.token_weights:
+            self.step_batches, self.routing, self.temperature = batches, None, None
         return batches, items
+
+    @torch.no_grad()
+    def _token_temperature(self, model: Any) -> Tensor | None:
+        """Run the student on the whole step once, for the temperature of its token weights.
+
+        Returns None if the step is one micro-batch of one process, which has all rows. What the
+        run draws later, such as dropout, does not depend on this pass.
+        """
+        if len(self.step_batches) == 1 and self.args.world_size == 1:
+            return None
+        found = []
+        device = self.args.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for batch in self.step_batches:
+                inputs = self._prepare_inputs(batch)
+                outputs = model(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    losses=inputs["layout"],
+                )
+                found.append(outputs["means"])
+        means = torch.cat(found)
+        if self.args.world_size > 1:
+            # Micro-batches by tokens have different numbers of rows.
+            padded = self.accelerator.pad_across_processes(means, pad_index=cast(int, math.nan))
+            means = cast(Tensor, self.accelerator.gather(padded))
+        return batch_temperature(means)
 
     @torch.no_grad()
     def _count_routing(self, model: Any) -> RouterCounts | None:

@@ -231,6 +231,49 @@ class TrainerSpec(Settings):
         return precision_of(self.precision, self.dtype, lora=lora, has_bf16=has_bf16)
 
 
+FLOOR = 0.01
+"""The least weight of a token in SFT's loss, as in the paper of TALR."""
+
+
+class SFTSpec(TrainerSpec):
+    """SFT adds weights of tokens: docs/method.md#token-weights."""
+
+    token_weights: Literal["none", "talr"] = Field(
+        "none",
+        title="Token weights",
+        description=(
+            "talr: weigh each token's loss by max(p^(1/τ), floor), so that tokens the model finds "
+            "improbable count for less; τ is the median over a step's rows of their mean loss."
+        ),
+        json_schema_extra=ADDED,
+    )
+    token_weight_floor: float = Field(
+        FLOOR,
+        gt=0,
+        le=1,
+        title="Least token weight",
+        description=("With token_weights: talr. 1 is plain SFT."),
+        json_schema_extra=ADDED,
+    )
+
+    @model_validator(mode="after")
+    def _floor_is_used(self) -> Self:
+        if self.token_weights == "none" and self.token_weight_floor != FLOOR:
+            raise ValueError(
+                "token_weight_floor has no effect without token_weights: set token_weights: talr, "
+                "or remove it"
+            )
+        return self
+
+
+def plain_settings(value: object) -> object:
+    """Return a method's trainer settings as given, or those that all methods share as a mapping.
+
+    A more special class than the one given takes the same fields.
+    """
+    return value.model_dump(exclude_unset=True) if type(value) is TrainerSpec else value
+
+
 class DistillSpec(TrainerSpec):
     """Settings shared by KD and DAE: docs/method.md#losses."""
 

@@ -22,7 +22,13 @@ from kdharness.harness.config.models import (
     TeacherSpec,
     expand_model_spec,
 )
-from kdharness.harness.config.trainer import DistillSpec, KDSpec, TrainerSpec
+from kdharness.harness.config.trainer import (
+    DistillSpec,
+    KDSpec,
+    SFTSpec,
+    TrainerSpec,
+    plain_settings,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
@@ -59,7 +65,9 @@ class SFTConfig(RunConfig):
     method: Literal["sft"] = "sft"
     student: Student = Field(..., title="Student")
     data: DataSpec = Field(..., title="Data")
-    trainer: TrainerSpec = Field(default_factory=lambda: TrainerSpec(), title="Trainer")
+    trainer: Annotated[SFTSpec, BeforeValidator(plain_settings)] = Field(
+        default_factory=lambda: SFTSpec(), title="Trainer"
+    )
 
     @property
     def main_teacher(self) -> None:

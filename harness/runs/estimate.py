@@ -143,6 +143,21 @@ def step_flops(
     return total
 
 
+def weighing_flops(student: Size, *, tokens: int, labelled: int, width: int, split: bool) -> float:
+    """Return the FLOPs of the losses that token weights depend on (docs/method.md#token-weights).
+
+    Args:
+        student: its dimensions.
+        tokens, labelled, width: as in `step_flops`.
+        split: whether a step has several micro-batches, which are run once more.
+    """
+    head = 2.0 * student.vocab * student.hidden * labelled
+    if not split:
+        return head
+    scores = 4.0 * tokens * width * student.layers * student.heads * student.head_size
+    return 2 * head + 2.0 * student.body * tokens + scores
+
+
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
     """Return the (model, number of kept layers or None) that determine the student's size."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
@@ -294,6 +309,15 @@ def _estimate(
         checkpointing=spec.gradient_checkpointing,
     )
     flops += sum(2.0 * s.vocab * s.hidden * caches[role].taught for role, s in heads.items())
+    if isinstance(config, SFTConfig) and config.trainer.token_weights != "none":
+        split = spec.accumulation * processes > 1
+        flops += weighing_flops(
+            student,
+            tokens=round(padded),
+            labelled=rows["labelled"],
+            width=rows["width"],
+            split=split,
+        )
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
     added = float(sum(cache.missing for cache in caches.values()))

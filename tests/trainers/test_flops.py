@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 HIDDEN = "kd-hidden"
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {},
+    "sft-talr": {"trainer": {"token_weights": "talr"}},
+    "sft-talr-split": {"trainer": {"token_weights": "talr", "batch_size": 2, "accumulation": 2}},
     "lora": {"student": {"model": "T", "lora": {"r": 2, "alpha": 4}}},
     "kd": {"teacher": "T", "trainer": {"attention_weight": 0.0}},
     "kd-attention": {"teacher": "T"},
