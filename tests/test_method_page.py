@@ -16,6 +16,7 @@ SECTIONS = {
     "labels",
     "losses",
     "token-weights",
+    "starting-weights",
     "divergences",
     "attention",
     "routing",

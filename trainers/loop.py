@@ -42,6 +42,7 @@ from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_templa
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.flops import batch_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
+from kdharness.trainers.l2_start import check_engine
 from kdharness.trainers.pairs.before import check_first_step, check_run
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
@@ -220,6 +221,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
         check_kernels(spec.kernels, device)
+        check_engine(spec.l2_start)
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
@@ -335,6 +337,7 @@ def _make_trainer(
         collator=Collator(setting.pad_id, setting.kinds, packing=config.trainer.packing),
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
+        l2_start=config.trainer.l2_start,
         reporter=job.reporter,
         rank=job.rank,
         world=job.world,

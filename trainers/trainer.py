@@ -24,6 +24,7 @@ from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.data.layout import Layout
+from kdharness.trainers.l2_start import StartAnchor
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_weight,
@@ -39,7 +40,7 @@ from kdharness.trainers.teachers.online import (
 
 
 class _BeforeTheUpdate(TrainerCallback):
-    """Looks at the losses of a step before its gradients are applied."""
+    """Looks at the losses of a step before its gradients are applied, and pulls to the start."""
 
     def __init__(self, trainer: DistillTrainer) -> None:
         self.trainer = trainer
@@ -47,6 +48,7 @@ class _BeforeTheUpdate(TrainerCallback):
     def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Raise RunError if one of them is NaN or has diverged."""
         self.trainer.check_step()
+        self.trainer.pull_to_start()
 
 
 class DistillTrainer(Trainer):
@@ -63,6 +65,7 @@ class DistillTrainer(Trainer):
         collator: Collator,
         max_loss: float = 1e4,
         keep: int = 1,
+        l2_start: float = 0.0,
         reporter: Reporter,
         rank: int = 0,
         world: int = 1,
@@ -73,6 +76,7 @@ class DistillTrainer(Trainer):
         self.keep = keep
         self.reporter = reporter
         self.max_loss = max_loss
+        self.anchor = StartAnchor(l2_start)
         self.shard = (rank, world)
         self.begun = False
         self.routing: RouterCounts | None = None
@@ -106,6 +110,16 @@ class DistillTrainer(Trainer):
                 elif isinstance(teacher, OnlineTeacher) and not teacher.sharded:
                     teacher.shard(self.accelerator.torch_device_mesh)
         return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Keep the weights that the run started from before those of a checkpoint replace them."""
+        self.anchor.keep(cast(Any, self.model))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def pull_to_start(self) -> None:
+        """Move the weights towards those that the run started from, by `trainer.l2_start`."""
+        self.anchor.keep(cast(Any, self.model))  # at the first step of a run that is not resumed
+        self.anchor.pull(cast(Any, self.optimizer))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return this process's part of the plan, in order."""

@@ -31,6 +31,17 @@ class TrainerSpec(Settings):
         description=("Fraction of steps over which the learning rate increases."),
     )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
+    l2_start: float = Field(
+        0.0,
+        ge=0,
+        title="L2 to the start",
+        description=(
+            "Pull towards the starting weights (L2-SP), as strong as weight decay of the same "
+            "value is towards 0: each step goes learning rate · this of the way back. With LoRA "
+            "the adapter's product is pulled to 0. 0 disables it."
+        ),
+        json_schema_extra=ADDED,
+    )
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
         "adamw", title="Optimiser"
     )
@@ -206,6 +217,12 @@ class TrainerSpec(Settings):
             raise ValueError(
                 "length_groups: step draws a number of rows for a step, and tokens_per_batch fills "
                 "micro-batches: remove one of them"
+            )
+        if self.l2_start * self.learning_rate >= 1:
+            raise ValueError(
+                f"l2_start: each step goes learning_rate · l2_start = "
+                f"{self.l2_start * self.learning_rate:g} of the way back to the start, which must "
+                f"be below 1: lower it to less than {1 / self.learning_rate:g}"
             )
         if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
             raise ValueError(

@@ -50,13 +50,22 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
             )
 
 
-def _check_lora(student: StudentSpec, trainer: TrainerSpec) -> None:
-    """Refuse stochastic rounding of adapters, which are fp32."""
+def _check_precision(student: StudentSpec, trainer: TrainerSpec) -> None:
+    """Refuse stochastic rounding of adapters, which are fp32, and pulls that bf16 would lose."""
     if student.lora and trainer.precision == "bf16-sr":
         raise ValueError(
             "precision: bf16-sr is for training all weights; with LoRA the adapter is fp32 and "
             "takes little memory: set precision: mixed"
         )
+    if trainer.l2_start:
+        # `auto` is mixed or fp32 wherever a pull is asked for.
+        precision = trainer.precision_on(lora=student.lora is not None, has_bf16=True)
+        if precision.trained != "float32":
+            raise ValueError(
+                f"l2_start: precision: {precision.name} trains bf16 weights, which are too coarse "
+                "for steps of learning_rate · l2_start of the way back: set precision: mixed or "
+                "fp32"
+            )
 
 
 class SFTConfig(RunConfig):
@@ -76,7 +85,7 @@ class SFTConfig(RunConfig):
 
     @model_validator(mode="after")
     def _adapters_are_fp32(self) -> Self:
-        _check_lora(self.student, self.trainer)
+        _check_precision(self.student, self.trainer)
         return self
 
 
@@ -108,7 +117,7 @@ class KDConfig(RunConfig):
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)
-        _check_lora(self.student, self.trainer)
+        _check_precision(self.student, self.trainer)
         return self
 
 
@@ -158,7 +167,7 @@ class DAEConfig(RunConfig):
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
-        _check_lora(self.student, self.trainer)
+        _check_precision(self.student, self.trainer)
         return self
 
 

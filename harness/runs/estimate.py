@@ -243,6 +243,8 @@ def auto_precision(
         return None
     names = ["mixed"]
     sharded = engine == "fsdp2" and spec.optimizer == "adamw_8bit"
+    # A pull to the start is lost in weights of bf16.
+    rounding = rounding and not spec.l2_start
     if rounding and spec.optimizer in ("adamw", "adamw_8bit") and not sharded:
         names += ["bf16-sr"] if find_spec("torchao") else []
     planned = {

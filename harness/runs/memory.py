@@ -94,6 +94,8 @@ def plan_memory(
     }
     if lora:
         parts["weights"] += trained * unit / shard
+    elif spec.l2_start:
+        parts["starting weights"] = float(trained * unit / shard)
     if copies:
         parts["bf16 copies"] = copies
     for role, size in heads.items():
