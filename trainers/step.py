@@ -25,6 +25,7 @@ from kdharness.trainers.decoder import last_states, run_decoder
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, chunk_loss, fused_loss, token_losses
+from kdharness.trainers.losses.non_target import non_target_chunk
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_counts,
@@ -32,14 +33,16 @@ from kdharness.trainers.losses.router import (
     router_weight,
 )
 from kdharness.trainers.losses.token_weights import batch_temperature, row_means, talr_weights
-from kdharness.trainers.teachers.online import Segment, Teacher, route
+from kdharness.trainers.teachers.online import Segment, Teacher, route, route_by_kind
 
 
 @dataclass
 class LossInputs:
     """Additional inputs of the student's forward, and the loss terms it reports back.
 
-    `temperature` is the step's τ of token weights; None takes that of this micro-batch.
+    `temperature` is the step's τ of token weights; None takes that of this micro-batch. `anchored`
+    is whether the method has a loss over non-target tokens, on rows of this micro-batch or not:
+    all processes log the same terms.
     """
 
     layout: Layout
@@ -50,6 +53,7 @@ class LossInputs:
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
     temperature: Tensor | None = None
+    anchored: bool = False
     kernels: Kernels = REFERENCE
     parts: dict[str, Tensor] = field(default_factory=dict)
 
@@ -113,36 +117,12 @@ def step_loss(
     decoded = run_decoder(causal.base_model, input_ids, mask, packing, routed=routed)
     hidden = decoded.states.flatten(0, 1)
     loss = hidden.new_zeros((), dtype=torch.float32)
-    kl, ce = loss.clone(), loss.clone()
-    wants_ce = step.mix.ce_weight > 0
+    sums = {name: loss.clone() for name in ("kl", "ce", "non_target")}
     for segment in step.segments:
-        vocab, teacher = 0, segment.target
-        if isinstance(teacher, tuple):
-            vocab = teacher[0].vocab
-            if teacher[0].weight is None:
-                # The student's own head, which a wrapper may have gathered for this forward only.
-                teacher = head_of(causal, vocab), teacher[1]
-        states, head = hidden.index_select(0, segment.part.positions), head_of(causal, vocab)
-        targets = step.layout.targets[segment.part.order] if wants_ce else None
-        inner, plain = step.kernels.chunk_loss, None
-        if targets is not None and step.mix.token_weights is not None:
-            plain = token_losses(states.detach(), head, targets, step.mix.chunk)
-            tau = step.temperature
-            if tau is None:
-                tau = batch_temperature(row_means(plain, segment.part.sizes))
-            weights = talr_weights(plain, tau, step.mix.token_weights.floor)
-            inner = partial(chunk_loss, weights=weights)
-        part, sums = fused_loss(
-            states, head, mix=step.mix, teacher=teacher, targets=targets, inner=inner
-        )
+        part = _segment_loss(causal, hidden, segment, step, sums)
         loss = loss + part / step.norm
-        assert sums.kl is not None and sums.ce is not None
-        kl += sums.kl
-        # The log has the plain cross-entropy, which other runs can be compared with.
-        ce += sums.ce if plain is None else plain.sum()
-    step.parts["kl"] = kl / step.norm
-    if wants_ce:
-        step.parts["ce"] = ce / step.norm
+    wanted = {"kl": True, "ce": step.mix.ce_weight > 0, "non_target": step.anchored}
+    step.parts |= {name: total / step.norm for name, total in sums.items() if wanted[name]}
     if step.tape is not None:
         attention = step.tape.total() / step.norm
         step.parts["attention"] = attention.detach()
@@ -152,6 +132,36 @@ def step_loss(
             causal, decoded.router_logits, _real(attention_mask, packing), step
         )
     return ModelOutput(loss=loss)
+
+
+def _segment_loss(
+    causal: Any, hidden: Tensor, segment: Segment, step: LossInputs, sums: dict[str, Tensor]
+) -> Tensor:
+    """Return the summed loss of a segment, and add its unweighted terms to the sums."""
+    vocab, teacher = 0, segment.target
+    if isinstance(teacher, tuple):
+        vocab = teacher[0].vocab
+        if teacher[0].weight is None:
+            # The student's own head, which a wrapper may have gathered for this forward only.
+            teacher = head_of(causal, vocab), teacher[1]
+    mix, inner, plain = segment.mix or step.mix, step.kernels.chunk_loss, None
+    states, head = hidden.index_select(0, segment.part.positions), head_of(causal, vocab)
+    targets = step.layout.targets[segment.part.order]
+    if segment.mix is not None:
+        inner = non_target_chunk
+    elif mix.ce_weight > 0 and mix.token_weights is not None:
+        plain = token_losses(states.detach(), head, targets, mix.chunk)
+        tau = step.temperature
+        if tau is None:
+            tau = batch_temperature(row_means(plain, segment.part.sizes))
+        inner = partial(chunk_loss, weights=talr_weights(plain, tau, mix.token_weights.floor))
+    used = targets if mix.ce_weight > 0 or segment.mix is not None else None
+    part, found = fused_loss(states, head, mix=mix, teacher=teacher, targets=used, inner=inner)
+    assert found.kl is not None and found.ce is not None
+    sums["kl" if segment.mix is None else "non_target"] += found.kl
+    # The log has the plain cross-entropy, which other runs can be compared with.
+    sums["ce"] += found.ce if plain is None else plain.sum()
+    return part
 
 
 def _real(attention_mask: Tensor, packing: Packing | None) -> Tensor:
@@ -178,6 +188,9 @@ class Objective:
         attention_weight: λ · γ.
         attention_block: number of attention score rows in memory at once.
         kernels: what computes the losses; `train` sets it from the config.
+        anchors: kind number -> the reference of a second loss on these rows, over all tokens but
+            the target.
+        anchor_mix: weight, temperature and divergence of that loss.
     """
 
     mix: Mix
@@ -186,6 +199,8 @@ class Objective:
     attention_weight: float = 0.0
     attention_block: int = 64
     kernels: Kernels = REFERENCE
+    anchors: Mapping[int, Teacher] = field(default_factory=dict)
+    anchor_mix: Mix | None = None
 
 
 def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
@@ -212,6 +227,8 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
     segments = (
         route(batch, method.teachers, tape) if method.teachers else [Segment(layout.every, None)]
     )
+    if method.anchors:
+        segments += route_by_kind(batch, method.anchors, mix=method.anchor_mix)
     return LossInputs(
         layout=layout,
         segments=segments,
@@ -219,5 +236,6 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
         norm=norm.to(device, non_blocking=True),
         attention_weight=method.attention_weight,
         tape=tape,
+        anchored=bool(method.anchors),
         kernels=method.kernels,
     )

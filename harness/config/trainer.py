@@ -288,7 +288,9 @@ def plain_settings(value: object) -> object:
 
     A more special class than the one given takes the same fields.
     """
-    return value.model_dump(exclude_unset=True) if type(value) is TrainerSpec else value
+    if type(value) is TrainerSpec or type(value) is DistillSpec:
+        return value.model_dump(exclude_unset=True)
+    return value
 
 
 class DistillSpec(TrainerSpec):
@@ -317,6 +319,21 @@ class DistillSpec(TrainerSpec):
         description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
     chunk: Chunk = None
+
+
+class DAESpec(DistillSpec):
+    """DAE adds what the reference thinks of domain rows: docs/method.md#losses."""
+
+    non_target_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Non-target weight (μ)",
+        description=(
+            "Weight of the divergence from the reference on domain rows, over all tokens but the "
+            "target: it needs no general rows. 0 disables it."
+        ),
+        json_schema_extra=ADDED,
+    )
 
 
 class KDSpec(DistillSpec):

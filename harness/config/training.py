@@ -23,6 +23,7 @@ from kdharness.harness.config.models import (
     expand_model_spec,
 )
 from kdharness.harness.config.trainer import (
+    DAESpec,
     DistillSpec,
     KDSpec,
     SFTSpec,
@@ -142,7 +143,9 @@ class DAEConfig(RunConfig):
         description=("Further experts by name; each teaches the rows whose kind is its name."),
     )
     data: DataSpec = Field(..., title="Data")
-    trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
+    trainer: Annotated[DAESpec, BeforeValidator(plain_settings)] = Field(
+        default_factory=lambda: DAESpec(), title="Trainer"
+    )
 
     @property
     def main_teacher(self) -> TeacherSpec:
@@ -166,6 +169,11 @@ class DAEConfig(RunConfig):
                 )
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
+        if self.trainer.non_target_weight and self.reference and self.reference.cache:
+            raise ValueError(
+                "trainer.non_target_weight needs the reference on domain rows, and reference.cache "
+                "has it on general rows: remove one of them"
+            )
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         _check_precision(self.student, self.trainer)
         return self

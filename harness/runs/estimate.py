@@ -138,8 +138,7 @@ def step_flops(
     total += scores * student.layers * student.heads * student.head_size * (3.5 + checkpointing)
     total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
     if teacher is not None:
-        total += 2.0 * teacher.body * tokens + 2.0 * teacher.vocab * teacher.hidden * labelled
-        total += scores * teacher.layers * teacher.heads * teacher.head_size
+        total += forward_flops(teacher, tokens=tokens, labelled=labelled, width=width)
     return total
 
 
@@ -152,10 +151,14 @@ def weighing_flops(student: Size, *, tokens: int, labelled: int, width: int, spl
         split: whether a step has several micro-batches, which are run once more.
     """
     head = 2.0 * student.vocab * student.hidden * labelled
-    if not split:
-        return head
-    scores = 4.0 * tokens * width * student.layers * student.heads * student.head_size
-    return 2 * head + 2.0 * student.body * tokens + scores
+    once = forward_flops(student, tokens=tokens, labelled=labelled, width=width)
+    return head + once if split else head
+
+
+def forward_flops(size: Size, *, tokens: int, labelled: int, width: int) -> float:
+    """Return the FLOPs of a forward pass, with the head at labelled positions."""
+    scores = 4.0 * tokens * width * size.layers * size.heads * size.head_size
+    return 2.0 * size.body * tokens + scores + 2.0 * size.vocab * size.hidden * labelled
 
 
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
@@ -320,6 +323,16 @@ def _estimate(
             width=rows["width"],
             split=split,
         )
+    if isinstance(config, DAEConfig) and config.trainer.non_target_weight:
+        # The reference on domain rows, and the student's head once more: of all rows, as above.
+        flops += forward_flops(
+            teachers.get("reference", student),
+            tokens=round(padded),
+            labelled=rows["labelled"],
+            width=rows["width"],
+        )
+        heads_run = 2 if config.student.lora else 3
+        flops += 2.0 * heads_run * student.vocab * student.hidden * rows["labelled"]
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
     added = float(sum(cache.missing for cache in caches.values()))

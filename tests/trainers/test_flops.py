@@ -27,6 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "trainer": {"attention_weight": 0.0},
     },
     "dae": {"reference": "T", "expert": "T", "data": {"domain_share": 0.5}},
+    "dae-non-target": {"reference": "T", "expert": "T", "trainer": {"non_target_weight": 0.5}},
 }
 
 
@@ -45,7 +46,7 @@ def test_analytic_flops_match_the_counter(
     monkeypatch.setattr("kdharness.trainers.loop.check_run", lambda setting: None)
     extra = METHODS[name]
     train = [{"path": "general:train", "limit": 12}]
-    if name == "dae":
+    if name.startswith("dae"):
         train.append({"path": "shop:train", "limit": 12, "kind": "domain"})
     raw: dict[str, Any] = {
         "method": "sft" if name == "lora" else name.partition("-")[0],
