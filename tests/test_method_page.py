@@ -20,6 +20,7 @@ SECTIONS = {
     "divergences",
     "attention",
     "routing",
+    "dae-without-general-rows",
     "normalisation",
     "computation",
     "mismatched-models",

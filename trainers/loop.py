@@ -39,6 +39,7 @@ from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
+from kdharness.trainers.data.own_rows import with_own_rows
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.flops import batch_flops
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
@@ -232,6 +233,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
+    config = with_own_rows(config, job, start.path, tokenizer, device)
     training, heldout = _rows(config, tokenizer, job)
     ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
     plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)

@@ -117,6 +117,11 @@ class KDConfig(RunConfig):
                 f"teacher.cache stores {stored}, not attention: "
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
+        if self.data.self_written:
+            raise ValueError(
+                "data.self_written is for sft and dae, whose general rows keep what a model can "
+                "do; kd has no reference that could write them: remove it"
+            )
         _check_tail([self.teacher], self.trainer)
         _check_precision(self.student, self.trainer)
         return self
@@ -167,6 +172,8 @@ class DAEConfig(RunConfig):
                 raise ValueError(
                     f"rows of kind {source.kind!r} have no teacher; known: {sorted(names)}"
                 )
+        if self.data.self_written:
+            self._check_self_written()
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
         if self.trainer.non_target_weight and self.reference and self.reference.cache:
@@ -177,6 +184,20 @@ class DAEConfig(RunConfig):
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         _check_precision(self.student, self.trainer)
         return self
+
+    def _check_self_written(self) -> None:
+        """Refuse general rows of two origins, and a reference that is not here to write."""
+        general = [source.path for source in self.data.train if source.kind == "general"]
+        if general:
+            raise ValueError(
+                f"data.self_written writes the general rows, and data.train has general rows too "
+                f"({', '.join(general)}): remove one of them, or set kind: domain on these sources"
+            )
+        if self.reference and self.reference.served:
+            raise ValueError(
+                "data.self_written: a served reference cannot write rows: give the model itself, "
+                "or remove self_written"
+            )
 
 
 ROLES: Mapping[str | None, str] = {None: "teacher", "general": "reference", "domain": "expert"}

@@ -27,13 +27,19 @@ from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
 from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.flops import (
+    forward_flops,
+    step_flops,
+    weighing_flops,
+    writing_flops,
+)
 from kdharness.harness.runs.memory import (
     optimizer_bytes,
     plan_memory,
     teacher_bytes,
     teacher_places,
 )
-from kdharness.harness.runs.sizes import Size, model_size
+from kdharness.harness.runs.sizes import model_size
 from kdharness.harness.runs.teachers import (
     CachedRows,
     planned_caches,
@@ -119,46 +125,6 @@ class ResourceEstimate:
         )
         rows += [{"figure": "note", "value": note, "unit": ""} for note in self.notes]
         return rows
-
-
-def step_flops(
-    student: Size,
-    teacher: Size | None,
-    *,
-    tokens: int,
-    labelled: int,
-    width: int,
-    lora: bool,
-    checkpointing: bool,
-) -> float:
-    """Return the FLOPs of one step, including attention and heads (docs/method.md#flops)."""
-    times = (2 if lora else 3) + bool(checkpointing)
-    scores = 4.0 * tokens * width
-    total = 2.0 * times * student.body * tokens
-    total += scores * student.layers * student.heads * student.head_size * (3.5 + checkpointing)
-    total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
-    if teacher is not None:
-        total += forward_flops(teacher, tokens=tokens, labelled=labelled, width=width)
-    return total
-
-
-def weighing_flops(student: Size, *, tokens: int, labelled: int, width: int, split: bool) -> float:
-    """Return the FLOPs of the losses that token weights depend on (docs/method.md#token-weights).
-
-    Args:
-        student: its dimensions.
-        tokens, labelled, width: as in `step_flops`.
-        split: whether a step has several micro-batches, which are run once more.
-    """
-    head = 2.0 * student.vocab * student.hidden * labelled
-    once = forward_flops(student, tokens=tokens, labelled=labelled, width=width)
-    return head + once if split else head
-
-
-def forward_flops(size: Size, *, tokens: int, labelled: int, width: int) -> float:
-    """Return the FLOPs of a forward pass, with the head at labelled positions."""
-    scores = 4.0 * tokens * width * size.layers * size.heads * size.head_size
-    return 2.0 * size.body * tokens + scores + 2.0 * size.vocab * size.hidden * labelled
 
 
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
@@ -333,6 +299,8 @@ def _estimate(
         )
         heads_run = 2 if config.student.lora else 3
         flops += 2.0 * heads_run * student.vocab * student.hidden * rows["labelled"]
+    if writing := rows.get("writing"):
+        flops += writing_flops(teachers.get("reference", student), **writing)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
     added = float(sum(cache.missing for cache in caches.values()))
@@ -341,6 +309,9 @@ def _estimate(
         # A cache with rows has its head.
         if caches[role].missing == caches[role].size:
             added += memory[f"head of teacher {role}"]
+    notes = [student.adapter.missed] if student.adapter and student.adapter.missed else []
+    if writing:
+        notes.append("general rows are not written yet: planned as long as they can get")
     final = (trained if config.student.lora else student.total) * BYTES[precision.trained]
     saved = spec.keep if spec.save_every else 1
     return ResourceEstimate(
@@ -356,7 +327,7 @@ def _estimate(
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
         elsewhere=elsewhere,
-        notes=(student.adapter.missed,) if student.adapter and student.adapter.missed else (),
+        notes=tuple(notes),
     )
 
 

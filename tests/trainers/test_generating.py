@@ -69,7 +69,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from kdharness.harness.errors import RunError
-from kdharness.trainers.points import _from_first, waiting_group
+from kdharness.trainers.first_process import from_first, waiting_group
 
 dist.init_process_group("gloo", timeout=timedelta(seconds=1))
 group = waiting_group()
@@ -77,8 +77,8 @@ found = None
 if dist.get_rank() == 0:
     time.sleep(2)
     found = {"shop/score": 0.5}
-assert _from_first(found, group) == {"shop/score": 0.5}
-failed = _from_first(RunError("no judge") if dist.get_rank() == 0 else None, group)
+assert from_first(found, group) == {"shop/score": 0.5}
+failed = from_first(RunError("no judge") if dist.get_rank() == 0 else None, group)
 assert isinstance(failed, RunError) and "no judge" in str(failed)
 dist.destroy_process_group()
 """

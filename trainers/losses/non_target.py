@@ -50,8 +50,9 @@ def non_target_chunk(
     head, hidden = teacher
     theirs = apply_head(head, hidden[rows])[:, :width].contiguous()
     ours = logits if width == logits.shape[-1] else logits[:, :width].clone()
-    pair = (without_targets(z, targets[rows], t) for z in (ours, theirs))
-    total, part = full_divergence(*pair, mix)
+    total, part = full_divergence(
+        without_targets(ours, targets[rows], t), without_targets(theirs, targets[rows], t), mix
+    )
     part *= mix.kl_weight * t**2
     grad = part
     if width < logits.shape[-1]:
