@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
+from kdharness.harness.analysis.series import Series, series_of
 from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
@@ -327,12 +328,14 @@ class TradeOff:
         floor: reference point of the hypervolume, as (retention, gain).
         hypervolume: of (retention, gain); None without a reference or expert.
         statistics: intervals over questions and seeds.
+        series: lines through the points, along settings and runs.
     """
 
     view: TradeOffView
     floor: tuple[float, float]
     hypervolume: float | None
     statistics: TradeOffStatistics
+    series: tuple[Series, ...] = ()
 
     @property
     def pick(self) -> str | None:
@@ -354,6 +357,7 @@ class TradeOff:
             "expert": self.view.roles.expert,
             "floor": list(self.floor),
             "statistics": self.statistics.as_dict(),
+            "series": [line.as_dict() for line in self.series],
         }
 
 
@@ -381,4 +385,5 @@ def trade_off(
     """
     view = trade_off_view(store, paths, general, domain, reference, expert)
     found = statistics(store, view, floor, keep)
-    return TradeOff(view, floor, dominated_area(view.points, floor), found)
+    lines = series_of(store, {point.point.checkpoint for point in view.points})
+    return TradeOff(view, floor, dominated_area(view.points, floor), found, tuple(lines))
