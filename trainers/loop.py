@@ -152,8 +152,8 @@ def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
     """Return the objective with the config's kernels; say what they leave to the reference."""
     kernels = kernels_named(setting.config.trainer.kernels)
     teachers = {setting.kinds[number]: teacher for number, teacher in method.teachers.items()}
-    weighted = method.mix.token_weights is not None
-    if note := reference_parts(kernels, teachers, weighted=weighted):
+    weighted, anchored = method.mix.token_weights is not None, bool(method.anchors)
+    if note := reference_parts(kernels, teachers, weighted=weighted, anchored=anchored):
         setting.job.reporter.say(note)
     return replace(method, kernels=kernels)
 

@@ -38,13 +38,14 @@ def talr_weights(losses: Tensor, tau: Tensor, floor: float) -> Tensor:
 
 
 def row_means(losses: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the mean token loss of each row that has a labelled token.
+    """Return the mean token loss of each row that has a labelled token; NaN if none has.
 
     Args:
         losses: of the labelled tokens [n], row by row.
         sizes: labelled tokens of each row.
     """
-    return torch.stack([part.mean() for part in losses.split(list(sizes)) if part.numel()])
+    means = [part.mean() for part in losses.split(list(sizes)) if part.numel()]
+    return torch.stack(means) if means else losses.new_full((1,), torch.nan)
 
 
 def batch_temperature(means: Tensor) -> Tensor:

@@ -121,6 +121,14 @@ def test_temperature_does_not_depend_on_the_order_of_rows(
     assert temperature(rows) == pytest.approx(temperature(shuffled), rel=1e-12)
 
 
+def test_rows_without_labelled_tokens_do_not_count() -> None:
+    """Nor does a micro-batch of such rows, whose process still takes part in the step."""
+    assert row_means(torch.tensor([1.0, 3.0, 5.0]), [0, 2, 0, 1]).tolist() == [2.0, 5.0]
+    empty = row_means(torch.zeros(0), [0, 0])
+    assert bool(torch.isnan(empty).all())
+    assert float(batch_temperature(torch.cat([empty, torch.tensor([2.0, 4.0])]))) == 3.0
+
+
 def test_tokens_that_are_certain_have_weight_one() -> None:
     """A model that has learnt its rows by heart has τ = 0, which is no exponent."""
     losses = torch.tensor([0.0, 0.0, 0.0, 5.0])
@@ -194,4 +202,5 @@ def test_the_default_keeps_a_configs_identity_and_shared_settings_are_accepted()
 def test_kernels_say_that_they_leave_the_loss_to_the_reference() -> None:
     triton = Kernels("triton", attention_kl, chunk_loss)
     assert "token weights" in reference_parts(triton, {}, weighted=True)
-    assert not reference_parts(triton, {}, weighted=False)
+    assert "non-target tokens" in reference_parts(triton, {}, anchored=True)
+    assert not reference_parts(triton, {})
