@@ -233,7 +233,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
-    config = with_own_rows(config, job, start.path, tokenizer, device)
+    config = with_own_rows(config, job, start, tokenizer, device)
     training, heldout = _rows(config, tokenizer, job)
     ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
     plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)

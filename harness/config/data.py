@@ -67,7 +67,7 @@ class SelfWritten(Settings):
     )
     temperature: float = Field(
         1.0,
-        gt=0,
+        ge=0.01,
         le=10,
         title="Temperature",
         description=("1 draws from the reference's own distribution."),

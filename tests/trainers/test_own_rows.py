@@ -55,7 +55,7 @@ def test_rows_are_written_once_and_shared(tiny_teacher: Path, paths: Paths) -> N
     assert all(row["messages"][0]["content"] == OWN["prompt"] for row in rows)
     assert len({row["messages"][1]["content"] for row in rows}) > 1
     note = json.loads(file.with_name("note.json").read_text("utf-8"))
-    assert note["reference"] == str(tiny_teacher)
+    assert note["reference"] == "tiny-teacher"
     assert (note["rows"], note["kept"], note["temperature"]) == (6, len(rows), 1.0)
     assert "as stored" not in said(first)
     # Another method and another seed of the training: the same rows.

@@ -32,7 +32,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Engine, Job
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
+from kdharness.harness.types import Checkpoint, Finish, GenerationRequest, Reply, digest
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.data.dataset import TrainRow
@@ -70,7 +70,11 @@ def writer_of(config: TrainConfig, start: str | None) -> TeacherSpec | None:
 
 
 def with_own_rows(
-    config: TrainConfig, job: Job, start: str, tokenizer: PreTrainedTokenizerBase, device: str
+    config: TrainConfig,
+    job: Job,
+    start: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str,
 ) -> TrainConfig:
     """Return a config whose data has the rows that its reference wrote; write them if needed.
 
@@ -79,7 +83,7 @@ def with_own_rows(
     Args:
         config: a training config.
         job: the run.
-        start: the folder that the student starts from.
+        start: the checkpoint that the student starts from.
         tokenizer: the student's, with the chat template of its rows.
         device: the student's.
 
@@ -88,7 +92,7 @@ def with_own_rows(
         DataError: the reference wrote nothing, or stored rows were changed.
     """
     own, writer = config.data.self_written, None
-    if own is None or (writer := writer_of(config, start)) is None:
+    if own is None or (writer := writer_of(config, start.path)) is None:
         return config
     group = waiting_group() if job.world > 1 else None
     found: Path | KDHarnessError | None = None
@@ -96,7 +100,8 @@ def with_own_rows(
         place = torch.device(device)
         try:
             with torch.random.fork_rng([place] if place.type == "cuda" else []):
-                found = _ensure(own, writer, job, tokenizer, device)
+                name = start.name if writer.model == start.path else writer.model
+                found = _ensure(own, writer, name, job, tokenizer, device)
         except KDHarnessError as error:
             found = error  # the other processes must hear of it too
     folder = from_first(found, group)
@@ -108,6 +113,7 @@ def with_own_rows(
 def _ensure(
     own: SelfWritten,
     writer: TeacherSpec,
+    name: str,
     job: Job,
     tokenizer: PreTrainedTokenizerBase,
     device: str,
@@ -117,7 +123,7 @@ def _ensure(
     folder = job.paths.rows / digest(note)
     before = stored(folder, note)
     if not before:
-        _write(own, writer, note, folder, job, tokenizer, device)
+        _write(own, writer, {**note, "reference": name}, folder, job, tokenizer, device)
     job.reporter.say(f"general rows: {_told(folder)}{', as stored' if before else ''}")
     return folder
 
@@ -241,7 +247,7 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
     device: str,
 ) -> None:
-    """Write the rows into their folder."""
+    """Write the rows into their folder, with a note that says what they are."""
     place = _place(writer, device)
     model = load_model(writer.model, job.paths, device=place, **teacher_options(writer, place))
     try:
@@ -254,14 +260,13 @@ def _write(
     kept = [reply for reply in replies if reply.text.strip()]
     if not kept:
         raise DataError(
-            f"{writer.model} answered none of {own.rows} prompts with any text",
+            f"{note['reference']} answered none of {own.rows} prompts with any text",
             where=WHERE,
             hint="set another prompt, or a higher temperature",
         )
     text = "".join(f"{json.dumps(_row(own.prompt, reply), ensure_ascii=False)}\n" for reply in kept)
     told = {
         **note,
-        "reference": writer.model,
         "kept": len(kept),
         "cut": sum(reply.finish is Finish.LENGTH for reply in kept),
         "empty": len(replies) - len(kept),
@@ -276,7 +281,7 @@ def _write(
     try:
         (scratch / ROWS).write_text(text, "utf-8")
         (scratch / NOTE).write_text(json.dumps(told, indent=1, ensure_ascii=False), "utf-8")
-        if not stored(folder, note):  # another run may have written them meanwhile
+        if not (folder / NOTE).exists():  # another run may have written them meanwhile
             atomic_replace_dir(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
