@@ -25,6 +25,21 @@ AXES = (
     "data.domain_share",
 )
 """Numbers of a config that trade gain against retention; the first is 0 at the start."""
+ASIDE = frozenset(
+    {
+        "name",
+        "data.heldout",
+        "trainer.save_every",
+        "trainer.keep",
+        "trainer.eval_every",
+        "trainer.eval_benches",
+        "trainer.max_loss",
+        "trainer.device",
+        "trainer.threads",
+        "trainer.workers",
+    }
+)
+"""Fields that say what is saved, measured or used on the way: the training is the same."""
 _STEP = re.compile(r"checkpoint-(\d+)")
 
 
@@ -106,7 +121,8 @@ def _along_settings(store: Store, known: Collection[Checkpoint]) -> list[Series]
             start = None
             if field == AXES[0]:
                 start = _start_of(made[next(iter(points.values()))], known)
-            label = f"{_common(points.values(), field)} over {field.rpartition('.')[2]}"
+            method = made[next(iter(points.values()))].method
+            label = f"{_common(points.values(), field) or method} over {field.rpartition('.')[2]}"
             found.append(_series(label, "axis", field, points, start))
     return found
 
@@ -122,19 +138,19 @@ def _number(config: Mapping[str, Any], field: str) -> float | None:
 
 
 def _without(run: Run, field: str) -> str:
-    """Return the identity of a run's config without its name and one of its fields."""
+    """Return the identity of a run's config without one of its fields, and those of `ASIDE`."""
 
     def plain(value: object, path: str) -> object:
         if not isinstance(value, Mapping):
             return value
         parts = {key: f"{path}.{key}" if path else str(key) for key in value}
-        return {k: plain(value[k], p) for k, p in parts.items() if p not in ("name", field)}
+        return {k: plain(value[k], p) for k, p in parts.items() if p != field and p not in ASIDE}
 
     return digest(plain(run.config, ""))
 
 
 def _common(names: Iterable[str], field: str) -> str:
-    """Return what the names of runs begin with, without the setting and its value."""
+    """Return what the names of runs begin with, without the setting and its value, or nothing."""
     names = list(names)
     leaf = field.rpartition(".")[2]
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
@@ -144,7 +160,7 @@ def _common(names: Iterable[str], field: str) -> str:
     elif prefix not in names:
         # Cut at a separator: what differs may begin alike.
         prefix = prefix[: max(prefix.rfind(mark) for mark in "-_. ") + 1]
-    return prefix.rstrip("-_. ") or min(names)
+    return prefix.rstrip("-_. ")
 
 
 # ---------------------------------------------------------------- along a run

@@ -83,6 +83,12 @@ def test_a_line_needs_two_runs_and_those_that_have_scores(store: Store) -> None:
     assert line.values == (1e-5, 1e-4)
 
 
+def test_what_is_saved_on_the_way_does_not_part_a_line(store: Store) -> None:
+    trained(store, "low", 1e-5, save_every=10, keep=99, eval_every=5, device="cpu")
+    trained(store, "usual", 1e-4, save_every=0, keep=2, eval_every=0, device="cuda")
+    assert lines(store) == {"sft over learning_rate": {1e-5: "low", 1e-4: "usual"}}
+
+
 def test_each_number_is_a_line_of_its_own(store: Store) -> None:
     """A grid of two numbers has a line for each value of the other one."""
     add_checkpoint(store, "start", "model")
