@@ -348,7 +348,8 @@ class TradeOff:
         return [placed_row(point) for point in self.view.points]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the stable form of `tradeoff --format json`."""
+        """Return the stable form of `tradeoff --format json`; `series` only where there are any."""
+        lines = {"series": [line.as_dict() for line in self.series]} if self.series else {}
         return {
             "axes": {"general": self.view.general.label, "domain": self.view.domain.label},
             "points": self.to_rows(),
@@ -357,7 +358,7 @@ class TradeOff:
             "expert": self.view.roles.expert,
             "floor": list(self.floor),
             "statistics": self.statistics.as_dict(),
-            "series": [line.as_dict() for line in self.series],
+            **lines,
         }
 
 
