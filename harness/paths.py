@@ -56,6 +56,11 @@ class Paths:
         """Teacher distributions, content-addressed; safe to delete."""
         return self.home / "cache"
 
+    @property
+    def rows(self) -> Path:
+        """Rows that reference models wrote, content-addressed; runs that use them need them."""
+        return self.home / "rows"
+
     def run(self, run_id: str) -> Path:
         """Return the folder of one run.
 

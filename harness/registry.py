@@ -157,7 +157,7 @@ TOOLS = Table(
     "",
     {
         "app": "kdharness.tui.app:run_app",
-        "describe_data": "kdharness.trainers.data.dataset:describe_data",
+        "describe_data": "kdharness.trainers.tools.describe:describe_data",
         "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
         "planned_rows": "kdharness.trainers.tools.plan:planned_rows",
         "load_points": "kdharness.harness.evaluation.points:load_points",

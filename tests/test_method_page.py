@@ -15,10 +15,13 @@ PACKAGES = ("harness", "trainers", "judges", "tui", "data")
 SECTIONS = {
     "labels",
     "losses",
+    "token-weights",
+    "starting-weights",
     "divergences",
     "attention",
     "routing",
     "on-policy-rows",
+    "dae-without-general-rows",
     "normalisation",
     "computation",
     "mismatched-models",

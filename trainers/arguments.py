@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 
 from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import TrainConfig
 from kdharness.trainers.data.batches import BatchPlan
+from kdharness.trainers.engines import uses_fsdp
 
 # The fused AdamW makes one pass over the weights: a fifth of the unfused one's time on a CPU.
 _OPTIMIZERS = {
@@ -58,3 +61,13 @@ def training_arguments(
     # More than one would make the Trainer wrap the model in nn.DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
     return args
+
+
+def allow_fsdp_on_cpu(args: TrainingArguments) -> None:
+    """Allow FSDP2 with several CPU processes: it works over gloo.
+
+    accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
+    of processes when the Trainer creates its Accelerator, after this call.
+    """
+    if uses_fsdp() and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

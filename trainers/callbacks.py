@@ -61,6 +61,7 @@ class HeldoutCallback(TrainerCallback):
             "kl",
             "ce",
             "attention",
+            "non_target",
             "router",
             "tokens_per_second",
             "rollout_length",

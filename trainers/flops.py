@@ -195,6 +195,25 @@ def _cost_of_rows(
         for kind, (vocab, hidden) in heads.items():
             taught = rows if len(method.teachers) == 1 else [r for r in rows if r.kind == kind]
             total += 2.0 * vocab * hidden * sum(row.labelled for row in taught)
+        for number, teacher in method.anchors.items():
+            taught = [row for row in rows if row.kind == setting.kinds[number]]
+            if taught and isinstance(teacher, (OnlineTeacher, AdapterTeacher)):
+                labelled = sum(row.labelled for row in taught)
+                total += forward_flops(
+                    shape_of(teacher.model),
+                    rows=len(taught),
+                    width=max(map(len, taught)),
+                    labelled=labelled,
+                )
+                # The student's head once more, with its gradients.
+                total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
+        if method.mix.token_weights:
+            labelled = sum(row.labelled for row in rows)
+            # The losses that the weights depend on; those of a split step, before it begins.
+            total += 2.0 * student.vocab * student.hidden * labelled
+            if setting.plan.per_step > 1:
+                width = max(map(len, rows))
+                total += forward_flops(student, rows=len(rows), width=width, labelled=labelled)
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)

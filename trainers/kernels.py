@@ -76,22 +76,32 @@ def check_kernels(name: KernelsName, device: str, environ: Mapping[str, str] = o
         )
 
 
-def reference_parts(kernels: Kernels, teachers: Mapping[str, object]) -> str:
+def reference_parts(
+    kernels: Kernels,
+    teachers: Mapping[str, object],
+    *,
+    weighted: bool = False,
+    anchored: bool = False,
+) -> str:
     """Return what other kernels leave to the reference, for the run's log; empty for nothing.
 
     Args:
         kernels: those of the run.
         teachers: kind of rows -> teacher.
+        weighted: whether tokens have weights of their own.
+        anchored: whether there is a loss over non-target tokens.
     """
     cached = [
         kind
         for kind, teacher in teachers.items()
         if isinstance(teacher, CachedTeacher) and isinstance(teacher.cache, TopKCache)
     ]
-    if kernels.name == "reference" or not cached:
-        return ""
     rows = "all rows" if len(cached) == len(teachers) else f"{', '.join(cached)} rows"
-    return (
-        f"kernels: {kernels.name} has none for cached distributions: the reference "
-        f"computes the divergence of {rows}"
-    )
+    left = {
+        f"cached distributions: the reference computes the divergence of {rows}": bool(cached),
+        "token weights: the reference computes the loss": weighted,
+        "non-target tokens: the reference computes that loss": anchored,
+    }
+    if kernels.name == "reference":
+        return ""
+    return "; ".join(f"kernels: {kernels.name} has none for {what}" for what in left if left[what])

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import TrainConfig, runs_code_of
@@ -31,7 +29,7 @@ from kdharness.trainers.acceleration import (
     check_acceleration,
     compile_layers,
 )
-from kdharness.trainers.arguments import training_arguments
+from kdharness.trainers.arguments import allow_fsdp_on_cpu, training_arguments
 from kdharness.trainers.attention_hook import check_packing, skip_masks
 from kdharness.trainers.auto_precision import precision_by_memory
 from kdharness.trainers.callbacks import HeldoutCallback
@@ -45,9 +43,10 @@ from kdharness.trainers.data.dataset import (
     tokenizer_source,
 )
 from kdharness.trainers.data.on_policy import settings_of
-from kdharness.trainers.engines import uses_fsdp
+from kdharness.trainers.data.own_rows import with_own_rows
 from kdharness.trainers.flops import BatchCosts
 from kdharness.trainers.kernels import check_kernels, kernels_named, reference_parts
+from kdharness.trainers.l2_start import check_engine
 from kdharness.trainers.pairs.before import check_first_step, check_run
 from kdharness.trainers.precision import check_setup, precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
@@ -172,7 +171,8 @@ def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
     """Return the objective with the config's kernels; say what they leave to the reference."""
     kernels = kernels_named(setting.config.trainer.kernels)
     teachers = {setting.kinds[number]: teacher for number, teacher in method.teachers.items()}
-    if note := reference_parts(kernels, teachers):
+    weighted, anchored = method.mix.token_weights is not None, bool(method.anchors)
+    if note := reference_parts(kernels, teachers, weighted=weighted, anchored=anchored):
         setting.job.reporter.say(note)
     return replace(method, kernels=kernels)
 
@@ -242,6 +242,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     if job.run:  # to train, and not for a cache or a self-check
         check_setup(precision, spec, os.environ)
         check_kernels(spec.kernels, device)
+        check_engine(spec.l2_start)
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
@@ -253,6 +254,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     tokenizer = load_tokenizer(start.path, job.paths, trust_remote_code=code)
     fallback = tokenizer_of(config, teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
+    config = with_own_rows(config, job, start, tokenizer, device)
     training, heldout = _rows(config, tokenizer, job)
     ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
     plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)
@@ -310,16 +312,6 @@ def _rows(
         ) from error
 
 
-def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:
-    """Allow FSDP2 with several CPU processes: it works over gloo.
-
-    accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
-    of processes when the Trainer creates its Accelerator, after this call.
-    """
-    if uses_fsdp() and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-
-
 def _make_trainer(
     setting: TrainContext, method: Objective
 ) -> tuple[DistillTrainer, HeldoutCallback]:
@@ -328,7 +320,7 @@ def _make_trainer(
     args = training_arguments(config, job.folder, setting.plan, setting.device, precision)
     optimizer = stochastic_optimizer(config.trainer, config.seed) if precision.stochastic else None
     if job.world > 1:
-        _allow_fsdp_on_cpu(args)
+        allow_fsdp_on_cpu(args)
     if config.trainer.track and job.is_main:
         names, student = config.trainer.track, causal_model(setting.student)
         sent = tracked(job.reporter, names, job.run, job.folder, args, student)
@@ -354,6 +346,7 @@ def _make_trainer(
         sampled=SampledRows(setting, on_policy, method.teachers, collator) if on_policy else None,
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
+        l2_start=config.trainer.l2_start,
         reporter=job.reporter,
         rank=job.rank,
         world=job.world,

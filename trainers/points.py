@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from kdharness.harness.analysis.curves import HIGH, LOW
-from kdharness.harness.errors import ConfigError, KDHarnessError, RunError
+from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import MetricValue
@@ -26,7 +26,7 @@ from kdharness.trainers.attention_hook import plain_attention
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.engines import uses_fsdp
 from kdharness.trainers.precision import autocast
-from kdharness.trainers.waiting import waiting_group
+from kdharness.trainers.waiting import from_first, waiting_group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +111,7 @@ class GeneratedScores:
                     found = self.scorer.measure(engine)
             except KDHarnessError as error:
                 found = error  # the other processes must hear of it too
-        found = _from_first(found, self.group)
+        found = from_first(found, self.group)
         if isinstance(found, KDHarnessError):
             if step == 0:
                 raise found
@@ -131,19 +131,6 @@ def evaluation_points(setting: TrainContext) -> int:
     """Return how often a run without interruptions is evaluated: start and end included."""
     every, steps = setting.config.trainer.eval_every, setting.plan.steps
     return 2 + ((steps - 1) // every if every else 0)
-
-
-def _from_first(value: Any, group: dist.ProcessGroup | None) -> Any:
-    """Return the first process's value in all of a group; without one, the value itself."""
-    if group is None:
-        return value
-    box = [value if not isinstance(value, KDHarnessError) else str(value)]
-    failed = [isinstance(value, KDHarnessError)]
-    dist.broadcast_object_list(failed, group=group)
-    dist.broadcast_object_list(box, group=group)
-    if failed[0] and not isinstance(value, KDHarnessError):
-        return RunError(box[0])
-    return value if isinstance(value, KDHarnessError) else box[0]
 
 
 @contextmanager

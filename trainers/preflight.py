@@ -28,6 +28,7 @@ from kdharness.trainers.data.dataset import (
     encode_sources,
     tokenizer_source,
 )
+from kdharness.trainers.data.own_rows import known_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,6 +101,8 @@ def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     if notes:
         return about_adapter + notes
     tokenizer = config_tokenizer(config, config.data, paths)
+    if config.data.self_written:
+        config, _ = known_rows(config, config.student.model, tokenizer, paths)
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
     warnings = [text for report in rows.reports for text in report.warnings]
     return [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -23,22 +24,26 @@ from kdharness.trainers.data.layout import Batch, Layout, Packing, Part, layout_
 from kdharness.trainers.decoder import last_states, run_decoder
 from kdharness.trainers.kernels import REFERENCE, Kernels
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, Span, fused_loss
+from kdharness.trainers.losses.fused import Mix, Span, chunk_loss, fused_loss, token_losses
+from kdharness.trainers.losses.non_target import non_target_chunk
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_counts,
     router_loss,
     router_weight,
 )
-from kdharness.trainers.teachers.online import Segment, Teacher, route
+from kdharness.trainers.losses.token_weights import batch_temperature, row_means, talr_weights
+from kdharness.trainers.teachers.online import Segment, Teacher, route, route_by_kind
 
 
 @dataclass
 class LossInputs:
     """Additional inputs of the student's forward, and the loss terms it reports back.
 
-    `sampled_mix` is the loss of sampled answers, and `scores` has each one's place in the batch and
-    the sum of its divergence.
+    `temperature` is the step's τ of token weights; None takes that of this micro-batch. `anchored`
+    is whether the method has a loss over non-target tokens, on rows of this micro-batch or not:
+    all processes log the same terms. `sampled_mix` is the loss of sampled answers, and `scores` has
+    each one's place in the batch and the sum of its divergence.
     """
 
     layout: Layout
@@ -48,6 +53,8 @@ class LossInputs:
     attention_weight: float = 0.0
     tape: AttentionTape | None = None
     routing: RouterCounts | None = None
+    temperature: Tensor | None = None
+    anchored: bool = False
     kernels: Kernels = REFERENCE
     sampled_mix: Mix | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
@@ -63,9 +70,9 @@ class LossInputs:
 def attach_loss(model: Any) -> None:
     """Make a causal LM's forward compute the loss of `LossInputs`.
 
-    It also returns the last hidden states (`states=True`) or the assignments of its routers
-    (`counts=True`), for wrappers that gather weights for a forward pass alone. Other calls are
-    unchanged.
+    It also returns the last hidden states (`states=True`), the assignments of its routers
+    (`counts=True`) or the mean token loss of each row (`losses=LAYOUT`), for wrappers that gather
+    weights for a forward pass alone. Other calls are unchanged.
     """
     causal = causal_model(model)
     plain = causal.forward
@@ -76,6 +83,7 @@ def attach_loss(model: Any) -> None:
         step: LossInputs | None = None,
         states: bool = False,
         counts: bool = False,
+        losses: Layout | None = None,
         packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -88,11 +96,23 @@ def attach_loss(model: Any) -> None:
             ).router_logits
             found = router_counts(logits, _real(mask, packing), self.config.num_experts_per_tok)
             return {"assignments": found.assignments, "rows": found.rows}
+        if losses is not None:
+            return {
+                "means": _row_losses(self, kwargs["input_ids"], kwargs["attention_mask"], losses)
+            }
         if step is None:
             return plain(*args, **kwargs)
         return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
 
     causal.forward = MethodType(forward, causal)
+
+
+def _row_losses(causal: Any, input_ids: Tensor, attention_mask: Tensor, layout: Layout) -> Tensor:
+    """Return the mean token loss of each row of a micro-batch."""
+    mask = mask_for(causal, attention_mask, layout.masked)
+    states = last_states(causal, input_ids, mask, layout.every.packing).flatten(0, 1)
+    hidden = states.index_select(0, layout.every.positions)
+    return row_means(token_losses(hidden, head_of(causal), layout.targets), layout.every.sizes)
 
 
 def step_loss(
@@ -106,32 +126,12 @@ def step_loss(
     decoded = run_decoder(causal.base_model, input_ids, mask, packing, routed=routed)
     hidden = decoded.states.flatten(0, 1)
     loss = hidden.new_zeros((), dtype=torch.float32)
-    kl, ce = loss.clone(), loss.clone()
-    wants_ce = step.mix.ce_weight > 0
+    sums = {name: loss.clone() for name in ("kl", "ce", "non_target")}
     for segment in step.segments:
-        vocab, teacher = 0, segment.target
-        if isinstance(teacher, tuple):
-            vocab = teacher[0].vocab
-            if teacher[0].weight is None:
-                # The student's own head, which a wrapper may have gathered for this forward only.
-                teacher = head_of(causal, vocab), teacher[1]
-        part, sums = fused_loss(
-            hidden.index_select(0, segment.part.positions),
-            head_of(causal, vocab),
-            mix=step.spans_of(segment.part),
-            teacher=teacher,
-            targets=step.layout.targets[segment.part.order] if wants_ce else None,
-            inner=step.kernels.chunk_loss,
-        )
+        part = _segment_loss(causal, hidden, segment, step, sums)
         loss = loss + part / step.norm
-        places = [place for place, _ in segment.part.sampled]
-        step.scores += zip(places, sums.spans[1:], strict=True)
-        assert sums.kl is not None and sums.ce is not None
-        kl += sums.kl
-        ce += sums.ce
-    step.parts["kl"] = kl / step.norm
-    if wants_ce:
-        step.parts["ce"] = ce / step.norm
+    wanted = {"kl": True, "ce": step.mix.ce_weight > 0, "non_target": step.anchored}
+    step.parts |= {name: total / step.norm for name, total in sums.items() if wanted[name]}
     if step.tape is not None:
         attention = step.tape.total() / step.norm
         step.parts["attention"] = attention.detach()
@@ -141,6 +141,40 @@ def step_loss(
             causal, decoded.router_logits, _real(attention_mask, packing), step
         )
     return ModelOutput(loss=loss)
+
+
+def _segment_loss(
+    causal: Any, hidden: Tensor, segment: Segment, step: LossInputs, sums: dict[str, Tensor]
+) -> Tensor:
+    """Return the summed loss of a segment, and add its unweighted terms to the sums."""
+    vocab, teacher = 0, segment.target
+    if isinstance(teacher, tuple):
+        vocab = teacher[0].vocab
+        if teacher[0].weight is None:
+            # The student's own head, which a wrapper may have gathered for this forward only.
+            teacher = head_of(causal, vocab), teacher[1]
+    mix, inner, plain = segment.mix or step.mix, step.kernels.chunk_loss, None
+    states, head = hidden.index_select(0, segment.part.positions), head_of(causal, vocab)
+    targets = step.layout.targets[segment.part.order]
+    if segment.mix is not None:
+        inner = non_target_chunk
+    elif mix.ce_weight > 0 and mix.token_weights is not None:
+        plain = token_losses(states.detach(), head, targets, mix.chunk)
+        tau = step.temperature
+        if tau is None:
+            tau = batch_temperature(row_means(plain, segment.part.sizes))
+        inner = partial(chunk_loss, weights=talr_weights(plain, tau, mix.token_weights.floor))
+    used = targets if mix.ce_weight > 0 or segment.mix is not None else None
+    spans = mix if segment.mix is not None else step.spans_of(segment.part)
+    part, found = fused_loss(states, head, mix=spans, teacher=teacher, targets=used, inner=inner)
+    if segment.mix is None:
+        places = [place for place, _ in segment.part.sampled]
+        step.scores += zip(places, found.spans[1:], strict=True)
+    assert found.kl is not None and found.ce is not None
+    sums["kl" if segment.mix is None else "non_target"] += found.kl
+    # The log has the plain cross-entropy, which other runs can be compared with.
+    sums["ce"] += found.ce if plain is None else plain.sum()
+    return part
 
 
 def _real(attention_mask: Tensor, packing: Packing | None) -> Tensor:
@@ -168,6 +202,9 @@ class Objective:
         attention_block: number of attention score rows in memory at once.
         kernels: what computes the losses; `train` sets it from the config.
         sampled_mix: the loss of answers that the student sampled; by default as the others'.
+        anchors: kind number -> the reference of a second loss on these rows, over all tokens but
+            the target.
+        anchor_mix: weight, temperature and divergence of that loss.
     """
 
     mix: Mix
@@ -177,6 +214,8 @@ class Objective:
     attention_block: int = 64
     kernels: Kernels = REFERENCE
     sampled_mix: Mix | None = None
+    anchors: Mapping[int, Teacher] = field(default_factory=dict)
+    anchor_mix: Mix | None = None
 
 
 def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
@@ -203,6 +242,8 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
     segments = (
         route(batch, method.teachers, tape) if method.teachers else [Segment(layout.every, None)]
     )
+    if method.anchors:
+        segments += route_by_kind(batch, method.anchors, mix=method.anchor_mix)
     return LossInputs(
         layout=layout,
         segments=segments,
@@ -210,6 +251,7 @@ def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = No
         norm=norm.to(device, non_blocking=True),
         attention_weight=method.attention_weight,
         tape=tape,
+        anchored=bool(method.anchors),
         kernels=method.kernels,
         sampled_mix=method.sampled_mix,
     )

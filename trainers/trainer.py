@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,12 @@ from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.data.layout import Layout
+from kdharness.trainers.l2_start import StartAnchor
 from kdharness.trainers.losses.router import (
     RouterCounts,
     router_weight,
 )
+from kdharness.trainers.losses.token_weights import batch_temperature
 from kdharness.trainers.precision import sharding_policy
 from kdharness.trainers.rollouts import SampledRows
 from kdharness.trainers.saving import save_beside, step_folders
@@ -52,7 +55,7 @@ class _Watched(NamedTuple):
 
 
 class _BeforeTheUpdate(TrainerCallback):
-    """Looks at the losses of a step before its gradients are applied."""
+    """Looks at the losses of a step before its gradients are applied, and pulls to the start."""
 
     def __init__(self, trainer: DistillTrainer) -> None:
         self.trainer = trainer
@@ -60,6 +63,7 @@ class _BeforeTheUpdate(TrainerCallback):
     def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Raise RunError if one of them is NaN or has diverged."""
         self.trainer.check_step()
+        self.trainer.pull_to_start()
 
     def on_step_end(
         self, args: object, state: object, control: TrainerControl, **kwargs: object
@@ -85,6 +89,7 @@ class DistillTrainer(Trainer):
         collator: Collator,
         max_loss: float = 1e4,
         keep: int = 1,
+        l2_start: float = 0.0,
         reporter: Reporter,
         rank: int = 0,
         world: int = 1,
@@ -96,9 +101,11 @@ class DistillTrainer(Trainer):
         self.keep = keep
         self.reporter = reporter
         self.max_loss = max_loss
+        self.anchor = StartAnchor(l2_start)
         self.shard = (rank, world)
         self.begun = False
         self.routing: RouterCounts | None = None
+        self.temperature: Tensor | None = None
         self.step_batches: list[Any] = []
         self.watched: list[_Watched] = []
         self.sampled = sampled
@@ -129,6 +136,16 @@ class DistillTrainer(Trainer):
                 elif isinstance(teacher, OnlineTeacher) and not teacher.sharded:
                     teacher.shard(self.accelerator.torch_device_mesh)
         return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Keep the weights that the run started from before those of a checkpoint replace them."""
+        self.anchor.keep(cast(Any, self.model))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def pull_to_start(self) -> None:
+        """Move the weights towards those that the run started from, by `trainer.l2_start`."""
+        self.anchor.keep(cast(Any, self.model))  # at the first step of a run that is not resumed
+        self.anchor.pull(cast(Any, self.optimizer))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return this process's part of the plan, in order."""
@@ -162,6 +179,9 @@ class DistillTrainer(Trainer):
         if self.routed and self.routing is None:
             self.routing = self._count_routing(model)
         step.routing = self.routing
+        if self.method.mix.token_weights and self.temperature is None:
+            self.temperature = self._token_temperature(model)
+        step.temperature = self.temperature
         outputs = model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
         )
@@ -177,16 +197,43 @@ class DistillTrainer(Trainer):
     ) -> Any:
         """Sample a step's on-policy answers, before its labelled positions are counted.
 
-        Keep its micro-batches, which the router loss of a mixture needs all at once.
+        Keep its micro-batches: a mixture's router loss and token weights need them all.
         """
         if self.sampled is not None:
             read = list(islice(epoch_iterator, num_batches))
             step = self.state.global_step + 1
             epoch_iterator = iter(self.sampled.replace(cast(Any, self.model), read, step))
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.routed:
-            self.step_batches, self.routing = batches, None
+        if self.routed or self.method.mix.token_weights:
+            self.step_batches, self.routing, self.temperature = batches, None, None
         return batches, items
+
+    @torch.no_grad()
+    def _token_temperature(self, model: Any) -> Tensor | None:
+        """Run the student on the whole step once, for the temperature of its token weights.
+
+        Returns None if the step is one micro-batch of one process, which has all rows. What the
+        run draws later, such as dropout, does not depend on this pass.
+        """
+        if len(self.step_batches) == 1 and self.args.world_size == 1:
+            return None
+        found = []
+        device = self.args.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for batch in self.step_batches:
+                inputs = self._prepare_inputs(batch)
+                outputs = model(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    losses=inputs["layout"],
+                )
+                found.append(outputs["means"])
+        means = torch.cat(found)
+        if self.args.world_size > 1:
+            # Micro-batches by tokens have different numbers of rows.
+            padded = self.accelerator.pad_across_processes(means, pad_index=cast(int, math.nan))
+            means = cast(Tensor, self.accelerator.gather(padded))
+        return batch_temperature(means)
 
     @torch.no_grad()
     def _count_routing(self, model: Any) -> RouterCounts | None:

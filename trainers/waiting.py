@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import torch.distributed as dist
 from accelerate import PartialState
 
+from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.protocols import Job
 
 # What transformers gives a step's collectives (`ddp_timeout`); NCCL's own is a third of it.
@@ -32,6 +34,19 @@ def wait_for_all() -> None:
     """Return when every process has come here; at once outside of a distributed run."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier(group=waiting_group())
+
+
+def from_first(value: Any, group: dist.ProcessGroup | None) -> Any:
+    """Return the first process's value, or its error, in all of a group; without one, the value."""
+    if group is None:
+        return value
+    box = [value if not isinstance(value, KDHarnessError) else str(value)]
+    failed = [isinstance(value, KDHarnessError)]
+    dist.broadcast_object_list(failed, group=group)
+    dist.broadcast_object_list(box, group=group)
+    if failed[0] and not isinstance(value, KDHarnessError):
+        return RunError(box[0])
+    return value if isinstance(value, KDHarnessError) else box[0]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
+from kdharness.harness.analysis.series import Series, series_of
 from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
@@ -327,12 +328,14 @@ class TradeOff:
         floor: reference point of the hypervolume, as (retention, gain).
         hypervolume: of (retention, gain); None without a reference or expert.
         statistics: intervals over questions and seeds.
+        series: lines through the points, along settings and runs.
     """
 
     view: TradeOffView
     floor: tuple[float, float]
     hypervolume: float | None
     statistics: TradeOffStatistics
+    series: tuple[Series, ...] = ()
 
     @property
     def pick(self) -> str | None:
@@ -345,7 +348,8 @@ class TradeOff:
         return [placed_row(point) for point in self.view.points]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the stable form of `tradeoff --format json`."""
+        """Return the stable form of `tradeoff --format json`; `series` only where there are any."""
+        lines = {"series": [line.as_dict() for line in self.series]} if self.series else {}
         return {
             "axes": {"general": self.view.general.label, "domain": self.view.domain.label},
             "points": self.to_rows(),
@@ -354,6 +358,7 @@ class TradeOff:
             "expert": self.view.roles.expert,
             "floor": list(self.floor),
             "statistics": self.statistics.as_dict(),
+            **lines,
         }
 
 
@@ -381,4 +386,5 @@ def trade_off(
     """
     view = trade_off_view(store, paths, general, domain, reference, expert)
     found = statistics(store, view, floor, keep)
-    return TradeOff(view, floor, dominated_area(view.points, floor), found)
+    lines = series_of(store, {point.point.checkpoint for point in view.points})
+    return TradeOff(view, floor, dominated_area(view.points, floor), found, tuple(lines))

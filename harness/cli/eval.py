@@ -23,6 +23,7 @@ from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.step_sources import step_sources
 from kdharness.harness.store import Store
 from kdharness.harness.types import EvaluationResult, RunStatus
 from kdharness.harness.util.tables import print_table
@@ -33,7 +34,8 @@ from kdharness.harness.util.tables import print_table
     "--ckpt",
     multiple=True,
     metavar="PATH",
-    help="Checkpoint to score: a folder, a stored name, an asset or a hub id.",
+    help="Checkpoint to score: a folder, a stored name, an asset, a hub id, or a step of a run "
+    "(RUN/checkpoint-20; RUN/checkpoint-* for all that are there).",
 )
 @click.option(
     "--bench",
@@ -181,7 +183,11 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
     """Return the EvalConfig of the options, with the default judge filled in."""
     heldout = {name: options[name] for name in ("teacher", "general", "domain") if options[name]}
     config = make_eval_config(
-        checkpoints=[absolute_source(name) for name in split(options["ckpt"])],
+        checkpoints=[
+            absolute_source(path)
+            for name in split(options["ckpt"])
+            for path in step_sources(name, paths)
+        ],
         benches=split(options["bench"]),
         judge=[absolute_source(spec) for spec in split(options["judge"]) or default_judges(paths)],
         imported=split(options["answers"]),

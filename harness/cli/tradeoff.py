@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import click
 
+from kdharness.harness.analysis.series import Series
 from kdharness.harness.analysis.tradeoff import (
     DOMAIN_DEFAULTS,
     GENERAL_DEFAULTS,
@@ -96,7 +98,9 @@ def tradeoff_command(
     if form != "table":
         return
     click.echo("")
-    click.echo("\n".join(draw(result.view.points, result.view.general, result.view.domain)))
+    click.echo(
+        "\n".join(draw(result.view.points, result.view.general, result.view.domain, result.series))
+    )
     click.echo(
         f"# on the Pareto front; reference {roles.reference or 'unknown'}, "
         f"expert {roles.expert or 'unknown'}",
@@ -106,8 +110,24 @@ def tradeoff_command(
         click.echo(
             f"hypervolume of (retention, gain) above {floor}: {result.hypervolume:.4f}", err=True
         )
-    for line in certainty_lines(result.statistics):
+    for line in [*series_lines(result.series, rows), *certainty_lines(result.statistics)]:
         click.echo(line)
+
+
+def series_lines(series: Sequence[Series], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Format the lines through the points: a table for each, in the order of its values."""
+    known = {row["checkpoint"]: row for row in rows}
+    lines = []
+    for one in series:
+        along = one.name if one.kind == "axis" else f"{one.name} along its steps"
+        leaf = one.field.rpartition(".")[2]
+        table = [
+            {leaf: f"{value:g}", **known[name]}
+            for name, value in zip(one.checkpoints, one.values, strict=True)
+        ]
+        columns = [leaf, "checkpoint", "general", "domain", "gain", "retention"]
+        lines += ["", safe_text(along), format_rows(table, columns, "table")]
+    return lines
 
 
 def certainty_lines(found: TradeOffStatistics) -> list[str]:
@@ -158,22 +178,36 @@ def certainty_lines(found: TradeOffStatistics) -> list[str]:
 
 
 def draw(
-    placed: Sequence[TradeOffPoint], general: Axis, domain: Axis, width: int = 64, height: int = 14
+    placed: Sequence[TradeOffPoint],
+    general: Axis,
+    domain: Axis,
+    series: Sequence[Series] = (),
+    width: int = 64,
+    height: int = 14,
 ) -> list[str]:
     """Draw the plane as text: general to the right, domain upwards, higher is better on both.
 
-    `#` is on the Pareto front, `o` is not; the number after it is the point's row.
+    `#` is on the Pareto front, `o` is not; the number after it is the point's row. Dots join the
+    points of a series.
     """
     if not placed:
         return []
     xs = [general.oriented(p.point.general) for p in placed]
     ys = [domain.oriented(p.point.domain) for p in placed]
     grid = [[" "] * width for _ in range(height)]
+    cells = {
+        item.point.checkpoint: (_cell(x, xs, width - 4), height - 1 - _cell(y, ys, height))
+        for item, x, y in zip(placed, xs, ys, strict=True)
+    }
+    for line in series:
+        for first, second in pairwise(line.checkpoints):
+            for column, row in _between(cells[first], cells[second]):
+                grid[row][column] = "·"
     for number, (item, x, y) in enumerate(zip(placed, xs, ys, strict=True), 1):
         column = _cell(x, xs, width - 4)
         row = height - 1 - _cell(y, ys, height)
         text = f"{'#' if item.on_front else 'o'}{number}"
-        while any(grid[row][column + i] != " " for i in range(len(text))) and row > 0:
+        while any(grid[row][column + i] not in " ·" for i in range(len(text))) and row > 0:
             row -= 1
         for i, char in enumerate(text):
             grid[row][column + i] = char
@@ -184,6 +218,19 @@ def draw(
     lines.append("└" + "─" * width)
     lines.append(f"{general.label}: {low_x} at the left, {high_x} at the right (better)")
     return lines
+
+
+def _between(first: tuple[int, int], second: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the cells of a straight line between two cells."""
+    ends = list(zip(first, second, strict=True))
+    steps = max((abs(b - a) for a, b in ends), default=0)
+    return [
+        (
+            round(ends[0][0] + (ends[0][1] - ends[0][0]) * k / steps),
+            round(ends[1][0] + (ends[1][1] - ends[1][0]) * k / steps),
+        )
+        for k in range(1, steps)
+    ]
 
 
 def _cell(value: float, values: Sequence[float], size: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kdharness.harness.config.base import Settings
+from kdharness.harness.config.base import ADDED, Settings
 
 
 class SourceSpec(Settings):
@@ -56,6 +56,38 @@ Sources = Annotated[
 ]
 
 
+class SelfWritten(Settings):
+    """General rows that the reference writes itself."""
+
+    rows: int = Field(512, ge=1, le=1_000_000, title="Rows")
+    prompt: str = Field(
+        "",
+        title="Prompt",
+        description="The user's turn that every row answers. Default: an empty one.",
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, le=131_072, title="Longest answer", description="In tokens."
+    )
+    temperature: float = Field(
+        1.0,
+        ge=0.01,
+        le=10,
+        title="Temperature",
+        description=("1 draws from the reference's own distribution."),
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        title="Seed",
+        description=("Of the rows alone: runs with other seeds share them."),
+    )
+
+
+def _count_as_rows(value: object) -> object:
+    """Accept a plain number as the number of rows."""
+    return {"rows": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class DataSpec(Settings):
     """Training data and held-out data."""
 
@@ -71,6 +103,15 @@ class DataSpec(Settings):
         lt=1,
         title="Domain share",
         description=("Fraction of rows drawn from domain sources, regardless of their sizes."),
+    )
+    self_written: Annotated[SelfWritten | None, BeforeValidator(_count_as_rows)] = Field(
+        None,
+        title="Self-written rows",
+        description=(
+            "General rows that the reference writes before training (in SFT: the student as it "
+            "starts), where the original data is not available."
+        ),
+        json_schema_extra=ADDED,
     )
     max_length: int = Field(
         2048, ge=8, title="Length", description="Maximum tokens per row; longer rows are truncated."

@@ -32,6 +32,17 @@ class TrainerSpec(Settings):
         description=("Fraction of steps over which the learning rate increases."),
     )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
+    l2_start: float = Field(
+        0.0,
+        ge=0,
+        title="L2 to the start",
+        description=(
+            "Pull towards the starting weights (L2-SP), as strong as weight decay of the same "
+            "value is towards 0: each step goes learning rate · this of the way back. With LoRA "
+            "the adapter's product is pulled to 0. 0 disables it."
+        ),
+        json_schema_extra=ADDED,
+    )
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
         "adamw", title="Optimiser"
     )
@@ -209,6 +220,12 @@ class TrainerSpec(Settings):
                 "length_groups: step draws a number of rows for a step, and tokens_per_batch fills "
                 "micro-batches: remove one of them"
             )
+        if self.l2_start * self.learning_rate >= 1:
+            raise ValueError(
+                f"l2_start: each step goes learning_rate · l2_start = "
+                f"{self.l2_start * self.learning_rate:g} of the way back to the start, which must "
+                f"be below 1: lower it to less than {1 / self.learning_rate:g}"
+            )
         if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
             raise ValueError(
                 f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "
@@ -231,6 +248,51 @@ class TrainerSpec(Settings):
     def precision_on(self, *, lora: bool, has_bf16: bool) -> Precision:
         """Return the precision on a device with or without bf16 in hardware."""
         return precision_of(self.precision, self.dtype, lora=lora, has_bf16=has_bf16)
+
+
+FLOOR = 0.01
+"""The least weight of a token in SFT's loss, as in the paper of TALR."""
+
+
+class SFTSpec(TrainerSpec):
+    """SFT adds weights of tokens: docs/method.md#token-weights."""
+
+    token_weights: Literal["none", "talr"] = Field(
+        "none",
+        title="Token weights",
+        description=(
+            "talr: weigh each token's loss by max(p^(1/τ), floor), so that tokens the model finds "
+            "improbable count for less; τ is the median over a step's rows of their mean loss."
+        ),
+        json_schema_extra=ADDED,
+    )
+    token_weight_floor: float = Field(
+        FLOOR,
+        gt=0,
+        le=1,
+        title="Least token weight",
+        description=("With token_weights: talr. 1 is plain SFT."),
+        json_schema_extra=ADDED,
+    )
+
+    @model_validator(mode="after")
+    def _floor_is_used(self) -> Self:
+        if self.token_weights == "none" and self.token_weight_floor != FLOOR:
+            raise ValueError(
+                "token_weight_floor has no effect without token_weights: set token_weights: talr, "
+                "or remove it"
+            )
+        return self
+
+
+def plain_settings(value: object) -> object:
+    """Return a method's trainer settings as given, or those that all methods share as a mapping.
+
+    A more special class than the one given takes the same fields.
+    """
+    if type(value) is TrainerSpec or type(value) is DistillSpec:
+        return value.model_dump(exclude_unset=True)
+    return value
 
 
 class DistillSpec(TrainerSpec):
@@ -286,6 +348,21 @@ class DistillSpec(TrainerSpec):
                     + ", or remove on_policy"
                 )
         return self
+
+
+class DAESpec(DistillSpec):
+    """DAE adds what the reference thinks of domain rows: docs/method.md#losses."""
+
+    non_target_weight: float = Field(
+        0.0,
+        ge=0,
+        title="Non-target weight (μ)",
+        description=(
+            "Weight of the divergence from the reference on domain rows, over all tokens but the "
+            "target: it needs no general rows. 0 disables it."
+        ),
+        json_schema_extra=ADDED,
+    )
 
 
 class KDSpec(DistillSpec):

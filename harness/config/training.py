@@ -22,7 +22,14 @@ from kdharness.harness.config.models import (
     TeacherSpec,
     expand_model_spec,
 )
-from kdharness.harness.config.trainer import DistillSpec, KDSpec, TrainerSpec
+from kdharness.harness.config.trainer import (
+    DAESpec,
+    DistillSpec,
+    KDSpec,
+    SFTSpec,
+    TrainerSpec,
+    plain_settings,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS, method_config, unusable
 from kdharness.harness.types import digest
@@ -61,13 +68,22 @@ def _served(teachers: Mapping[str | None, TeacherSpec | None]) -> bool:
     return any(spec is not None and spec.served for spec in teachers.values())
 
 
-def _check_lora(student: StudentSpec, trainer: TrainerSpec) -> None:
-    """Refuse stochastic rounding of adapters, which are fp32."""
+def _check_precision(student: StudentSpec, trainer: TrainerSpec) -> None:
+    """Refuse stochastic rounding of adapters, which are fp32, and pulls that bf16 would lose."""
     if student.lora and trainer.precision == "bf16-sr":
         raise ValueError(
             "precision: bf16-sr is for training all weights; with LoRA the adapter is fp32 and "
             "takes little memory: set precision: mixed"
         )
+    if trainer.l2_start:
+        # `auto` is mixed or fp32 wherever a pull is asked for.
+        precision = trainer.precision_on(lora=student.lora is not None, has_bf16=True)
+        if precision.trained != "float32":
+            raise ValueError(
+                f"l2_start: precision: {precision.name} trains bf16 weights, which are too coarse "
+                "for steps of learning_rate · l2_start of the way back: set precision: mixed or "
+                "fp32"
+            )
 
 
 class SFTConfig(RunConfig):
@@ -76,7 +92,9 @@ class SFTConfig(RunConfig):
     method: Literal["sft"] = "sft"
     student: Student = Field(..., title="Student")
     data: DataSpec = Field(..., title="Data")
-    trainer: TrainerSpec = Field(default_factory=lambda: TrainerSpec(), title="Trainer")
+    trainer: Annotated[SFTSpec, BeforeValidator(plain_settings)] = Field(
+        default_factory=lambda: SFTSpec(), title="Trainer"
+    )
 
     @property
     def main_teacher(self) -> None:
@@ -85,7 +103,7 @@ class SFTConfig(RunConfig):
 
     @model_validator(mode="after")
     def _adapters_are_fp32(self) -> Self:
-        _check_lora(self.student, self.trainer)
+        _check_precision(self.student, self.trainer)
         return self
 
 
@@ -116,9 +134,14 @@ class KDConfig(RunConfig):
                 f"teacher.cache stores {stored}, not attention: "
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
+        if self.data.self_written:
+            raise ValueError(
+                "data.self_written is for sft and dae, whose general rows keep what a model can "
+                "do; kd has no reference that could write them: remove it"
+            )
         _check_tail([self.teacher], self.trainer)
         _check_on_policy(self.teacher_specs, self.trainer)
-        _check_lora(self.student, self.trainer)
+        _check_precision(self.student, self.trainer)
         return self
 
 
@@ -146,7 +169,9 @@ class DAEConfig(RunConfig):
         description=("Further experts by name; each teaches the rows whose kind is its name."),
     )
     data: DataSpec = Field(..., title="Data")
-    trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
+    trainer: Annotated[DAESpec, BeforeValidator(plain_settings)] = Field(
+        default_factory=lambda: DAESpec(), title="Trainer"
+    )
 
     @property
     def main_teacher(self) -> TeacherSpec:
@@ -168,12 +193,38 @@ class DAEConfig(RunConfig):
                 raise ValueError(
                     f"rows of kind {source.kind!r} have no teacher; known: {sorted(names)}"
                 )
+        if self.data.self_written:
+            self._check_self_written()
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
+        if self.trainer.non_target_weight and self.reference and self.reference.cache:
+            raise ValueError(
+                "trainer.non_target_weight needs the reference on domain rows, and reference.cache "
+                "has it on general rows: remove one of them"
+            )
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         _check_on_policy(self.teacher_specs, self.trainer)
-        _check_lora(self.student, self.trainer)
+        if self.trainer.non_target_weight and self.trainer.on_policy:
+            raise ValueError(
+                "trainer.non_target_weight leaves out the next token that the data has, and "
+                "sampled answers have none: remove it or trainer.on_policy"
+            )
+        _check_precision(self.student, self.trainer)
         return self
+
+    def _check_self_written(self) -> None:
+        """Refuse general rows of two origins, and a reference that is not here to write."""
+        general = [source.path for source in self.data.train if source.kind == "general"]
+        if general:
+            raise ValueError(
+                f"data.self_written writes the general rows, and data.train has general rows too "
+                f"({', '.join(general)}): remove one of them, or set kind: domain on these sources"
+            )
+        if self.reference and self.reference.served:
+            raise ValueError(
+                "data.self_written: a served reference cannot write rows: give the model itself, "
+                "or remove self_written"
+            )
 
 
 ROLES: Mapping[str | None, str] = {None: "teacher", "general": "reference", "domain": "expert"}

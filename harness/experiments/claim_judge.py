@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.experiments.claims import (
+    FRONTIERS,
     ClaimResult,
     ClaimSpec,
     Effect,
@@ -18,6 +19,7 @@ from kdharness.harness.experiments.claims import (
     paired_effect,
 )
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
+from kdharness.harness.experiments.frontiers import frontier_axis, without_seed
 from kdharness.harness.stats.rows import sums_of_score, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -33,9 +35,9 @@ def judge_claims(
         groups: dict[str, list[PlannedRun]] = {}
         for run in planned:
             if run.step == claim.of:
-                groups.setdefault(repr(_without_seed(run.settings)), []).append(run)
+                groups.setdefault(repr(without_seed(run.settings)), []).append(run)
         for members in groups.values():
-            settings = _without_seed(members[0].settings)
+            settings = without_seed(members[0].settings)
             parts, missing = _parts(reader, claim, members, planned)
             if not parts:
                 results.append(ClaimResult(claim, settings, None, missing))
@@ -85,10 +87,6 @@ def _parts(
     return parts, missing
 
 
-def _without_seed(settings: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
-
-
 def _effect(claim: ClaimSpec, parts: Sequence[_Difference] | Sequence[_Drawn]) -> Effect | None:
     """Combine the seeds."""
     drawn = [part for part in parts if isinstance(part, _Drawn)]
@@ -117,14 +115,21 @@ def _difference(
 def _drawn(
     reader: _Reader, claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
 ) -> _Drawn:
-    from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_draws, draw_plane
+    from kdharness.harness.stats.tradeoff import (
+        AnsweredItems,
+        Plane,
+        above_draws,
+        above_line,
+        draw_plane,
+    )
 
     assert claim.figure is not None
     name = _checkpoint(run)
     reference = _beside(claim.reference, run, planned)
     expert = _beside(claim.expert, run, planned)
     curve = _all_beside(claim.curve, run, planned) if claim.curve else []
-    names = list(dict.fromkeys([reference, *curve, expert, name]))
+    frontier = _frontier(claim.frontier, run, planned) if claim.frontier else []
+    names = list(dict.fromkeys([reference, *curve, *frontier, expert, name]))
     answered = [
         AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
         for n in names
@@ -141,6 +146,9 @@ def _drawn(
         return _Drawn(None)
     if claim.figure == "above_curve":
         value, draws = above_draws(drawn, plane)[name]
+    elif claim.figure in FRONTIERS:
+        line = list(dict.fromkeys([reference, *frontier]))
+        value, draws = above_line(drawn, name, line, kept=claim.figure == FRONTIERS[1])
     else:
         index = names.index(name)
         value = float(getattr(drawn, claim.figure)[index])
@@ -167,6 +175,20 @@ def _all_beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]
         if all(other.settings[key] == run.settings[key] for key in shared):
             return outputs_of(other)
     raise LookupError(f"no run of {name} has the settings of {run.name}")
+
+
+def _frontier(step: str, run: PlannedRun, planned: Sequence[PlannedRun]) -> list[str]:
+    """Return the checkpoints of a step along its axis, under the other settings of `run`."""
+    axis = frontier_axis(step, planned)
+    members = [
+        other
+        for other in planned
+        if other.step == step
+        and axis in other.settings
+        and all(run.settings.get(k, v) == v for k, v in other.settings.items() if k != axis)
+    ]
+    members.sort(key=lambda other: float(other.settings[axis]))
+    return [_checkpoint(other) for other in members]
 
 
 def _beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> str:

@@ -46,6 +46,14 @@ COLUMNS = (
 )
 
 
+Figure = Literal[
+    "gain", "retention", "above_curve", "gain_above_frontier", "retention_above_frontier"
+]
+FRONTIERS = ("gain_above_frontier", "retention_above_frontier")
+"""Figures that compare with every point of a step: its best gain at that retention or more, and
+its best retention at that gain or more."""
+
+
 class ClaimSpec(BaseModel):
     """One claim of an experiment."""
 
@@ -64,7 +72,7 @@ class ClaimSpec(BaseModel):
             "Score to compare, BENCH:METRIC; the effect is how much better `of` is than `than`."
         ),
     )
-    figure: Literal["gain", "retention", "above_curve"] | None = Field(
+    figure: Figure | None = Field(
         None, title="Figure", description="A trade-off value, instead of a metric."
     )
     reference: str | None = Field(
@@ -75,6 +83,14 @@ class ClaimSpec(BaseModel):
         None,
         title="Curve",
         description=("Step that merges reference and expert (for above_curve)."),
+    )
+    frontier: str | None = Field(
+        None,
+        title="Frontier",
+        description=(
+            "Step of which one number is varied, such as SFT at several learning rates (for "
+            "gain_above_frontier and retention_above_frontier)."
+        ),
     )
     general: str = Field(
         "heldout:other_writer_loss",
@@ -100,6 +116,12 @@ class ClaimSpec(BaseModel):
             raise ValueError("a claim with a figure needs a reference and an expert")
         if self.figure == "above_curve" and self.curve is None:
             raise ValueError("above_curve needs `curve`, the step that makes the curve")
+        if (self.figure in FRONTIERS) != (self.frontier is not None):
+            raise ValueError(
+                f"`frontier`, a step with a varied number, belongs to {' and '.join(FRONTIERS)}"
+            )
+        if self.frontier is not None and self.frontier == self.of:
+            raise ValueError("`of` and `frontier` are the same step")
         return self
 
 
@@ -145,7 +167,10 @@ class ClaimResult:
     def as_dict(self) -> dict[str, Any]:
         """Return a row of `replicate --format json`."""
         effect = self.effect
-        compared = f"{self.claim.of} against {self.claim.than}" if self.claim.than else ""
+        other = self.claim.than
+        if self.claim.frontier:
+            other = f"all of {self.claim.frontier}"
+        compared = f"{self.claim.of} against {other}" if other else ""
         return {
             "claim": self.claim.text,
             "verdict": self.verdict,

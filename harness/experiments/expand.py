@@ -43,6 +43,7 @@ from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
 from kdharness.harness.experiments.engines import refuse_served_adapters
+from kdharness.harness.experiments.frontiers import check_frontiers
 from kdharness.harness.experiments.steps import ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Method, digest
@@ -175,14 +176,15 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
         for step in order:
             run = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(run.name, run)
+    check_frontiers(sweep.claims, planned.values(), where)
     refuse_served_adapters({run.name: (run.step, run.config) for run in planned.values()}, where)
     return list(planned.values())
 
 
 def _check_claims(sweep: SweepConfig, where: str) -> None:
-    """Check that `of` and `curve` of each claim are steps; other references may be models."""
+    """Check that a claim's steps exist; its other references may be models."""
     for number, claim in enumerate(sweep.claims, 1):
-        for field in ("of", "curve"):
+        for field in ("of", "curve", "frontier"):
             step = getattr(claim, field)
             if step is not None and step not in sweep.steps:
                 raise ConfigError(

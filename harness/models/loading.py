@@ -27,6 +27,8 @@ from kdharness.harness.paths import Paths
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from kdharness.harness.config.models import TeacherSpec
+
 
 def pick_device(device: str = "auto") -> str:
     """Pick a device; `auto` is the first accelerator available, else the CPU.
@@ -52,6 +54,15 @@ def pick_device(device: str = "auto") -> str:
     if torch.backends.mps.is_available():
         return "mps"
     return "cpu"
+
+
+def teacher_options(spec: TeacherSpec, device: str) -> dict[str, Any]:
+    """Return how `load_model` loads a teacher that will run on a device."""
+    return {
+        "dtype": str(pick_dtype(spec.dtype, device)).removeprefix("torch."),
+        "trust_remote_code": spec.trust_remote_code,
+        "quantization": spec.quantization.model_dump() if spec.quantization else None,
+    }
 
 
 def pick_dtype(dtype: str, device: str) -> Any:

@@ -28,6 +28,13 @@ from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.resolve import naming_base, resolve_model
 from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.flops import (
+    forward_flops,
+    sampling_flops,
+    step_flops,
+    weighing_flops,
+    writing_flops,
+)
 from kdharness.harness.runs.memory import (
     optimizer_bytes,
     plan_memory,
@@ -35,7 +42,7 @@ from kdharness.harness.runs.memory import (
     teacher_places,
 )
 from kdharness.harness.runs.rollouts import NO_SAMPLING, SamplingWork
-from kdharness.harness.runs.sizes import Size, model_size
+from kdharness.harness.runs.sizes import model_size
 from kdharness.harness.runs.teachers import (
     CachedRows,
     planned_caches,
@@ -131,34 +138,6 @@ class ResourceEstimate:
         return rows
 
 
-def step_flops(
-    student: Size,
-    teacher: Size | None,
-    *,
-    tokens: int,
-    labelled: int,
-    width: int,
-    lora: bool,
-    checkpointing: bool,
-) -> float:
-    """Return the FLOPs of one step, including attention and heads (docs/method.md#flops)."""
-    times = (2 if lora else 3) + bool(checkpointing)
-    scores = 4.0 * tokens * width
-    total = 2.0 * times * student.body * tokens
-    total += scores * student.layers * student.heads * student.head_size * (3.5 + checkpointing)
-    total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
-    if teacher is not None:
-        total += 2.0 * teacher.body * tokens + 2.0 * teacher.vocab * teacher.hidden * labelled
-        total += scores * teacher.layers * teacher.heads * teacher.head_size
-    return total
-
-
-def sampling_flops(student: Size, work: SamplingWork) -> float:
-    """Return the FLOPs of sampling the answers of on-policy rows."""
-    total = 2.0 * student.body * work.read + 2.0 * student.vocab * student.hidden * work.tokens
-    return total + 4.0 * work.scores * student.layers * student.heads * student.head_size
-
-
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
     """Return the (model, number of kept layers or None) that determine the student's size."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
@@ -244,6 +223,8 @@ def auto_precision(
         return None
     names = ["mixed"]
     sharded = engine == "fsdp2" and spec.optimizer == "adamw_8bit"
+    # A pull to the start is lost in weights of bf16.
+    rounding = rounding and not spec.l2_start
     if rounding and spec.optimizer in ("adamw", "adamw_8bit") and not sharded:
         names += ["bf16-sr"] if find_spec("torchao") else []
     planned = {
@@ -316,12 +297,30 @@ def _estimate(
         checkpointing=spec.gradient_checkpointing,
     )
     flops += sum(2.0 * s.vocab * s.hidden * caches[role].taught for role, s in heads.items())
-    missed = student.adapter.missed if student.adapter else ""
-    notes: tuple[str, ...] = (missed,) if missed else ()
+    if isinstance(config, SFTConfig) and config.trainer.token_weights != "none":
+        split = spec.accumulation * processes > 1
+        flops += weighing_flops(
+            student,
+            tokens=round(padded),
+            labelled=rows["labelled"],
+            width=rows["width"],
+            split=split,
+        )
+    if isinstance(config, DAEConfig) and config.trainer.non_target_weight:
+        # The reference on domain rows, and the student's head once more: of all rows, as above.
+        flops += forward_flops(
+            teachers.get("reference", student),
+            tokens=round(padded),
+            labelled=rows["labelled"],
+            width=rows["width"],
+        )
+        heads_run = 2 if config.student.lora else 3
+        flops += 2.0 * heads_run * student.vocab * student.hidden * rows["labelled"]
+    if writing := rows.get("writing"):
+        flops += writing_flops(teachers.get("reference", student), **writing)
     work: SamplingWork = rows.get("sampling", NO_SAMPLING)
     if work.tokens:
         flops += sampling_flops(student, work)
-        notes += (LONGEST,)
     precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
     stored = {name: float(cache.size) for name, cache in caches.items()}
     added = float(sum(cache.missing for cache in caches.values()))
@@ -330,6 +329,11 @@ def _estimate(
         # A cache with rows has its head.
         if caches[role].missing == caches[role].size:
             added += memory[f"head of teacher {role}"]
+    notes = [student.adapter.missed] if student.adapter and student.adapter.missed else []
+    if writing:
+        notes.append("general rows are not written yet: planned as long as they can get")
+    if work.tokens:
+        notes.append(LONGEST)
     final = (trained if config.student.lora else student.total) * BYTES[precision.trained]
     saved = spec.keep if spec.save_every else 1
     return ResourceEstimate(
@@ -345,7 +349,7 @@ def _estimate(
         disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)) + added,
         caches=stored,
         elsewhere=elsewhere,
-        notes=notes,
+        notes=tuple(notes),
         sampled=work.tokens,
     )
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from kdharness.harness.config.models import QuantizationSpec, TeacherSpec
 from kdharness.harness.config.precision import BYTES, Precision
-from kdharness.harness.config.trainer import DistillSpec, TrainerSpec
+from kdharness.harness.config.trainer import DAESpec, DistillSpec, SFTSpec, TrainerSpec
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.models.lm_head import rows_at_once
 from kdharness.harness.runs.activations import activation_bytes
@@ -94,6 +94,8 @@ def plan_memory(
     }
     if lora:
         parts["weights"] += trained * unit / shard
+    elif spec.l2_start:
+        parts["starting weights"] = float(trained * unit / shard)
     if copies:
         parts["bf16 copies"] = copies
     for role, size in heads.items():
@@ -199,9 +201,12 @@ def _chunk_unit(
 
     The reference has three fp32 buffers, four with a teacher. Triton's kernels have the student's
     logits, the teacher's, and a gradient in the dtype of the products, which overwrites fp32
-    logits. Cached distributions are left to the reference.
+    logits. Cached distributions, token weights and non-target tokens are left to the reference.
     """
-    if config.trainer.kernels == "reference":
+    spec = config.trainer
+    weighted = isinstance(spec, SFTSpec) and spec.token_weights != "none"
+    anchored = isinstance(spec, DAESpec) and spec.non_target_weight > 0
+    if spec.kernels == "reference" or weighted or anchored:
         return 16.0 if taught else 12.0
     narrow = BYTES[precision.compute]
     own = 4.0 * (2 if taught else 1) + (narrow if narrow < 4 else 0)

@@ -253,25 +253,29 @@ def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
 def above_draws(draws: Draws, plane: Plane) -> dict[str, tuple[float, Floats]]:
     """Compute the distance above the curve, measured and per draw, of points not on the curve."""
     assert plane.expert is not None
-    line = [draws.names.index(n) for n in (plane.reference, *plane.curve, plane.expert)]
-    distances = {}
-    for index, name in enumerate(draws.names):
-        if index in line:
-            continue
-        value = above_curve(
-            draws.retention[None, index],
-            draws.gain[None, index],
-            draws.retention[None, line],
-            draws.gain[None, line],
-        )
-        drawn = above_curve(
-            draws.retention_draws[:, index],
-            draws.gain_draws[:, index],
-            draws.retention_draws[:, line],
-            draws.gain_draws[:, line],
-        )
-        distances[name] = (float(value[0]), drawn)
-    return distances
+    line = (plane.reference, *plane.curve, plane.expert)
+    return {n: above_line(draws, n, line) for n in draws.names if n not in line}
+
+
+def above_line(
+    draws: Draws, name: str, line: Sequence[str], *, kept: bool = False
+) -> tuple[float, Floats]:
+    """Compute a checkpoint's distance above a line, measured and per draw, in gain.
+
+    Args:
+        line: the checkpoints at its corners, in order.
+        kept: in retention instead: its own minus the highest on the line at its gain or more.
+    """
+    at = draws.names.index(name)
+    corners = [draws.names.index(corner) for corner in line]
+    sides = [
+        (draws.retention[None], draws.gain[None]),
+        (draws.retention_draws, draws.gain_draws),
+    ]
+    if kept:
+        sides = [(gain, retention) for retention, gain in sides]
+    value, drawn = (above_curve(x[:, at], y[:, at], x[:, corners], y[:, corners]) for x, y in sides)
+    return float(value[0]), drawn
 
 
 def above_curve(

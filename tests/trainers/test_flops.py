@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 HIDDEN = "kd-hidden"
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {},
+    "sft-talr": {"trainer": {"token_weights": "talr"}},
+    "sft-talr-split": {"trainer": {"token_weights": "talr", "batch_size": 2, "accumulation": 2}},
     "lora": {"student": {"model": "T", "lora": {"r": 2, "alpha": 4}}},
     "kd": {"teacher": "T", "trainer": {"attention_weight": 0.0}},
     "kd-attention": {"teacher": "T"},
@@ -25,6 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "trainer": {"attention_weight": 0.0},
     },
     "dae": {"reference": "T", "expert": "T", "data": {"domain_share": 0.5}},
+    "dae-non-target": {"reference": "T", "expert": "T", "trainer": {"non_target_weight": 0.5}},
 }
 
 
@@ -43,7 +46,7 @@ def test_analytic_flops_match_the_counter(
     monkeypatch.setattr("kdharness.trainers.loop.check_run", lambda setting: None)
     extra = METHODS[name]
     train = [{"path": "general:train", "limit": 12}]
-    if name == "dae":
+    if name.startswith("dae"):
         train.append({"path": "shop:train", "limit": 12, "kind": "domain"})
     raw: dict[str, Any] = {
         "method": "sft" if name == "lora" else name.partition("-")[0],

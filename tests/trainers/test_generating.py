@@ -75,8 +75,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, NullReporter
-from kdharness.trainers.points import _from_first
-from kdharness.trainers.waiting import main_first, wait_for_all, waiting_group
+from kdharness.trainers.waiting import from_first, main_first, wait_for_all, waiting_group
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 dist.init_process_group("gloo")
@@ -93,8 +92,8 @@ if rank == 0:
     time.sleep(2)
     found = {"shop/score": 0.5}
 group = waiting_group()
-assert _from_first(found, group) == {"shop/score": 0.5}
-failed = _from_first(RunError("no judge") if rank == 0 else None, group)
+assert from_first(found, group) == {"shop/score": 0.5}
+failed = from_first(RunError("no judge") if rank == 0 else None, group)
 assert isinstance(failed, RunError) and "no judge" in str(failed)
 if rank == 0:
     time.sleep(2)

@@ -14,6 +14,7 @@ from kdharness.trainers.attention_hook import PLAIN_DECODERS, install_attention_
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.losses.token_weights import TokenWeights
 from kdharness.trainers.step import Objective, attach_loss
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.trainer import DistillTrainer
@@ -40,6 +41,7 @@ def a_trainer(method: Objective, device: str = "cpu", max_loss: float = 1e4) -> 
     trainer = DistillTrainer.__new__(DistillTrainer)
     trainer.method, trainer.max_loss = method, max_loss
     trainer.routed, trainer.routing = False, None
+    trainer.temperature, trainer.step_batches = None, [None]
     trainer.args = SimpleNamespace(world_size=1, device=torch.device(device))
     trainer.state = SimpleNamespace(global_step=6)
     trainer.watched, trainer.sums, trainer.tokens_since = [], {}, 0
@@ -74,6 +76,12 @@ def a_case(name: str, folder: Path, layers: int) -> tuple[Any, Objective]:
         batch = Collator(0, KINDS)([data[number] for number in range(4)])
         all_targets(filling(cache, data, first), batch)
         return student, Objective(Mix(), {0: warm(cache, data)})
+    if name == "sft-talr":
+        return student, Objective(Mix(kl_weight=0.0, ce_weight=1.0, token_weights=TokenWeights()))
+    if name == "dae-non-target":
+        return student, Objective(
+            Mix(), dict(enumerate(online)), anchors={1: online[0]}, anchor_mix=Mix()
+        )
     student = with_lora(student, 4) if name == "sft-lora" else student
     return student, Objective(Mix(kl_weight=0.0, ce_weight=1.0))
 
@@ -106,9 +114,11 @@ def launches(
     [
         ("sft", 142),
         ("sft-lora", 215),
+        ("sft-talr", 142),
         ("kd", 450),
         ("dae", 258),
         ("dae-lora", 373),
+        ("dae-non-target", 316),
         ("cached-bucket", 142),
         ("cached-sampled", 142),
         ("cached-hidden", 142),

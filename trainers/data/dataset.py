@@ -6,7 +6,6 @@ and ignored, with warnings about what a model cannot learn from it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -202,31 +201,6 @@ def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
         )
 
 
-def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
-    """Return the lines of `kdharness data show`: reports, then example rows with labels marked.
-
-    Raises:
-        ConfigError: a config without data.
-    """
-    spec: DataSpec | None = getattr(config, "data", None)
-    if spec is None:
-        raise ConfigError(f"a {config.method} config has no training data")
-    tokenizer = config_tokenizer(config, spec, paths)
-    train, heldout = load_chats(spec, tokenizer)
-    lines = [f"tokenizer: {tokenizer_source(config)}"]
-    lines += [report.line() for report in train.reports]
-    lines += [f"held out: {report.line()}" for report in heldout.reports]
-    warnings = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
-    lines += [f"warning: {text}" for text in dict.fromkeys(warnings)]
-    by_kind = Counter(row.kind for row in train.rows)
-    lines.append("rows by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(by_kind.items())))
-    lines.append("labelled parts are between ⟦ and ⟧:")
-    step = max(1, len(train.rows) // max(examples, 1))
-    for row in train.rows[::step][:examples]:
-        lines += ["", f"{row.where} ({row.kind}, {len(row)} tokens)", marked(row, tokenizer)]
-    return lines
-
-
 def tokenizer_source(config: AnyConfig) -> str:
     """Return the model whose tokenizer a config's student uses."""
     student: Any = getattr(config, "student", None)
@@ -279,7 +253,6 @@ __all__ = [
     "Report",
     "TrainRow",
     "config_tokenizer",
-    "describe_data",
     "encode_sources",
     "load_chats",
     "marked",

@@ -22,6 +22,7 @@ from torch import Tensor
 from kdharness.harness.models.lm_head import Head, apply_head, rows_at_once
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.divergences import divergence_rows
+from kdharness.trainers.losses.token_weights import TokenWeights
 from kdharness.trainers.losses.top_k import TopK, tail_weights
 
 
@@ -29,7 +30,8 @@ from kdharness.trainers.losses.top_k import TopK, tail_weights
 class Mix:
     """The loss: ce_weight · CE + kl_weight · T² · divergence(teacher, student).
 
-    `chunk` positions have their logits in memory at once; None is `rows_at_once`.
+    `chunk` positions have their logits in memory at once; None is `rows_at_once`. `token_weights`
+    weights each position's cross-entropy; None gives all of them weight 1.
     """
 
     temperature: float = 1.0
@@ -38,6 +40,7 @@ class Mix:
     kl_weight: float = 1.0
     ce_weight: float = 0.0
     chunk: int | None = None
+    token_weights: TokenWeights | None = None
 
 
 class Span(NamedTuple):
@@ -157,6 +160,35 @@ def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor,
     return total, grad.div_(t)
 
 
+def _products_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """Return the dtype of the head's products: autocast's where it is on."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int | None = None) -> Tensor:
+    """Return −log p of each labelled position's next token [n], in nats, chunk by chunk.
+
+    Args:
+        hidden: last hidden states at labelled positions [n, h].
+        head: the model's head.
+        targets: next tokens [n].
+        chunk: as in `Mix`.
+    """
+    compute = _products_dtype(hidden, head.weight)
+    rows = rows_at_once(chunk, head.weight.shape[0], on_cuda=hidden.is_cuda)
+    losses = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
+    with torch.autocast(hidden.device.type, enabled=False):
+        own = replace(head, weight=head.weight.to(compute))
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            logits = apply_head(own, hidden[part].to(compute))
+            target = logits.gather(-1, targets[part, None]).squeeze(-1)
+            losses[part] = torch.logsumexp(logits, -1) - target
+    return losses
+
+
 class _FusedHead(torch.autograd.Function):
     """The mixed loss summed over n positions; gradients are computed chunk by chunk in forward."""
 
@@ -173,10 +205,7 @@ class _FusedHead(torch.autograd.Function):
         parts: Parts,
         inner: ChunkLoss,
     ) -> Tensor:
-        device = hidden.device.type
-        compute = weight.dtype
-        if torch.is_autocast_enabled(device):
-            compute = torch.get_autocast_dtype(device)
+        device, compute = hidden.device.type, _products_dtype(hidden, weight)
         with torch.autocast(device, enabled=False):
             return _FusedHead._forward(
                 ctx, hidden, weight, bias, head, teacher, targets, spans, parts, inner, compute
@@ -262,6 +291,7 @@ def chunk_loss(
     targets: Tensor | None,
     rows: slice,
     mix: Mix,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (T² · divergence, cross-entropy, gradient) of a chunk.
 
@@ -275,6 +305,7 @@ def chunk_loss(
         targets: as in `fused_loss`.
         rows: which of all positions these are.
         mix: weights, temperature, divergence.
+        weights: of all positions' cross-entropies [n]; None weighs each by 1.
     """
     zero = logits.new_zeros(())
     cap = 1.0 - (logits / student.softcap) ** 2 if student.softcap else None
@@ -282,10 +313,13 @@ def chunk_loss(
     if targets is not None:
         wanted = targets[rows, None]
         logp = torch.log_softmax(logits, -1)
-        ce = -logp.gather(-1, wanted).sum()
+        losses = -logp.gather(-1, wanted)
+        ce = losses.sum() if weights is None else (weights[rows, None] * losses).sum()
         if mix.ce_weight:
             grad = logp.exp_()
             grad.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
+            if weights is not None:
+                grad *= weights[rows, None]
             grad *= mix.ce_weight
     kl = zero
     if teacher is not None and mix.kl_weight:

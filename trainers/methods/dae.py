@@ -1,13 +1,17 @@
 """Domain alignment from expert: each row follows its own teacher (docs/method.md#routing).
 
 L = (1 − λ) L_ntp + λ L_pred, where the teacher is the domain expert on domain rows and the
-reference model on general rows. With LoRA, student, expert and reference share one copy of the
-base weights: the student's adapter, the expert's adapter, and no adapter.
+reference model on general rows. With μ, domain rows also have μ L_nt: the reference's distribution
+over all tokens but the target (`losses.non_target`), for which no general rows are needed.
+
+With LoRA, student, expert and reference share one copy of the base weights: the student's adapter,
+the expert's adapter, and no adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
@@ -20,6 +24,7 @@ from kdharness.harness.runs.teachers import refuse_own_place
 from kdharness.harness.store import Store
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.step import Objective
 from kdharness.trainers.teachers.build import (
     load_frozen,
@@ -45,9 +50,22 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             teachers[number] = teacher
             parents[role_of(kind)] = parent
         sampled = make_sampled_mix(config.trainer)
-        return Objective(make_mix(config.trainer), teachers, sampled_mix=sampled), parents
+        objective = Objective(make_mix(config.trainer), teachers, sampled_mix=sampled)
+        if not config.trainer.non_target_weight:
+            return objective, parents
+        known = dict(zip(setting.kinds, teachers.values(), strict=True))
+        if "general" not in known:
+            known["general"], parents["reference"] = _teacher(config.reference, "general", setting)
+        domain = {n: known["general"] for n, kind in enumerate(setting.kinds) if kind != "general"}
+        return replace(objective, anchors=domain, anchor_mix=_anchor_mix(config)), parents
 
     return train_method(config, job, build, teacher=config.main_teacher.model)
+
+
+def _anchor_mix(config: DAEConfig) -> Mix:
+    """Return the weight and the divergence of the loss over non-target tokens."""
+    weight = config.trainer.non_target_weight
+    return replace(make_mix(config.trainer), kl_weight=weight, ce_weight=0.0)
 
 
 def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:

@@ -15,13 +15,14 @@ from kdharness.trainers.data.dataset import (
     encode_sources,
     tokenizer_source,
 )
+from kdharness.trainers.data.own_rows import known_rows
 from kdharness.trainers.data.reports import Template
 from kdharness.trainers.pairs import rows as pair_rows
 from kdharness.trainers.pairs import shapes as pair_shapes
 from kdharness.trainers.pairs import tokens as pair_tokens
 from kdharness.trainers.pairs.first_step import check_weights
 from kdharness.trainers.pairs.models import ModelFacts
-from kdharness.trainers.pairs.result import Checks, PairCheck, note
+from kdharness.trainers.pairs.result import Checks, PairCheck, note, ok
 from kdharness.trainers.pairs.roles import teacher_roles
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def check_pair(config: AnyConfig, paths: Paths, *, weights: bool = True) -> list
         except (ModelError, AssetError) as error:
             checks.append(_absent("student", error))
             return [check.row() for check in checks]
+        if config.data.self_written:
+            config, written = known_rows(config, config.student.model, tokenizer, paths)
+            if not written:
+                checks.append(ok("rows", "reference", "writes its rows when the run starts"))
         data = encode_sources(config.data.train, tokenizer, config.data.max_length)
     if tokenizer is not None and data is not None:
         models = check_static(config, tokenizer, data, tokenizer_source(config), paths, checks)

@@ -14,7 +14,7 @@ from kdharness.harness.config.training import DAEConfig, TrainConfig
 from kdharness.harness.errors import AssetError, ModelError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_model, pick_device
+from kdharness.harness.models.loading import load_model, pick_device, teacher_options
 from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
@@ -23,7 +23,7 @@ from kdharness.trainers.pairs.models import ModelFacts
 from kdharness.trainers.pairs.result import Checks, ok
 from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
 from kdharness.trainers.students.cut import cut_model
-from kdharness.trainers.teachers.build import shared_ids, teacher_options
+from kdharness.trainers.teachers.build import shared_ids
 from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads
 from kdharness.trainers.teachers.placement import teacher_device
 

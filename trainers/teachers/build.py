@@ -17,7 +17,12 @@ from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.limits import limits_of
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer, pick_dtype
+from kdharness.harness.models.loading import (
+    load_config_of,
+    load_model,
+    load_tokenizer,
+    teacher_options,
+)
 from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
@@ -79,15 +84,6 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
                 created=time.time(),
             )
         )
-
-
-def teacher_options(spec: TeacherSpec, device: str) -> dict[str, Any]:
-    """Return how `load_model` loads a teacher that will run on a device."""
-    return {
-        "dtype": str(pick_dtype(spec.dtype, device)).removeprefix("torch."),
-        "trust_remote_code": spec.trust_remote_code,
-        "quantization": spec.quantization.model_dump() if spec.quantization else None,
-    }
 
 
 def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False) -> Any:

@@ -25,6 +25,7 @@ from kdharness.trainers.attention_hook import mask_for, set_keep
 from kdharness.trainers.data.layout import Batch, Layout, Part
 from kdharness.trainers.decoder import last_states
 from kdharness.trainers.losses.attention import AttentionTape
+from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.losses.top_k import TopK
 from kdharness.trainers.precision import autocast
 from kdharness.trainers.teachers.placement import Offloaded, head_on, moved
@@ -41,10 +42,12 @@ class Segment:
         part: the rows.
         target: the teacher's head with hidden states [n, h] at their labelled positions in
             row-major order, or a cached distribution; None for next-token loss alone.
+        mix: of a second loss on these rows, over all tokens but the target; None for the first.
     """
 
     part: Part
     target: tuple[Head, Tensor] | TopK | None
+    mix: Mix | None = None
 
 
 class Teacher(Protocol):
@@ -281,11 +284,27 @@ def route(
     if len(teachers) == 1:
         (teacher,) = teachers.values()
         return [Segment(layout.every, teacher.targets_for(batch, layout.every, tape))]
+    return route_by_kind(batch, teachers, tape)
+
+
+def route_by_kind(
+    batch: Batch,
+    teachers: Mapping[int, Teacher],
+    tape: AttentionTape | None = None,
+    mix: Mix | None = None,
+) -> list[Segment]:
+    """Run each teacher on the rows of its kind alone; rows of other kinds are left out.
+
+    Args:
+        batch, teachers, tape: as in `route`.
+        mix: `Segment.mix`.
+    """
+    layout: Layout = batch["layout"]
     segments = []
     for kind, teacher in teachers.items():
         part = layout.kinds.get(kind)
         if part is not None:
-            segments.append(Segment(part, teacher.targets_for(batch, part, tape)))
+            segments.append(Segment(part, teacher.targets_for(batch, part, tape), mix))
         elif getattr(teacher, "sharded", False):
             # Another process may need this teacher now: take part in the gather, keep nothing.
             teacher.targets_for(batch, layout.part([0]), None)

@@ -9,6 +9,12 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import config_tokenizer, encode_sources
+from kdharness.trainers.data.own_rows import (
+    known_rows,
+    longest_rows,
+    prompt_tokens,
+    with_rows,
+)
 from kdharness.trainers.preflight import check_rows
 from kdharness.trainers.teachers.planned import planned_facts
 
@@ -17,7 +23,8 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     """Return steps, tokens, labelled tokens, padding share and longest row of a training config.
 
     The data is read, tokenized and checked against the models' shapes; no weights are loaded.
-    `cached` maps each kind of rows that has a cached teacher to its positions.
+    `cached` maps each kind of rows that has a cached teacher to its positions; `writing` is there
+    where the reference has rows to write: their number, and tokens of each.
 
     Raises:
         ConfigError: a config without training data.
@@ -25,9 +32,21 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     """
     if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data")
+    own, written = config.data.self_written, True
+    tokenizer = config_tokenizer(config, config.data, paths)
+    if own is not None:
+        config, written = known_rows(config, config.student.model, tokenizer, paths)
     data = config.data
-    tokenizer = config_tokenizer(config, data, paths)
     rows = encode_sources(data.train, tokenizer, data.max_length)
     check_rows(config, rows, tokenizer, paths)
+    if own is not None and not written:
+        # As long as they can get, from a source that does not exist yet.
+        config = with_rows(config, paths.rows)
+        data = config.data
+        rows.rows += longest_rows(own, tokenizer, data.max_length, len(data.train) - 1)
     plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
-    return planned_facts(config, rows, plan, tokenizer, paths)
+    facts = planned_facts(config, rows, plan, tokenizer, paths)
+    if own is not None and not written:
+        prompt = prompt_tokens(own, tokenizer)
+        facts["writing"] = {"rows": own.rows, "prompt": prompt, "tokens": own.max_new_tokens}
+    return facts

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping
+from kdharness.harness.analysis.series import series_of
 from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
@@ -54,7 +55,8 @@ class TradeOffScreen(ListPlace):
         "other is better on both axes. Up and right are better; axes of losses are reversed. gain "
         "is the share of the expert's domain gain, retention the share of the reference's general "
         "score. g and d choose the axes, r and x the reference and the expert, i hides the "
-        "intervals. Merged checkpoints are joined by their WiSE-FT curve."
+        "intervals. Joined by lines: merges on their WiSE-FT curve, runs that differ in one "
+        "setting such as the learning rate, and the step checkpoints of a run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "axis('general')", "General axis", id="tradeoff.general"),
@@ -120,7 +122,9 @@ class TradeOffScreen(ListPlace):
                 )
             except ConfigError as error:
                 return None, labels, merges, str(error)
-            return view, labels, merges, ""
+            names = {item.point.checkpoint for item in view.points}
+            lines = [list(line.checkpoints) for line in series_of(store, names)]
+            return view, labels, merges + lines, ""
 
         self.read(work, lambda found: self.show(*found))
 

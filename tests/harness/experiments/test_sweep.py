@@ -169,7 +169,7 @@ def test_run_names_are_short_and_unique() -> None:
 
 
 def test_shipped_experiments_can_be_planned() -> None:
-    assert experiment_names() == ["baselines", "demo", "replication"]
+    assert experiment_names() == ["baselines", "demo", "referee", "replication"]
     _, planned = load_sweep(find_experiment("baselines"))
     assert len(planned) == 3 * 8 and len({run.name for run in planned}) == len(planned)
     tokens = {
@@ -178,6 +178,10 @@ def test_shipped_experiments_can_be_planned() -> None:
         if run.config.method in ("sft", "kd", "dae")
     }
     assert len(tokens) == 1, "methods are compared at equal tokens"
+    sweep, planned = load_sweep(find_experiment("referee"))
+    rates = {run.config.trainer.learning_rate for run in planned if run.step == "sft"}  # type: ignore[union-attr]
+    assert len(rates) == 5
+    assert {claim.frontier for claim in sweep.claims} == {"sft"}
     with pytest.raises(ConfigError, match="no such file or shipped experiment") as caught:
         find_experiment("baseline")
     assert "baselines" in caught.value.hint

@@ -21,7 +21,8 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.models.lora import with_adapter
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.estimate import estimate, model_size, step_flops
+from kdharness.harness.runs.estimate import estimate, model_size
+from kdharness.harness.runs.flops import step_flops
 from kdharness.harness.runs.memory import lora_parameters, plan_memory
 from kdharness.harness.runs.teachers import CachedRows
 from kdharness.trainers.attention_hook import install_attention_hook

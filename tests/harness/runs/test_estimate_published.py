@@ -17,7 +17,9 @@ import yaml
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.estimate import Size, model_size, plan_memory
+from kdharness.harness.runs.estimate import model_size
+from kdharness.harness.runs.memory import plan_memory
+from kdharness.harness.runs.sizes import Size
 from kdharness.harness.runs.teachers import teacher_sources
 
 GB = 1e9
