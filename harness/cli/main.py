@@ -71,7 +71,7 @@ HELP: dict[str, str] = {
     "stop": "Stop a run; it saves a checkpoint first",
     "pause": "Pause a run between two steps",
     "resume": "Resume a run that was paused, stopped or interrupted",
-    "leaderboard": "Show every checkpoint's scores with intervals",
+    "leaderboard": "Show checkpoints side by side, with intervals",
     "compare": "Compare checkpoints: paired differences, settings, cost",
     "tradeoff": "Plot general against domain score: gain, retention, front",
     "forgetting": "Show what a training changed beside its domain",
