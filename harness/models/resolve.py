@@ -58,6 +58,7 @@ def resolve_model(source: str, paths: Paths) -> str:
         ModelError: nothing of that name; the hint lists what a source may be.
         AssetError: a model asset that has not been pulled.
     """
+    source = here(source, paths)
     folder = local_path(source)
     if split_hub_name(source.rstrip("/")) and not exists(folder, folder=True):
         source = source.rstrip("/")
@@ -80,6 +81,17 @@ def resolve_model(source: str, paths: Paths) -> str:
         hint="use a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
+
+
+def here(source: str, paths: Paths) -> str:
+    """Return where an absolute path of the home's former place is now, if it exists.
+
+    Configs and adapters of a copied home name folders of the original.
+    """
+    if not Path(source).is_absolute() or not exists(paths.store, folder=False):
+        return source
+    with Store(paths.store) as store:
+        return store.places.here(source)
 
 
 def _stored(source: str, paths: Paths) -> str | None:

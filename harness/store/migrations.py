@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from kdharness.harness.store.places import relocate
 from kdharness.harness.store.sqlite import Database, Migrations
 
 migrations = Migrations("kdharness")
@@ -202,3 +204,16 @@ def m009_labels(db: Database) -> None:
             value REAL, blind INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
             info TEXT NOT NULL DEFAULT '{}')""")
     db.execute("CREATE INDEX labels_of ON labels(checkpoint, bench)")
+
+
+@migrations()
+def m010_paths_in_the_home(db: Database) -> None:
+    """Store paths inside the home relative to it, and where the home has been.
+
+    A copied home led to the weights of the original. `homes` has every place of the home:
+    configs and adapters contain paths of earlier ones.
+    """
+    db.execute("CREATE TABLE homes (path TEXT PRIMARY KEY)")
+    file = next(row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main")
+    if file:
+        relocate(db.conn, Path(file).parent)

@@ -34,7 +34,7 @@ class Store(AdoptionRows):
 
     def add_run(self, run: Run) -> None:
         """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
-        self._insert("runs", [encode(run)], "ABORT")
+        self._insert("runs", [self._encoded(run)], "ABORT")
 
     def update_run(self, run_id: str, **changes: object) -> None:
         """Change columns of one run; mappings are stored as JSON."""
@@ -43,6 +43,8 @@ class Store(AdoptionRows):
             for name, value in changes.items()
         }
         values = {k: stored_text(v) if isinstance(v, str) else v for k, v in values.items()}
+        if "folder" in values:
+            values["folder"] = self.places.stored(str(values["folder"]))
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
