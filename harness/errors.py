@@ -39,8 +39,15 @@ def did_you_mean(
     """Return `; did you mean a or b?` for a mistyped name, or an empty string."""
     listed = list(known)
     near = list((synonyms or {}).get(name, ()))
-    near = near or difflib.get_close_matches(name, listed, 3, 0.6)
+    near = near or _closest(name, listed)
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def _closest(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three similar names; those that are much less similar than the best are not."""
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+    return [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.15]
 
 
 class ConfigError(KDHarnessError):

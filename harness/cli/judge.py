@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows, people_rows
-from kdharness.harness.cli.leaderboard import refuse_unknown
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, refuse_unknown
 from kdharness.harness.config.evaluation import (
     EvalConfig,
     absolute_source,

@@ -22,8 +22,7 @@ from kdharness.harness.analysis.labelling import (
     user_name,
 )
 from kdharness.harness.analysis.prompts import BenchTexts, label_texts
-from kdharness.harness.cli.leaderboard import refuse_unknown
-from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.cli.options import format_option, refuse_unknown, split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.interop.labels import export_labels, import_labels

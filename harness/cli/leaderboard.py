@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -31,9 +31,8 @@ from kdharness.harness.cli.grid import (
     interval_parts,
     terminal_width,
 )
-from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.cli.options import format_option, refuse_unknown, split
 from kdharness.harness.config.evaluation import bench_name
-from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.harness.store import Store
@@ -221,17 +220,6 @@ def _grid_column(board: Board, column: BoardColumn, judges: Sequence[str]) -> Gr
         f"n {fewest}" + (f"–{most}" if most != fewest else "") + (f" {common}" if common else ""),
     )
     return GridColumn(header, tuple(aligned(cells)))
-
-
-def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first unknown name; accept any name if nothing is stored."""
-    listed = sorted(set(known))
-    for name in names:
-        if listed and name not in listed:
-            examples = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
-            raise ConfigError(
-                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"available: {examples}"
-            )
 
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:

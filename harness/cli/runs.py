@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import click
 
 from kdharness.harness.cli.follow import follow
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, refuse_unknown, split
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage_lines
+from kdharness.harness.store.removal import Annotation
 from kdharness.harness.types import Request
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
@@ -23,12 +26,27 @@ RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started"
 
 
 @click.command("runs")
+@click.option("--tag", multiple=True, help="Only runs with this tag; with several, with all.")
 @format_option
 @click.pass_obj
-def runs_command(paths: Paths, form: str) -> None:
+def runs_command(paths: Paths, tag: tuple[str, ...], form: str) -> None:
     """List every run, newest first."""
     with Store(paths.store) as store:
-        print_table([run_row(run) for run in store.runs()], RUN_COLUMNS, form)
+        notes = store.annotations()
+        rows = [with_annotation(run_row(run), notes.get(("run", run.id))) for run in store.runs()]
+    known = [name for (kind, _), found in notes.items() if kind == "run" for name in found.tags]
+    if tag and not known:
+        raise ConfigError("no run has a tag", hint="add one: kdharness tag RUN TAG")
+    refuse_unknown("tag", split(tag), known)
+    rows = [row for row in rows if set(split(tag)) <= set(row.get("tags", ()))]
+    more = [name for name in ("tags", "note") if any(name in row for row in rows)]
+    print_table(rows, [*RUN_COLUMNS, *more], form)
+
+
+def with_annotation(row: dict[str, Any], found: Annotation | None) -> dict[str, Any]:
+    """Add tags and note to a row, where there are any."""
+    parts = {"tags": list(found.tags), "note": found.note} if found else {}
+    return {**row, **{name: value for name, value in parts.items() if value}}
 
 
 @click.command("show")
@@ -41,8 +59,9 @@ def show_command(paths: Paths, run: str, form: str) -> None:
         record = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
         ancestors = lineage_lines(store, record.checkpoint) if record.checkpoint else []
+        found = store.annotations().get(("run", record.id))
     details = {
-        **run_row(record),
+        **with_annotation(run_row(record), found),
         "error": record.error,
         "folder": record.folder,
         "config_hash": record.config_hash,

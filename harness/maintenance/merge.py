@@ -124,6 +124,7 @@ def _rows(
         "(COALESCE(bench_notes.info ->> 'used', 0), bench_notes.info)"
     ).rowcount
     counts["labels"] = _labels(target)
+    _annotations(target, names)
     counts["cards"] = target.db.execute(
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
@@ -334,6 +335,20 @@ def _labels(target: Store) -> int:
         f"INSERT OR IGNORE INTO main.labels ({', '.join(columns)}) SELECT {theirs} "
         "FROM other.labels WHERE checkpoint IN (SELECT id FROM chosen_checkpoints)"
     ).rowcount
+
+
+def _annotations(target: Store, names: Mapping[str, str]) -> None:
+    """Add the tags and notes of what has none here."""
+    chosen = {row[0] for row in target.db.execute("SELECT id FROM chosen_checkpoints")}
+    for kind, key, tags, note in target.db.execute(
+        "SELECT kind, id, tags, note FROM other.annotations"
+    ).fetchall():
+        new = names.get(key) if kind == "run" else key if key in chosen else None
+        if new is not None:
+            target.db.execute(
+                "INSERT OR IGNORE INTO main.annotations (kind, id, tags, note) VALUES (?, ?, ?, ?)",
+                [kind, new, tags, note],
+            )
 
 
 def _columns(target: Store, table: str) -> list[str]:

@@ -86,7 +86,8 @@ def salvage(paths: Paths, now: float | None = None) -> tuple[dict[str, tuple[int
         with Store(fresh) as target:
             for table in TABLES:
                 counts[table] = _save_table(work, target, table)
-            _save_table(work, target, "homes")
+            for table in ("homes", "annotations"):
+                _save_table(work, target, table)
             with target.db.atomic():  # the rows may be of an older version
                 relocate(target.db.conn, paths.home)
             # One whole file, which a rename puts in place.

@@ -50,6 +50,10 @@ class AdoptionRows(LabelRows):
             if rival is not None:
                 self._unite(old, rival)
             self._insert("former_ids", [{"old": old.id, "new": new}], "REPLACE")
+            self.db.execute(
+                "UPDATE OR IGNORE annotations SET id = ? WHERE kind = 'checkpoint' AND id = ?",
+                [new, old.id],
+            )
             self.db.execute("UPDATE former_ids SET new = ? WHERE new = ?", [new, old.id])
 
     def _unite(self, old: Checkpoint, rival: Checkpoint) -> None:

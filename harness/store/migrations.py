@@ -217,3 +217,12 @@ def m010_paths_in_the_home(db: Database) -> None:
     file = next(row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main")
     if file:
         relocate(db.conn, Path(file).parent)
+
+
+@migrations()
+def m011_annotations(db: Database) -> None:
+    """Add people's tags (a JSON list) and notes on runs and checkpoints."""
+    db.execute("""
+        CREATE TABLE annotations (
+            kind TEXT NOT NULL, id TEXT NOT NULL, tags TEXT NOT NULL DEFAULT '[]',
+            note TEXT NOT NULL DEFAULT '', PRIMARY KEY (kind, id))""")

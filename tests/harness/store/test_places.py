@@ -66,7 +66,8 @@ def as_before(paths: Paths) -> None:
     connection = sqlite3.connect(paths.store)
     connection.executemany("UPDATE runs SET folder = ? WHERE id = ?", folders)
     connection.executemany("UPDATE checkpoints SET path = ? WHERE id = ?", weights_of)
-    connection.execute("DROP TABLE homes")
+    for table in ("homes", "annotations"):
+        connection.execute(f"DROP TABLE {table}")
     connection.execute("DELETE FROM _sqlite_migrations WHERE name > ?", [M009])
     connection.commit()
     connection.close()

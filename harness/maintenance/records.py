@@ -1,0 +1,405 @@
+"""Remove, rename, tag and annotate runs, checkpoints and evaluations; for commands and the app.
+
+Removing is planned first: the plan names everything that would go, and what depends on it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdharness.harness.errors import ConfigError, RunError, StoreError, did_you_mean
+from kdharness.harness.maintenance.upkeep import folder_bytes
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status
+from kdharness.harness.store import Store
+from kdharness.harness.store.removal import Annotation, Subject
+from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
+from kdharness.harness.util.filesystem import exists
+from kdharness.harness.util.text import listed
+
+TAG = re.compile(r"[\w.:/+@#][\w.:/+@#-]{0,63}")
+NOTE_CHARACTERS = 10_000
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be removed, and what stands against it.
+
+    Attributes:
+        runs, checkpoints: what goes.
+        benches: only the results on these benchmarks go, and everything else stays.
+        results: benchmark -> kind of result -> how many.
+        files: folders that are deleted, all of them inside the home.
+        kept_files: folders outside the home, which are never deleted.
+        bytes: the size of the folders.
+        children: checkpoints that descend from what goes; they stay, without these ancestors.
+        users: unfinished runs whose configs name what goes.
+        opponents: checkpoint -> how many judgments of others compare with it; those stay.
+        experiments: experiments that would run a removed run again.
+    """
+
+    runs: tuple[Run, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    benches: tuple[str, ...] = ()
+    results: dict[str, dict[str, int]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    kept_files: tuple[str, ...] = ()
+    bytes: int = 0
+    children: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    opponents: dict[str, int] = field(default_factory=dict)
+    experiments: tuple[str, ...] = ()
+
+    def refuse(self, force: bool) -> None:
+        """Raise StoreError if something depends on what goes, without `force`."""
+        dependents = [*self.children, *self.users]
+        if dependents and not force:
+            raise StoreError(
+                f"{listed(dependents)} depend{'s' if len(dependents) == 1 else ''} on it",
+                hint="--cascade removes descendants too, --force leaves them without it",
+            )
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan for people, one line per kind of thing."""
+        if self.runs:
+            yield f"runs: {', '.join(run.id for run in self.runs)}"
+        if self.checkpoints and not self.benches:
+            yield f"checkpoints: {', '.join(c.name for c in self.checkpoints)}"
+        for bench, counts in sorted(self.results.items()):
+            parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+            yield f"results on {bench}: {parts}"
+        if self.files:
+            yield f"files: {', '.join(map(str, self.files))} ({self.bytes / 2**20:,.1f} MiB)"
+        if self.kept_files:
+            yield f"not deleted, outside this home: {', '.join(self.kept_files)}"
+        if any(run.method == Method.EVAL for run in self.runs):
+            yield "answers and scores of an evaluation stay with its checkpoints"
+        if self.children:
+            yield f"checkpoints that descend from it: {', '.join(self.children)}"
+        if self.users:
+            yield f"unfinished runs that need it: {', '.join(self.users)}"
+        for name, count in self.opponents.items():
+            yield f"{count:,} judgments of others that compare with {name} stay"
+        for name in self.experiments:
+            yield f"the experiment {name} would run it again"
+
+
+def find(store: Store, name: str) -> tuple[Run | None, Checkpoint | None]:
+    """Return the run of a name, else the checkpoint of that name, id or path.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if (run := store.run(name)) is not None:
+        return run, None
+    if (checkpoint := store.checkpoint(name)) is not None:
+        return None, checkpoint
+    known = [run.id for run in store.runs()] + [c.name for c in store.checkpoints()]
+    raise ConfigError(
+        f"no run or checkpoint named {name!r}{did_you_mean(name, known)}",
+        hint="see: kdharness runs, kdharness leaderboard",
+    )
+
+
+# ---------------------------------------------------------------- removing
+
+
+def plan_removal(
+    paths: Paths,
+    store: Store,
+    names: Sequence[str],
+    *,
+    cascade: bool = False,
+    benches: Iterable[str] = (),
+) -> Removal:
+    """Plan the removal of runs (with their checkpoints, results and files) and of checkpoints.
+
+    Args:
+        names: runs or checkpoints.
+        cascade: what descends from them goes too.
+        benches: remove only the results of checkpoints on these benchmarks.
+
+    Raises:
+        ConfigError: an unknown name, or a benchmark without results.
+        RunError: a run is live.
+    """
+    runs: dict[str, Run] = {}
+    checkpoints: dict[str, Checkpoint] = {}
+    for name in names:
+        run, checkpoint = find(store, name)
+        if run is not None:
+            runs[run.id] = run
+            checkpoints |= {c.id: c for c in store.checkpoints(run.id)}
+        elif checkpoint is not None:
+            checkpoints[checkpoint.id] = checkpoint
+    wanted = tuple(benches)
+    if wanted:
+        return _plan_results(store, names, list(checkpoints.values()), wanted)
+    descendants = _descendants(store, checkpoints)
+    if cascade:
+        checkpoints |= descendants
+        for key in sorted({c.run for c in descendants.values() if c.run} - set(runs)):
+            made = {c.id for c in store.checkpoints(key)}
+            if (run := store.run(key)) is not None and made <= set(checkpoints):
+                runs[key] = run
+        descendants = {}
+    _refuse_live(runs.values())
+    files, outside = _folders(paths, runs.values(), checkpoints.values())
+    going = {c.name for c in checkpoints.values()}
+    opponents = {name: store.baseline_of(name) for name in sorted(going)}
+    return Removal(
+        runs=tuple(runs.values()),
+        checkpoints=tuple(checkpoints.values()),
+        results=_results(store, checkpoints),
+        files=tuple(files),
+        kept_files=tuple(outside),
+        bytes=sum(map(folder_bytes, files)),
+        children=tuple(c.name for c in descendants.values()),
+        users=tuple(_users(store, runs, checkpoints.values())),
+        opponents={name: count for name, count in opponents.items() if count},
+        experiments=tuple(dict.fromkeys(filter(None, (_experiment(paths, r) for r in runs)))),
+    )
+
+
+def _plan_results(
+    store: Store, names: Sequence[str], checkpoints: Sequence[Checkpoint], benches: tuple[str, ...]
+) -> Removal:
+    results = _results(store, {c.id: c for c in checkpoints})
+    for bench in benches:
+        if bench not in results:
+            raise ConfigError(
+                f"{', '.join(names)}: no results on {bench!r}{did_you_mean(bench, results)}",
+                hint=f"stored: {', '.join(sorted(results)) or 'none'}",
+            )
+    chosen = {bench: results[bench] for bench in benches}
+    return Removal(checkpoints=tuple(checkpoints), benches=benches, results=chosen)
+
+
+def _results(store: Store, checkpoints: Iterable[str]) -> dict[str, dict[str, int]]:
+    total: dict[str, dict[str, int]] = {}
+    for key in checkpoints:
+        for bench, counts in store.result_counts(key).items():
+            sums = total.setdefault(bench, {})
+            for kind, count in counts.items():
+                sums[kind] = sums.get(kind, 0) + count
+    return total
+
+
+def _descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoint]:
+    """Return all checkpoints that descend from some, without these."""
+    start = set(checkpoints)
+    found: dict[str, Checkpoint] = {}
+    waiting = list(start)
+    while waiting:
+        for child in store.children(waiting.pop()):
+            if child.id not in start and child.id not in found:
+                found[child.id] = child
+                waiting.append(child.id)
+    return found
+
+
+def _refuse_live(runs: Iterable[Run]) -> None:
+    for run in runs:
+        if (status := effective_status(run)).is_live:
+            raise RunError(
+                f"{run.id} is {status.value}", hint=f"stop it first: kdharness stop {run.id}"
+            )
+
+
+def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]) -> Iterator[str]:
+    """Yield unfinished runs whose configs name a run or checkpoint; refuse if one is live."""
+    leaving = set(going)
+    names = leaving.union(*({c.name, c.path} - {""} for c in checkpoints))
+    for run in store.runs():
+        if run.id in leaving or run.status is RunStatus.FINISHED:
+            continue
+        if names & set(_texts(run.config)):
+            _refuse_live([run])
+            yield run.id
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _folders(
+    paths: Paths, runs: Iterable[Run], checkpoints: Iterable[Checkpoint]
+) -> tuple[list[Path], list[str]]:
+    """Return (the folders that go, inside the home; those outside, which stay)."""
+    inside: list[Path] = []
+    outside: list[str] = []
+    for path in [*(Path(run.folder) for run in runs), *(Path(c.path) for c in checkpoints)]:
+        if not path.is_absolute() or not exists(path):
+            continue
+        roots = (paths.runs.resolve(), paths.models.resolve())
+        if not any(path.resolve().is_relative_to(root) for root in roots):
+            outside.append(str(path))
+        elif path.resolve() not in roots and not any(path.is_relative_to(p) for p in inside):
+            inside.append(path)
+    return inside, list(dict.fromkeys(outside))
+
+
+def _experiment(paths: Paths, run_id: str) -> str:
+    """Return the experiment kept in the home that a run seems to be of, by its name."""
+    names = [file.stem for file in (paths.home / "sweeps").glob("*.yaml")]
+    return next((name for name in sorted(names) if run_id.startswith(f"{name}-")), "")
+
+
+def remove_records(
+    paths: Paths, store: Store, plan: Removal, *, force: bool = False, keep_files: bool = False
+) -> list[str]:
+    """Remove what a plan names; return checkpoints that are kept, without results, as ancestors.
+
+    Args:
+        force: although something depends on it.
+        keep_files: leave the folders.
+
+    Raises:
+        StoreError: something depends on it, or the store is read-only.
+    """
+    if store.read_only:
+        raise StoreError("the store is read-only", where=str(store.path))
+    if plan.benches:
+        for checkpoint in plan.checkpoints:
+            store.forget_results(checkpoint.id, plan.benches)
+        return []
+    plan.refuse(force)
+    with store.db.atomic():
+        _refuse_live(filter(None, (store.run(run.id) for run in plan.runs)))
+        kept = store.forget_runs([run.id for run in plan.runs])
+        of_runs = {c.id for c in plan.checkpoints if c.run in {run.id for run in plan.runs}}
+        kept += store.forget_checkpoints([c.id for c in plan.checkpoints if c.id not in of_runs])
+        for key in kept:
+            store.set_checkpoint_path(key, "")
+    if not keep_files:
+        for folder in plan.files:
+            _delete(folder)
+    return [c.name for c in plan.checkpoints if c.id in kept]
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder: first under another name, so that an interruption leaves no half of it."""
+    aside = folder.with_name(f".removing-{folder.name}")
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+# ---------------------------------------------------------------- renaming and annotating
+
+
+def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool = False) -> None:
+    """Give a run (with its folder and checkpoints) or a checkpoint another name.
+
+    Raises:
+        ConfigError: an unknown, invalid or taken name.
+        RunError: it is live.
+        StoreError: an unfinished run or an experiment refers to it by name, without `force`.
+    """
+    run, checkpoint = find(store, old)
+    folder = paths.run(new)
+    if checkpoint is not None and ("@" in new or new.startswith("home:")):
+        raise ConfigError(f"invalid name {new!r}", hint="use letters, digits, . - and _")
+    if store.run(new) is not None or _holder(store, new):
+        raise ConfigError(f"the name {new!r} is taken", hint="choose another name")
+    if run is not None:
+        _refuse_live([run])
+    made = store.checkpoints(run.id) if run is not None else []
+    users = list(
+        _users(store, [run.id] if run else [], [*made, *([checkpoint] if checkpoint else [])])
+    )
+    if (experiment := _experiment(paths, run.id) if run else "") and not force:
+        raise StoreError(
+            f"{old} is a run of the experiment {experiment}, which would run it again",
+            hint="--force renames it nevertheless; a tag or a note changes nothing",
+        )
+    if users and not force:
+        raise StoreError(
+            f"unfinished runs refer to it by name: {listed(users)}",
+            hint="finish or remove them first, or use --force",
+        )
+    try:
+        if run is None and checkpoint is not None:
+            store.rename_model(checkpoint, new)
+        elif run is not None:
+            source = Path(run.folder)
+            is_here = source.resolve() == paths.run(run.id).resolve()
+            if is_here and exists(folder):
+                raise ConfigError(
+                    "the folder exists", where=str(folder), hint="choose another name"
+                )
+            store.rename_run(run.id, new, source, folder if is_here else None)
+    except sqlite3.IntegrityError as error:
+        raise ConfigError(f"the name {new!r} is taken", hint="choose another name") from error
+
+
+def _holder(store: Store, name: str) -> bool:
+    found = store.checkpoint(name)
+    return found is not None and found.name == name
+
+
+def subject_of(store: Store, name: str) -> Subject:
+    """Return what a name's tags and note belong to. Raises ConfigError for an unknown name."""
+    run, checkpoint = find(store, name)
+    if run is not None:
+        return "run", run.id
+    assert checkpoint is not None
+    return "checkpoint", checkpoint.id
+
+
+def annotation_of(store: Store, name: str) -> Annotation:
+    """Return the tags and the note of a run or checkpoint."""
+    return store.annotations().get(subject_of(store, name), Annotation())
+
+
+def change_tags(
+    store: Store, name: str, add: Iterable[str] = (), remove: Iterable[str] = ()
+) -> Annotation:
+    """Add and remove tags of a run or checkpoint; return what it has then.
+
+    Raises:
+        ConfigError: an unknown name, an invalid tag, or one to remove that it does not have.
+    """
+    current = annotation_of(store, name)
+    added, removed = list(add), list(remove)
+    for tag in added:
+        if not TAG.fullmatch(tag):
+            raise ConfigError(
+                f"invalid tag {tag[:80]!r}",
+                hint="use up to 64 letters, digits and . : / + @ # - _",
+            )
+    for tag in removed:
+        if tag not in current.tags:
+            hint = f"its tags: {', '.join(current.tags) or 'none'}"
+            raise ConfigError(f"{name} has no tag {tag!r}", hint=hint)
+    tags = tuple(sorted({*current.tags, *added} - set(removed)))
+    changed = Annotation(tags, current.note)
+    store.annotate(subject_of(store, name), changed)
+    return changed
+
+
+def change_note(store: Store, name: str, note: str) -> None:
+    """Replace the note of a run or checkpoint; an empty one removes it.
+
+    Raises:
+        ConfigError: an unknown name, or a note that is too long.
+    """
+    if len(note) > NOTE_CHARACTERS:
+        raise ConfigError(f"a note has at most {NOTE_CHARACTERS:,} characters")
+    current = annotation_of(store, name)
+    store.annotate(subject_of(store, name), Annotation(current.tags, note.strip()))
