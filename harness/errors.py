@@ -44,7 +44,10 @@ def did_you_mean(
 
 
 def _closest(name: str, known: Sequence[str]) -> list[str]:
-    """Return up to three similar names; those that are much less similar than the best are not."""
+    """Return up to three names that begin like it, else those that are about as similar as any."""
+    begun = [other for other in known if len(name) > 1 and other.startswith(name)]
+    if begun:
+        return begun[:3]
     near = difflib.get_close_matches(name, known, 3, 0.6)
     ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
     return [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.15]

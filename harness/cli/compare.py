@@ -19,6 +19,7 @@ from kdharness.harness.analysis.side_by_side import (
     setting_text,
     settings_that_differ,
 )
+from kdharness.harness.cli.completion import CHECKPOINT
 from kdharness.harness.cli.differences import HOLM, NONE_SHARED, print_differences
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import bench_name
@@ -53,7 +54,7 @@ class Listing:
 
 
 @click.command("compare")
-@click.argument("checkpoints", nargs=-1, required=True)
+@click.argument("checkpoints", nargs=-1, required=True, type=CHECKPOINT)
 @click.option(
     "--what",
     type=click.Choice(list(PARTS)),

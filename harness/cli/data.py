@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kdharness.harness import assets
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
 from kdharness.harness.config.training import config_hash
@@ -19,7 +20,7 @@ from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 
-@click.group("data")
+@click.group("data", cls=SuggestingGroup)
 def data_group() -> None:
     """List, pull, check and show data, models and benchmarks."""
 
@@ -94,7 +95,7 @@ def show_data_command(paths: Paths, config: str, rows: int) -> None:
 # ---------------------------------------------------------------- config
 
 
-@click.group("config")
+@click.group("config", cls=SuggestingGroup)
 def config_group() -> None:
     """Create, check and show run configs."""
 

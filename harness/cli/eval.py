@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.completion import CHECKPOINT
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
@@ -32,6 +33,7 @@ from kdharness.harness.util.tables import print_table
 @click.option(
     "--ckpt",
     multiple=True,
+    type=CHECKPOINT,
     metavar="PATH",
     help="Checkpoint to score: a folder, a stored name, an asset or a hub id.",
 )

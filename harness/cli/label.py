@@ -22,6 +22,7 @@ from kdharness.harness.analysis.labelling import (
     user_name,
 )
 from kdharness.harness.analysis.prompts import BenchTexts, label_texts
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.options import format_option, refuse_unknown, split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError
@@ -100,7 +101,7 @@ class Choice:
         return open_tasks(tasks, labels, self.by, self.seed), texts
 
 
-@click.group("label", invoke_without_command=True)
+@click.group("label", cls=SuggestingGroup, invoke_without_command=True)
 @choice_options
 @click.option(
     "--count", type=click.IntRange(1), default=20, help="How many answers to label. Default: 20."

@@ -22,6 +22,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges
 from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.analysis.tradeoff import canonical_name, roles
+from kdharness.harness.cli.completion import CHECKPOINT
 from kdharness.harness.cli.grid import (
     GridColumn,
     aligned,
@@ -72,7 +73,7 @@ def _print_legend(rows: Sequence[dict[str, Any]], known: Collection[str] = ()) -
 
 @click.command("leaderboard")
 @click.option("--bench", multiple=True, help="Only these benchmarks.")
-@click.option("--ckpt", multiple=True, help="Only these checkpoints.")
+@click.option("--ckpt", multiple=True, type=CHECKPOINT, help="Only these checkpoints.")
 @click.option("--metric", multiple=True, help="Only these metrics.")
 @click.option("--judge", multiple=True, help="Only these judges.")
 @click.option(
@@ -82,7 +83,9 @@ def _print_legend(rows: Sequence[dict[str, Any]], known: Collection[str] = ()) -
     help="List every score, with categories and counts (JSON and CSV always do).",
 )
 @click.option("--long", "is_long", is_flag=True, help="List one row per score, with its flags.")
-@click.option("--reference", metavar="CKPT", help="Mark what differs from this checkpoint.")
+@click.option(
+    "--reference", metavar="CKPT", type=CHECKPOINT, help="Mark what differs from this checkpoint."
+)
 @click.option(
     "--as-published",
     is_flag=True,

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from kdharness.harness.cli.completion import EITHER
 from kdharness.harness.cli.options import split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError
@@ -23,7 +24,7 @@ from kdharness.harness.util.text import safe_text
 
 
 @click.command("rm")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, type=EITHER)
 @click.option("--bench", multiple=True, help="Remove only the results on these benchmarks.")
 @click.option("--cascade", is_flag=True, help="Also remove what descends from it.")
 @click.option("--force", is_flag=True, help="Remove it although something depends on it.")
@@ -66,7 +67,7 @@ def _confirm(question: str) -> None:
 
 
 @click.command("rename")
-@click.argument("name")
+@click.argument("name", type=EITHER)
 @click.argument("new")
 @click.option("--force", is_flag=True, help="Rename it although something refers to it by name.")
 @click.pass_obj
@@ -81,7 +82,7 @@ def rename_command(paths: Paths, name: str, new: str, force: bool) -> None:
 
 
 @click.command("tag")
-@click.argument("name")
+@click.argument("name", type=EITHER)
 @click.argument("tags", nargs=-1)
 @click.option("--remove", "removed", multiple=True, metavar="TAG", help="Remove this tag.")
 @click.pass_obj
@@ -101,7 +102,7 @@ def tag_command(paths: Paths, name: str, tags: tuple[str, ...], removed: tuple[s
 
 
 @click.command("note")
-@click.argument("name")
+@click.argument("name", type=EITHER)
 @click.argument("text", required=False)
 @click.option("--clear", is_flag=True, help="Remove the note.")
 @click.pass_obj

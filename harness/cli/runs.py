@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.completion import RUN
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option, refuse_unknown, split
 from kdharness.harness.errors import ConfigError
@@ -50,7 +51,7 @@ def with_annotation(row: dict[str, Any], found: Annotation | None) -> dict[str, 
 
 
 @click.command("show")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
@@ -81,7 +82,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
 
 
 @click.command("logs")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the run ends.")
 @click.option("-n", "--lines", default=200, show_default=True, help="Number of lines from the end.")
 @click.pass_obj
@@ -106,7 +107,7 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 
 
 @click.command("stop")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--no-wait", is_flag=True, help="Return immediately.")
 @click.pass_obj
 def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
@@ -118,7 +119,7 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 
 
 @click.command("pause")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
     """Pause a run between two steps; its process keeps running and keeps its memory."""
@@ -126,7 +127,7 @@ def pause_command(paths: Paths, run: str) -> None:
 
 
 @click.command("resume")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:
