@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,18 +12,22 @@ import click
 from kdharness.harness.cli.completion import RUN
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option, refuse_unknown, split
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.cli.progress import progress_text
+from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
+from kdharness.harness.runs.watch import ending_of
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage_lines
 from kdharness.harness.store.removal import Annotation
-from kdharness.harness.types import Request
+from kdharness.harness.types import Request, Run
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
+STILL_SECONDS = 10.0
+WAIT_SECONDS = 3600.0
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
 
 
@@ -90,32 +95,60 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     """Print the log of a run."""
     with Store(paths.store) as store:
         find_run(store, run)
-        path = launch.log_path(paths, run)
-        click.echo(safe_text(launch.log_tail(paths, run, lines)))
-        if not follow:
-            return
-        with path.open("rb") as stream:
-            stream.seek(0, 2)
-            while True:
-                text = stream.read().decode("utf-8", "replace")
-                if text:
-                    click.echo(safe_text(text), nl=False)
-                elif not effective_status(find_run(store, run)).is_live:
-                    return
-                else:
-                    time.sleep(0.2)
+        try:
+            click.echo(safe_text(launch.log_tail(paths, run, lines)))
+            if follow:
+                _follow_log(store, run, launch.log_path(paths, run))
+        except KeyboardInterrupt:
+            message = f"no longer following {run}, which is left as it is"
+            raise Interrupted(message, hint=f"stop it: kdharness stop {run}") from None
+
+
+def _follow_log(store: Store, run: str, path: Path) -> None:
+    """Print what is added to a log until the run ends."""
+    with path.open("rb") as stream:
+        stream.seek(0, 2)
+        while True:
+            text = stream.read().decode("utf-8", "replace")
+            if text:
+                click.echo(safe_text(text), nl=False)
+            elif not effective_status(find_run(store, run)).is_live:
+                return
+            else:
+                time.sleep(0.2)
 
 
 @click.command("stop")
 @click.argument("run", type=RUN)
 @click.option("--no-wait", is_flag=True, help="Return immediately.")
+@click.option("--kill", is_flag=True, help="Kill it at once: no checkpoint is saved.")
 @click.pass_obj
-def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
+def stop_command(paths: Paths, run: str, no_wait: bool, kill: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
-    launch.ask(paths, run, Request.STOP)
-    if not no_wait:
-        status = effective_status(launch.wait(paths, run))
-        click.echo(f"{run} {status.value}", err=True)
+    record = launch.ask(paths, run, Request.STOP)
+    if kill:
+        with Store(paths.store) as store:
+            launch.kill(store, run)
+    if no_wait:
+        return
+    if not kill:
+        click.echo(f"stopping {run}: {ending_of(record)}", err=True)
+    began = time.monotonic()
+
+    def show(current: Run) -> None:
+        nonlocal began
+        if time.monotonic() - began >= STILL_SECONDS:
+            began = time.monotonic()
+            click.echo(f"  still waiting: {progress_text(current)}", err=True)
+
+    try:
+        status = effective_status(launch.wait(paths, run, WAIT_SECONDS, show))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"no longer waiting; {run} was asked to stop and will",
+            hint=f"see: kdharness show {run}; kill it: kdharness stop --kill {run}",
+        ) from None
+    click.echo(f"{run} {status.value}; resume it with: kdharness resume {run}", err=True)
 
 
 @click.command("pause")
