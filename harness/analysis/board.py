@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ SUSPICIOUS = frozenset(
 )
 STANDARD = frozenset({"judge", "labels"})
 """Flags that do not make a score that of another benchmark."""
+VARIANTS = frozenset({"subset", "references", "version", "shots"})
+"""Flags of parts and versions of a benchmark, which have columns of their own."""
 MARKS = {
     "▲": "better than the reference: the 95 % intervals do not overlap",
     "▼": "worse than the reference: the 95 % intervals do not overlap",
@@ -50,6 +53,8 @@ class BoardColumn:
     metric: str
     judge: str
     scores: Mapping[str, Score]
+    variant: str = ""
+    """Which part or version of the benchmark, where there are columns of several."""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -111,15 +116,23 @@ def make_board(
         metrics: only these metrics; by default the primary ones.
         reference: the checkpoint that others are compared with.
     """
-    tables: dict[tuple[str, str], dict[str, dict[str, Score]]] = {}
+    tables: dict[tuple[str, str, str, int], dict[str, dict[str, Score]]] = {}
     for score in scores:
-        metric = tables.setdefault((score.bench, score.judge), {}).setdefault(score.metric, {})
-        metric[score.checkpoint] = score
+        variant, number = _variant(score), 0
+        # Results of two files of one name, say, are never put into one cell.
+        while score.checkpoint in (
+            tables.get((score.bench, score.judge, variant, number), {}).get(score.metric, {})
+        ):
+            number += 1
+        table = tables.setdefault((score.bench, score.judge, variant, number), {})
+        table.setdefault(score.metric, {})[score.checkpoint] = score
     columns: list[BoardColumn] = []
     hidden: list[str] = []
-    for (bench, judge), table in tables.items():
+    kinds = Counter((bench, judge) for bench, judge, *_ in tables)
+    for (bench, judge, variant, _), table in tables.items():
         wanted = list(metrics) or primary_metrics(table, (headlines or {}).get(bench, ""))
-        columns += [BoardColumn(bench, m, judge, table[m]) for m in wanted if m in table]
+        part = variant if kinds[bench, judge] > 1 else ""
+        columns += [BoardColumn(bench, m, judge, table[m], part) for m in wanted if m in table]
         hidden += [m for m in table if m not in wanted and is_headline(m)]
     columns.sort(key=_place)
     names = list(dict.fromkeys(score.checkpoint for score in scores))
@@ -132,6 +145,11 @@ def make_board(
         reference if reference in shown else None,
         tuple(dict.fromkeys(hidden)),
     )
+
+
+def _variant(score: Score) -> str:
+    """Return the flags by which scores are of different parts or versions of a benchmark."""
+    return " ".join(sorted(flag for flag in score.flags if flag_name(flag) in VARIANTS))
 
 
 def _place(column: BoardColumn) -> tuple[bool, bool, bool, str, str]:

@@ -7,6 +7,7 @@ loads quickly; torch, transformers, openai, numpy and textual are imported where
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -317,7 +318,8 @@ def _run(args: list[str]) -> int:
         _print_error(usage_message(error))
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished work is stored", err=True)
+        if "_KDHARNESS_COMPLETE" not in os.environ:  # else it would be printed into the prompt
+            click.echo("interrupted; finished work is stored", err=True)
         return 130
     except KDHarnessError as error:
         _print_error(str(error))

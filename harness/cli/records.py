@@ -10,14 +10,8 @@ from kdharness.harness.cli.completion import EITHER
 from kdharness.harness.cli.options import split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.maintenance.records import (
-    annotation_of,
-    change_note,
-    change_tags,
-    plan_removal,
-    remove_records,
-    rename_record,
-)
+from kdharness.harness.maintenance.annotating import annotation_of, change_note, change_tags
+from kdharness.harness.maintenance.records import plan_removal, remove_records, rename_record
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.text import safe_text

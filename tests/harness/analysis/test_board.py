@@ -121,3 +121,13 @@ def test_other_metrics_are_counted_and_chosen_ones_shown() -> None:
     scores = [interval("a", 0.5, 0.1), interval("a", 0.5, 0.1, metric="accuracy")]
     assert make_board(scores).hidden == ("accuracy",)
     assert [c.metric for c in make_board(scores, metrics=["accuracy"]).columns] == ["accuracy"]
+
+
+def test_parts_and_versions_of_a_benchmark_have_columns_of_their_own() -> None:
+    whole, part = interval("a", 0.5, 0.1), interval("a", 0.7, 0.1, flags=("subset:8",))
+    board = make_board([whole, part, interval("b", 0.6, 0.1)])
+    shown = [(c.variant, {k: s.value for k, s in c.scores.items()}) for c in board.columns]
+    assert shown == [("", {"a": 0.5, "b": 0.6}), ("subset:8", {"a": 0.7})]
+    # Two results that nothing distinguishes are both shown, too.
+    twice = make_board([whole, interval("a", 0.9, 0.1)])
+    assert [c.scores["a"].value for c in twice.columns] == [0.5, 0.9]
