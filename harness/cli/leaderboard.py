@@ -20,6 +20,7 @@ from kdharness.harness.analysis.board import (
 from kdharness.harness.analysis.judged_answers import headline_metric
 from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges
 from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.analysis.tradeoff import canonical_name, roles
 from kdharness.harness.cli.completion import CHECKPOINT
 from kdharness.harness.cli.grid import (
@@ -220,3 +221,9 @@ def _grid_column(board: Board, column: BoardColumn, judges: Sequence[str]) -> Gr
     lines = [f"{column.bench}{judge}", f"{column.metric}{direction}", column.variant]
     header = [safe_text(line, 40) for line in lines if line]
     return GridColumn((*header, f"{rows} {common}".rstrip()), tuple(aligned(cells)))
+
+
+def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
+    """Return the published scores of some benchmarks, or of all."""
+    scores = [*paper_scores(), *alpaca_scores(paths)]
+    return [score for score in scores if benches is None or score.bench in benches]
