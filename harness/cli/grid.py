@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from kdharness.harness.util.text import figure, safe_text
+from kdharness.harness.util.text import DASH, figure, safe_text
 
 GAP = "  "
 NAME_SHARE = 3
@@ -74,11 +74,19 @@ def distinct(names: Sequence[str], width: int) -> list[str]:
 
 
 def format_grid(
-    labels: Sequence[GridColumn], groups: Sequence[Sequence[GridColumn]], width: int
+    labels: Sequence[GridColumn],
+    groups: Sequence[Sequence[GridColumn]],
+    width: int,
+    *,
+    sparse: bool = False,
 ) -> str:
     """Lay out groups of columns beside the label columns.
 
     A group is never split; groups that do not fit go into a block below, with the labels again.
+
+    Args:
+        width: of the terminal.
+        sparse: leave out a row in blocks where it has no value, unless it has none anywhere.
     """
     blocks: list[list[GridColumn]] = []
     used = 0
@@ -89,13 +97,23 @@ def format_grid(
             used = sum(column.width + len(GAP) for column in labels) - len(GAP)
         blocks[-1] += group
         used += needed
-    return "\n\n".join(map(_block, blocks))
+    filled = _filled([column for group in groups for column in group])
+    return "\n\n".join(
+        _block(block, filled - _filled(block[len(labels) :]) if sparse else set())
+        for block in blocks
+    )
 
 
-def _block(columns: Sequence[GridColumn]) -> str:
+def _filled(columns: Sequence[GridColumn]) -> set[int]:
+    """Return the numbers of the rows with a value in one of the columns."""
+    return {n for c in columns for n, cell in enumerate(c.cells) if cell.strip() not in ("", DASH)}
+
+
+def _block(columns: Sequence[GridColumn], left_out: set[int]) -> str:
     depth = max(len(column.header) for column in columns)
     lines = zip(*(column.lines(depth) for column in columns), strict=True)
-    return "\n".join(GAP.join(parts).rstrip() for parts in lines)
+    shown = (parts for n, parts in enumerate(lines) if n - depth not in left_out)
+    return "\n".join(GAP.join(parts).rstrip() for parts in shown)
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -135,7 +153,7 @@ def interval_parts(estimate: Estimate, decimals: int | None) -> tuple[str, str]:
     """Return a value, and how far its interval reaches: `±.08`, or `+.05−.07` if lopsided."""
     value, low, high = estimate
     if value is None:
-        return "–", ""
+        return DASH, ""
     if decimals is None or not math.isfinite(value):
         return figure(value), ""
     number = f"{value:.{decimals}f}"

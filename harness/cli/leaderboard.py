@@ -176,7 +176,7 @@ def print_board(board: Board) -> None:
     judges = list(dict.fromkeys(c.judge for c in board.columns if c.judge != "exact"))
     names = GridColumn(("checkpoint",), tuple(distinct(board.checkpoints, width)))
     groups = [[_grid_column(board, column, judges)] for column in board.columns]
-    click.echo(format_grid([names], groups, width))
+    click.echo(format_grid([names], groups, width, sparse=True))
     shown = [score for column in board.columns for score in column.scores.values()]
     marks = {mark for score in shown for mark in flag_marks(score)}
     marks |= {_difference(board, c, name) for c in board.columns for name in board.checkpoints}

@@ -79,3 +79,15 @@ def test_long_names_lose_their_middle_but_stay_distinct() -> None:
     assert distinct(names, 80) == ["sweep-lr0.00…h-a-long-name", "kd"]
     alike = ["x" * 20 + "1" + "x" * 20, "x" * 20 + "2" + "x" * 20]
     assert distinct(alike, 60) == alike
+
+
+def test_rows_without_a_value_in_a_block_are_left_out_of_it() -> None:
+    label = GridColumn(("name",), ("a", "b", "none"))
+    wide = [GridColumn((f"metric-{n:020}",), (f"{n}", "–", "–")) for n in (1, 2)]
+    other = GridColumn(("metric-" + "9" * 20,), ("–", "9", "–"))
+    first, second, third = format_grid(
+        [label], [[c] for c in (*wide, other)], 40, sparse=True
+    ).split("\n\n")
+    assert [line.split()[0] for line in first.splitlines()] == ["name", "a", "none"]
+    assert [line.split()[0] for line in second.splitlines()] == ["name", "a", "none"]
+    assert [line.split()[0] for line in third.splitlines()] == ["name", "b", "none"]
