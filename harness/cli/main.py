@@ -25,7 +25,7 @@ from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store.creating import without_creating
 from kdharness.harness.util.os_errors import as_user_error
-from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
+from kdharness.harness.util.process import quiet_hub, quiet_torchao, set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_tracebacks
 from kdharness.harness.util.tables import escape_unencodable
 from kdharness.harness.util.text import safe_text
@@ -262,6 +262,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     set_passive_omp_wait()
     quiet_torchao()
+    quiet_hub()
     escape_unencodable()
     with sigterm_as_ctrl_c():
         return _run(home_first(sys.argv[1:] if args is None else args))

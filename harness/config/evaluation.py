@@ -176,7 +176,7 @@ class HeldoutOptions(Settings):
         1024,
         ge=16,
         le=131_072,
-        title="Longest row",
+        title="Max length",
         description="Maximum tokens per row; longer rows are truncated.",
     )
 
@@ -248,7 +248,7 @@ class EvalConfig(Settings):
         None,
         ge=1,
         le=131_072,
-        title="Longest verdict",
+        title="Max judge tokens",
         description="Maximum tokens of a judge's reply, if lower than the benchmark's limit; small "
         "local judges ramble. Flagged in the result.",
     )
@@ -283,7 +283,7 @@ class EvalConfig(Settings):
         None,
         ge=1,
         le=131_072,
-        title="Longest answer",
+        title="Max new tokens",
         description="Maximum tokens per answer; overrides each benchmark's limit and is flagged in "
         "the result.",
     )

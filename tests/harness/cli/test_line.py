@@ -126,6 +126,30 @@ def test_no_help_line_is_cut_or_too_wide(kd: CommandLine, monkeypatch: pytest.Mo
         assert not re.search(r"[a-z,]\.\.\.$", text, re.MULTILINE), words
 
 
+HUB = """
+from kdharness.harness import cli
+cli.run(["--version"])
+from huggingface_hub.utils import logging
+log = logging.get_logger("huggingface_hub.utils._http")
+log.warning("Retrying in 1s [Retry 1/5].")
+log.error("a real error")
+"""
+
+
+def test_retries_of_the_hub_client_are_not_printed() -> None:
+    """It logs each of them as a warning; we say once that the hub is unreachable."""
+    rest = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB], env=rest, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "Retrying" not in done.stderr and "a real error" in done.stderr
+    loud = {**rest, "HF_HUB_VERBOSITY": "warning"}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB], env=loud, capture_output=True, text=True, timeout=60
+    )
+    assert "Retrying" in done.stderr  # whoever asks for it, gets it
+
+
 # ---------------------------------------------------------------- completion
 
 
