@@ -5,9 +5,10 @@ Removing is planned first: the plan names everything that would go, and what dep
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,10 +31,11 @@ class Removal:
         benches: only the results on these benchmarks go, and everything else stays.
         results: benchmark -> kind of result -> how many.
         files: folders that are deleted, all of them inside the home.
-        kept_files: folders outside the home, which are never deleted.
+        kept_files: folders outside the home, or of something else, which are never deleted.
         bytes: the size of the folders.
         children: checkpoints that descend from what goes; they stay, without these ancestors.
         users: unfinished runs whose configs name what goes.
+        twins: other runs that made the same weights: they would lose their checkpoint.
         opponents: checkpoint -> how many judgments of others compare with it; those stay.
         experiments: experiments that would run a removed run again.
     """
@@ -47,12 +49,13 @@ class Removal:
     bytes: int = 0
     children: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
     opponents: dict[str, int] = field(default_factory=dict)
     experiments: tuple[str, ...] = ()
 
     def refuse(self, force: bool) -> None:
         """Raise StoreError if something depends on what goes, without `force`."""
-        dependents = [*self.children, *self.users]
+        dependents = [*self.children, *self.users, *self.twins]
         if dependents and not force:
             raise StoreError(
                 f"{listed(dependents)} depend{'s' if len(dependents) == 1 else ''} on it",
@@ -71,13 +74,15 @@ class Removal:
         if self.files:
             yield f"files: {', '.join(map(str, self.files))} ({self.bytes / 2**20:,.1f} MiB)"
         if self.kept_files:
-            yield f"not deleted, outside this home: {', '.join(self.kept_files)}"
+            yield f"not deleted, outside this home or shared: {', '.join(self.kept_files)}"
         if any(run.method == Method.EVAL for run in self.runs):
             yield "answers and scores of an evaluation stay with its checkpoints"
         if self.children:
             yield f"checkpoints that descend from it: {', '.join(self.children)}"
         if self.users:
             yield f"unfinished runs that need it: {', '.join(self.users)}"
+        if self.twins:
+            yield f"runs that made the same weights: {', '.join(self.twins)}"
         for name, count in self.opponents.items():
             yield f"{count:,} judgments of others that compare with {name} stay"
         for name in self.experiments:
@@ -144,7 +149,7 @@ def plan_removal(
                 runs[key] = run
         descendants = {}
     _refuse_live(runs.values())
-    files, outside = _folders(paths, runs.values(), checkpoints.values())
+    files, outside = _folders(paths, store, runs, checkpoints)
     going = {c.name for c in checkpoints.values()}
     opponents = {name: store.baseline_of(name) for name in sorted(going)}
     return Removal(
@@ -156,6 +161,7 @@ def plan_removal(
         bytes=sum(map(folder_bytes, files)),
         children=tuple(c.name for c in descendants.values()),
         users=tuple(_users(store, runs, checkpoints.values())),
+        twins=tuple(_twins(store, runs, checkpoints.values())),
         opponents={name: count for name, count in opponents.items() if count},
         experiments=tuple(dict.fromkeys(filter(None, (_experiment(paths, r) for r in runs)))),
     )
@@ -171,6 +177,7 @@ def _plan_results(
                 f"{', '.join(names)}: no results on {bench!r}{did_you_mean(bench, results)}",
                 hint=f"stored: {', '.join(sorted(results)) or 'none'}",
             )
+    list(_users(store, (), checkpoints))  # refuses while one of them is live
     chosen = {bench: results[bench] for bench in benches}
     return Removal(checkpoints=tuple(checkpoints), benches=benches, results=chosen)
 
@@ -189,9 +196,13 @@ def _descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoi
     """Return all checkpoints that descend from some, without these."""
     start = set(checkpoints)
     found: dict[str, Checkpoint] = {}
+    children: dict[str, list[Checkpoint]] = {}
+    for checkpoint in store.checkpoints():
+        for parent in checkpoint.parents.values():
+            children.setdefault(parent, []).append(checkpoint)
     waiting = list(start)
     while waiting:
-        for child in store.children(waiting.pop()):
+        for child in children.get(waiting.pop(), ()):
             if child.id not in start and child.id not in found:
                 found[child.id] = child
                 waiting.append(child.id)
@@ -218,6 +229,14 @@ def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]
             yield run.id
 
 
+def _twins(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]) -> Iterator[str]:
+    """Yield other runs that made the same weights, and so have the same checkpoint."""
+    leaving, names = set(going), {c.name for c in checkpoints}
+    for run in store.runs():
+        if run.id not in leaving and run.checkpoint in names:
+            yield run.id
+
+
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -230,20 +249,38 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _folders(
-    paths: Paths, runs: Iterable[Run], checkpoints: Iterable[Checkpoint]
+    paths: Paths, store: Store, runs: Iterable[str], checkpoints: Mapping[str, Checkpoint]
 ) -> tuple[list[Path], list[str]]:
-    """Return (the folders that go, inside the home; those outside, which stay)."""
-    inside: list[Path] = []
-    outside: list[str] = []
-    for path in [*(Path(run.folder) for run in runs), *(Path(c.path) for c in checkpoints)]:
-        if not path.is_absolute() or not exists(path):
+    """Return (the folders that go; those that stay: outside the home, or of something else).
+
+    A run's own folder goes, and weights in the folder of the run that made them, or of models made
+    here, unless another checkpoint has them as well.
+    """
+    going = set(runs)
+    goes = [paths.run(run) for run in sorted(going) if exists(paths.run(run), folder=True)]
+    stays = [run.folder for run in map(store.run, sorted(going)) if run is not None]
+    stays = [folder for folder in stays if Path(folder).resolve() not in _resolved(goes)]
+    others = {c.path for c in store.checkpoints() if c.id not in checkpoints and c.path}
+    for checkpoint in checkpoints.values():
+        path = Path(checkpoint.path)
+        if not path.is_absolute() or any(_is_in(path, folder) for folder in goes):
             continue
-        roots = (paths.runs.resolve(), paths.models.resolve())
-        if not any(path.resolve().is_relative_to(root) for root in roots):
-            outside.append(str(path))
-        elif path.resolve() not in roots and not any(path.is_relative_to(p) for p in inside):
-            inside.append(path)
-    return inside, list(dict.fromkeys(outside))
+        homes = [paths.models, *([paths.run(checkpoint.run)] if checkpoint.run else [])]
+        is_own = any(_is_in(path, home) for home in homes)
+        if is_own and not any(_is_in(Path(other), path) for other in others) and exists(path):
+            goes.append(path)
+        else:
+            stays.append(checkpoint.path)
+    return goes, [folder for folder in dict.fromkeys(stays) if exists(Path(folder))]
+
+
+def _resolved(folders: Iterable[Path]) -> set[Path]:
+    return {folder.resolve() for folder in folders}
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder, or inside it."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _experiment(paths: Paths, run_id: str) -> str:
@@ -271,6 +308,7 @@ def remove_records(
             store.forget_results(checkpoint.id, plan.benches)
         return []
     plan.refuse(force)
+    aside: list[Path] = []
     with store.db.atomic():
         _refuse_live(filter(None, (store.run(run.id) for run in plan.runs)))
         kept = store.forget_runs([run.id for run in plan.runs])
@@ -278,21 +316,33 @@ def remove_records(
         kept += store.forget_checkpoints([c.id for c in plan.checkpoints if c.id not in of_runs])
         for key in kept:
             store.set_checkpoint_path(key, "")
-    if not keep_files:
-        for folder in plan.files:
-            _delete(folder)
+        if not keep_files:
+            aside = _set_aside(plan.files)
+    for folder in aside:
+        shutil.rmtree(folder)
     return [c.name for c in plan.checkpoints if c.id in kept]
 
 
-def _delete(folder: Path) -> None:
-    """Delete a folder: first under another name, so that an interruption leaves no half of it."""
-    aside = folder.with_name(f".removing-{folder.name}")
-    if folder.is_symlink():
-        folder.unlink()
-        return
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
-    shutil.rmtree(aside)
+def _set_aside(folders: Iterable[Path]) -> list[Path]:
+    """Rename folders, all or none, before they are deleted; `store prune` finds what is left.
+
+    Raises:
+        OSError: one of them cannot be moved.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for folder in folders:
+            if folder.is_symlink():
+                folder.unlink()
+                continue
+            aside = folder.with_name(f".removing-{secrets.token_hex(4)}")
+            folder.rename(aside)
+            moved.append((folder, aside))
+    except OSError:
+        for folder, aside in moved:
+            aside.rename(folder)
+        raise
+    return [aside for _, aside in moved]
 
 
 # ---------------------------------------------------------------- renaming
@@ -315,9 +365,8 @@ def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool
     if run is not None:
         _refuse_live([run])
     made = store.checkpoints(run.id) if run is not None else []
-    users = list(
-        _users(store, [run.id] if run else [], [*made, *([checkpoint] if checkpoint else [])])
-    )
+    named = [*made, *filter(None, [checkpoint])]
+    users = list(_users(store, [run.id] if run else [], named))
     if (experiment := _experiment(paths, run.id) if run else "") and not force:
         raise StoreError(
             f"{old} is a run of the experiment {experiment}, which would run it again",

@@ -69,10 +69,6 @@ class RemovalRows(AdoptionRows):
         listed = set(checkpoints)
         return {r["parent"] for r in rows if r["parent"] in listed and r["child"] not in listed}
 
-    def children(self, checkpoint: str) -> list[Checkpoint]:
-        """Return the checkpoints that descend from one directly, oldest first."""
-        return [c for c in self.checkpoints() if checkpoint in c.parents.values()]
-
     def forget_results(self, checkpoint: str, benches: Iterable[str] = ()) -> None:
         """Remove a checkpoint's answers, judgments, labels and notes, of some benchmarks or all."""
         listed = list(benches)

@@ -142,6 +142,42 @@ def test_folders_outside_the_home_are_never_deleted(
     assert code == 0 and "not deleted, outside this home" in err and outside.is_dir()
 
 
+def test_weights_of_another_run_are_never_deleted(home: Paths, kd: CommandLine) -> None:
+    """Rows may lead into the folder of another run: they were merged, or have equal weights."""
+    with Store(home.store) as store:
+        store.set_checkpoint_path("id-here-2", str(home.runs / "kd-0" / "final"))
+        store.update_run("kd-2", folder=str(home.runs / "kd-1"))
+    code, _, err = kd("rm", "kd-2", "--yes")
+    assert code == 0, err
+    assert (home.runs / "kd-0" / "final").is_dir() and (home.runs / "kd-1" / "final").is_dir()
+    assert not (home.runs / "kd-2").exists()
+
+
+def test_a_run_that_made_the_same_weights_depends_on_it(home: Paths, kd: CommandLine) -> None:
+    add_run(home, "again", RunStatus.FINISHED, checkpoint="kd-2")
+    code, _, err = kd("rm", "kd-2", "--yes")
+    assert code == 1 and "runs that made the same weights: again" in err
+    assert kd("rm", "again", "--yes")[0] == 0 and kd("rm", "kd-2", "--yes")[0] == 0
+
+
+def test_a_folder_that_cannot_be_moved_leaves_everything(
+    home: Paths, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "kd-2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    before = contents(home.store)
+    code, _, err = kd("rm", "kd-0", "--cascade", "--yes")
+    assert code != 0 and "Permission denied" in err and "Traceback" not in err
+    assert contents(home.store) == before
+    assert all((home.runs / f"kd-{n}" / "final").is_dir() for n in range(3))
+
+
 def test_unknown_names_have_suggestions(home: Paths, kd: CommandLine) -> None:
     for args in (["rm", "kd-22", "--yes"], ["rename", "kd-22", "x"], ["tag", "kd-22", "x"]):
         code, _, err = kd(*args)
