@@ -83,5 +83,4 @@ def write_jsonl(tmp_path: Path) -> WriteRows:
 @pytest.fixture
 def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """Return the command line with that home."""
-    paths.home.mkdir(exist_ok=True)
     return CommandLine(paths.home, capsys)

@@ -208,7 +208,7 @@ def cli(ctx: click.Context, home: str | None) -> None:
         source = ctx.get_parameter_source("home")
         if source is not ParameterSource.DEFAULT:
             refuse_missing_home(ctx.obj.home)
-        ctx.with_resource(without_creating())
+        ctx.with_resource(without_creating(ctx.obj.store))
 
 
 READING = frozenset(

@@ -27,7 +27,7 @@ def open_store(path: Path, timeout: float) -> tuple[Database, bool]:
     Raises:
         StoreError: damaged, written by a newer version, locked, or not readable.
     """
-    if not creates() and not path.exists():
+    if not creates(path) and not path.exists():
         empty = Database(memory=True)
         migrate(empty)
         return empty, False
