@@ -39,8 +39,18 @@ def did_you_mean(
     """Return `; did you mean a or b?` for a mistyped name, or an empty string."""
     listed = list(known)
     near = list((synonyms or {}).get(name, ()))
-    near = near or difflib.get_close_matches(name, listed, 3, 0.6)
+    near = near or _closest(name, listed)
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def _closest(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three names that begin like it, else those that are about as similar as any."""
+    begun = [other for other in known if len(name) > 1 and other.startswith(name)]
+    if begun:
+        return begun[:3]
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+    return [other for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.15]
 
 
 class ConfigError(KDHarnessError):

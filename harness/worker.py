@@ -249,7 +249,10 @@ def do_work(
     if run.method == Method.SWEEP:
         run_experiment(paths, run, reporter)
         return {}
-    config = parse_config(run.config, where=f"{run.folder}/config.yaml")
+    values = store.places.moved(run.config)
+    if values != run.config:
+        reporter.say(f"reading this home's files, not those of {store.places.former[0]}")
+    config = parse_config(values, where=f"{run.folder}/config.yaml")
     if trusted := trusted_code(config):
         reporter.info["trusted_code"] = trusted
         reporter.say(f"running code from {', '.join(trusted)}", kind="warning")

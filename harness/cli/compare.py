@@ -19,6 +19,8 @@ from kdharness.harness.analysis.side_by_side import (
     setting_text,
     settings_that_differ,
 )
+from kdharness.harness.cli.completion import CHECKPOINT
+from kdharness.harness.cli.differences import HOLM, NONE_SHARED, print_differences
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.paths import Paths
@@ -27,7 +29,7 @@ from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
-    from kdharness.harness.analysis.compare import Side
+    from kdharness.harness.analysis.compare import PairedComparison, Side
 
 
 # ---------------------------------------------------------------- compare
@@ -52,7 +54,7 @@ class Listing:
 
 
 @click.command("compare")
-@click.argument("checkpoints", nargs=-1, required=True)
+@click.argument("checkpoints", nargs=-1, required=True, type=CHECKPOINT)
 @click.option(
     "--what",
     type=click.Choice(list(PARTS)),
@@ -61,6 +63,12 @@ class Listing:
 @click.option("--bench", multiple=True, help="Only these benchmarks.")
 @click.option("--metric", multiple=True, help="Only these metrics (differences only).")
 @click.option("--all", "everything", is_flag=True, help="Include categories (JSON always does).")
+@click.option(
+    "--long",
+    "is_long",
+    is_flag=True,
+    help="List differences one row per score and checkpoint, with the p-value before correction.",
+)
 @click.option(
     "--flips",
     "limit",
@@ -79,6 +87,7 @@ def compare_command(
     bench: tuple[str, ...],
     metric: tuple[str, ...],
     everything: bool,
+    is_long: bool,
     limit: int,
     form: str,
 ) -> None:
@@ -91,10 +100,20 @@ def compare_command(
     parts = [what] if what else list(PARTS) if form == "table" else ["differences"]
     with Store(paths.store) as store:
         sides = sides_of(store, checkpoints, benches)
+
+        def found(all_metrics: bool) -> list[PairedComparison]:
+            return _differences(store, paths, sides, set(split(metric)), everything or all_metrics)
+
         listings: dict[str, Callable[[], list[Listing]]] = {
-            "differences": lambda: _differences(
-                store, paths, sides, set(split(metric)), everything, form
-            ),
+            "differences": lambda: [
+                Listing(
+                    [pair.as_dict() for pair in found(form in ("json", "csv"))],
+                    COMPARISON_COLUMNS,
+                    NONE_SHARED,
+                    HOLM + "; n_needed: items needed to detect a difference of this size "
+                    "(80 % power)",
+                )
+            ],
             "settings": lambda: _settings(store, sides, form),
             "flips": lambda: _flips(sides, limit, form),
             "cost": lambda: _costs(store, sides, form),
@@ -102,6 +121,9 @@ def compare_command(
         for index, part in enumerate(parts):
             if len(parts) > 1:
                 click.echo(PARTS[part] if index == 0 else f"\n{PARTS[part]}")
+            if part == "differences" and form == "table" and not is_long:
+                print_differences(found(False), [side.name for side in sides])
+                continue
             for listing in listings[part]():
                 _print_listing(listing, form)
 
@@ -117,27 +139,13 @@ def _print_listing(listing: Listing, form: str) -> None:
 
 
 def _differences(
-    store: Store,
-    paths: Paths,
-    sides: Sequence[Side],
-    metrics: set[str],
-    everything: bool,
-    form: str,
-) -> list[Listing]:
-    rows = [
-        comparison.as_dict()
+    store: Store, paths: Paths, sides: Sequence[Side], metrics: set[str], everything: bool
+) -> list[PairedComparison]:
+    return [
+        comparison
         for comparison in compare_sides(store, paths, sides)
         if (not metrics or comparison.metric in metrics)
-        and (everything or metrics or form in ("json", "csv") or is_headline(comparison.metric))
-    ]
-    return [
-        Listing(
-            rows,
-            COMPARISON_COLUMNS,
-            "no items judged for both checkpoints",
-            "p_holm: Holm-corrected over all comparisons on that benchmark, including categories; "
-            "n_needed: items needed to detect a difference of this size (80 % power)",
-        )
+        and (everything or metrics or is_headline(comparison.metric))
     ]
 
 
@@ -183,7 +191,7 @@ def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listing]:
     summary = Listing(
         rows,
         [column for column in FLIP_COLUMNS if column != "items"],
-        "no items judged for both checkpoints",
+        NONE_SHARED,
         "right: at least half of the possible score; a rating flips when it moves by two points or "
         "more; n: judgments that both have",
     )

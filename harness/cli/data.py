@@ -9,6 +9,7 @@ import click
 from pydantic import BaseModel
 
 from kdharness.harness import assets
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
 from kdharness.harness.config.schema import schema_text
@@ -27,7 +28,7 @@ EXPERIMENT = "sweep"
 """The method of experiment files, which may leave it out."""
 
 
-@click.group("data")
+@click.group("data", cls=SuggestingGroup)
 def data_group() -> None:
     """List, pull, check and show data, models and benchmarks."""
 
@@ -102,7 +103,7 @@ def show_data_command(paths: Paths, config: str, rows: int) -> None:
 # ---------------------------------------------------------------- config
 
 
-@click.group("config")
+@click.group("config", cls=SuggestingGroup)
 def config_group() -> None:
     """Create, check and show run configs."""
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.completion import CHECKPOINT
 from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.groups import SectionedCommand
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import (
@@ -20,7 +22,7 @@ from kdharness.harness.config.evaluation import (
 from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
-from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
+from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE, load_benches
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.step_sources import step_sources
@@ -29,10 +31,40 @@ from kdharness.harness.types import EvaluationResult, RunStatus
 from kdharness.harness.util.tables import print_table
 
 
-@click.command("eval")
+class EvalCommand(SectionedCommand):
+    """The eval command's options in sections."""
+
+    sections = {
+        "What to score": ("ckpt", "answers", "bench", "limit", "shard"),
+        "Judging": (
+            *("judge", "references", "baseline", "judge_config", "rating", "discrete"),
+            *("judge_max_tokens", "keep_failures"),
+        ),
+        "Answering": (
+            *("answer_engine", "max_new_tokens", "batch_size", "seed", "dtype", "device"),
+            "trust_remote_code",
+        ),
+        "Held-out rows": ("teacher", "general", "domain"),
+        "Limits of calls": (
+            *("budget", "concurrency", "requests_per_minute", "tokens_per_minute"),
+            *("timeout", "total_timeout"),
+        ),
+    }
+
+
+EXAMPLES = """\
+Examples:
+  kdharness eval --ckpt kd,dae --bench shop,ifeval
+  kdharness eval --ckpt kd --bench mt-bench --judge openai:gpt-4.1 --dry-run
+  kdharness eval --ckpt kd --bench mine.jsonl --judge openai:M@http://gpu1/v1
+  kdharness eval --ckpt kd --bench heldout --teacher org/big"""
+
+
+@click.command("eval", cls=EvalCommand, epilog=EXAMPLES)
 @click.option(
     "--ckpt",
     multiple=True,
+    type=CHECKPOINT,
     metavar="PATH",
     help="Checkpoint to score: a folder, a stored name, an asset, a hub id, or a step of a run "
     "(RUN/checkpoint-20; RUN/checkpoint-* for all that are there).",
@@ -139,6 +171,7 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
         if warning := plain_http_warning(spec):
             click.echo(f"warning: {warning}", err=True)
+    warn_unjudged(paths, config)
     if options["dry_run"]:
         print_plan(paths, config, options["form"])
         return
@@ -159,6 +192,19 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     print_scores(scores, options["form"])
     if run.status is not RunStatus.FINISHED:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+
+
+def warn_unjudged(paths: Paths, config: EvalConfig) -> None:
+    """Say before anything starts which benchmarks will be answered but not scored."""
+    if config.judge:
+        return
+    waiting = [bench.label for bench in load_benches(config, paths) if bench.needs_judge]
+    if waiting:
+        click.echo(
+            f"warning: no judge: {', '.join(waiting)} will be answered, but not scored\n"
+            f"  {HOW_TO_JUDGE}",
+            err=True,
+        )
 
 
 def say_outcome(result: EvaluationResult) -> None:

@@ -8,6 +8,7 @@ import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.evaluation.state import find_checkpoint
@@ -28,7 +29,7 @@ published_option = click.option(
 )
 
 
-@click.group("import")
+@click.group("import", cls=SuggestingGroup)
 def import_group() -> None:
     """Import results of FastChat, alpaca_eval or lm-evaluation-harness."""
 
@@ -116,7 +117,7 @@ def lm_eval_command(paths: Paths, files: tuple[Path, ...], ckpt: str | None, for
         _finish(paths, store, summaries, False, form)
 
 
-@click.group("export")
+@click.group("export", cls=SuggestingGroup)
 def export_group() -> None:
     """Write results in other tools' formats."""
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows, people_rows
-from kdharness.harness.cli.leaderboard import refuse_unknown
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.groups import SuggestingGroup
+from kdharness.harness.cli.options import format_option, refuse_unknown
 from kdharness.harness.config.evaluation import (
     EvalConfig,
     absolute_source,
@@ -26,7 +26,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 
-@click.group("judge")
+@click.group("judge", cls=SuggestingGroup)
 def judge_group() -> None:
     """Check judges before trusting them."""
 

@@ -23,8 +23,8 @@ from kdharness.harness.analysis.labelling import (
 )
 from kdharness.harness.analysis.people_agreement import AGREEMENT_COLUMNS, agreement_rows
 from kdharness.harness.analysis.prompts import BenchTexts, label_texts
-from kdharness.harness.cli.leaderboard import refuse_unknown
-from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.cli.groups import SuggestingGroup
+from kdharness.harness.cli.options import format_option, refuse_unknown, split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.interop.labels import export_labels, import_labels
@@ -101,7 +101,7 @@ class Choice:
         return label_queue(store, bench, tasks, self.by, self.seed, time.time()), texts
 
 
-@click.group("label", invoke_without_command=True)
+@click.group("label", cls=SuggestingGroup, invoke_without_command=True)
 @choice_options
 @click.option(
     "--count", type=click.IntRange(1), default=20, help="How many answers to label. Default: 20."

@@ -7,21 +7,26 @@ loads quickly; torch, transformers, openai, numpy and textual are imported where
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from kdharness.harness.errors import KDHarnessError, did_you_mean
+from kdharness.harness.cli.groups import SuggestingGroup
+from kdharness.harness.errors import ConfigError, KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.store.creating import without_creating
 from kdharness.harness.util.os_errors import as_user_error
-from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
-from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
+from kdharness.harness.util.process import quiet_hub, quiet_torchao, set_passive_omp_wait
+from kdharness.harness.util.redact import redact, redact_tracebacks
 from kdharness.harness.util.tables import escape_unencodable
 from kdharness.harness.util.text import safe_text
 
@@ -39,6 +44,10 @@ COMMANDS: dict[str, str] = {
     "stop": "kdharness.harness.cli.runs:stop_command",
     "pause": "kdharness.harness.cli.runs:pause_command",
     "resume": "kdharness.harness.cli.runs:resume_command",
+    "rm": "kdharness.harness.cli.records:rm_command",
+    "rename": "kdharness.harness.cli.records:rename_command",
+    "tag": "kdharness.harness.cli.records:tag_command",
+    "note": "kdharness.harness.cli.records:note_command",
     "leaderboard": "kdharness.harness.cli.leaderboard:leaderboard_command",
     "compare": "kdharness.harness.cli.compare:compare_command",
     "tradeoff": "kdharness.harness.cli.tradeoff:tradeoff_command",
@@ -58,6 +67,7 @@ COMMANDS: dict[str, str] = {
     "publish": "kdharness.harness.cli.publish:publish_command",
     "store": "kdharness.harness.cli.store:store_group",
     "doctor": "kdharness.harness.cli.data:doctor_command",
+    "completion": "kdharness.harness.cli.completion:completion_command",
 }
 
 HELP: dict[str, str] = {
@@ -74,7 +84,11 @@ HELP: dict[str, str] = {
     "stop": "Stop a run; it saves a checkpoint first",
     "pause": "Pause a run between two steps",
     "resume": "Resume a run that was paused, stopped or interrupted",
-    "leaderboard": "Show every checkpoint's scores with intervals",
+    "rm": "Remove runs or checkpoints, with their files and scores",
+    "rename": "Give a run or checkpoint another name",
+    "tag": "Add or list tags of a run or checkpoint",
+    "note": "Write or print a note on a run or checkpoint",
+    "leaderboard": "Show checkpoints side by side, with intervals",
     "compare": "Compare checkpoints: paired differences, settings, cost",
     "tradeoff": "Plot general against domain score: gain, retention, front",
     "forgetting": "Show what a training changed beside its domain",
@@ -93,6 +107,7 @@ HELP: dict[str, str] = {
     "publish": "Publish a checkpoint on the Hugging Face hub",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",
     "doctor": "Check this machine and suggest fixes",
+    "completion": "Print or install tab completion for a shell",
 }
 """One-line help of each command; kept here so that listing them imports none."""
 
@@ -107,6 +122,10 @@ SYNONYMS = {
     "ps": ["runs"],
     "status": ["runs", "show"],
     "log": ["logs"],
+    "delete": ["rm"],
+    "remove": ["rm"],
+    "del": ["rm"],
+    "mv": ["rename"],
     "cancel": ["stop"],
     "kill": ["stop"],
     "board": ["leaderboard"],
@@ -124,8 +143,18 @@ SYNONYMS = {
 """Command names of other tools, and ours; the app has none, hence the empty list."""
 
 
-class LazyGroup(click.Group):
+REST = "kdharness.rest"
+
+
+class LazyGroup(SuggestingGroup):
     """A group whose commands are imported when they are looked up."""
+
+    synonyms = SYNONYMS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words after the command, which are gone when `cli` runs."""
+        ctx.meta[REST] = super().parse_args(ctx, args)
+        return list(ctx.meta[REST])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in workflow order, not alphabetically."""
@@ -147,16 +176,6 @@ class LazyGroup(click.Group):
             if user_error is None or user_error is error:
                 raise
             raise user_error from error
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; suggest similar names for an unknown one."""
-        name = args[0]
-        if not name.startswith("-") and name not in COMMANDS:
-            suggestion = did_you_mean(name, COMMANDS, SYNONYMS)
-            raise click.UsageError(f"no such command {name!r}" + suggestion, ctx)
-        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
@@ -189,6 +208,42 @@ def cli(ctx: click.Context, home: str | None) -> None:
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:
         _open_app(ctx.obj)
+    elif is_reading([ctx.invoked_subcommand, *ctx.meta[REST]]):
+        source = ctx.get_parameter_source("home")
+        if source is not ParameterSource.DEFAULT:
+            refuse_missing_home(ctx.obj.home)
+        ctx.with_resource(without_creating(ctx.obj.store))
+
+
+READING = frozenset(
+    {
+        *("runs", "show", "logs", "stop", "pause", "resume", "rm", "rename", "tag", "note"),
+        *("leaderboard", "compare", "tradeoff", "forgetting", "report", "export", "label"),
+        *("judge list", "judge card", "store check", "store vacuum", "store backup"),
+        *("store prune", "store archive", "store rehash", "store salvage"),
+    }
+)
+"""Commands that need what is stored: they create no home and no store."""
+
+
+def is_reading(args: Sequence[str]) -> bool:
+    """Return whether a command only makes sense for a home that exists."""
+    if {"-h", "--help"} & set(args):
+        return False
+    return args[0] in READING or " ".join(args[:2]) in READING
+
+
+def refuse_missing_home(home: Path) -> None:
+    """Raise ConfigError if a home that was given is not there; suggest one beside it."""
+    if home.is_dir():
+        return
+    beside = home.parent.iterdir() if home.parent.is_dir() else ()
+    homes = [str(path) for path in beside if (path / "kdharness.db").exists()]
+    raise ConfigError(
+        f"no home at {home}{did_you_mean(str(home), homes)}",
+        where="--home",
+        hint="train, eval, import and demo create one",
+    )
 
 
 def _open_app(paths: Paths) -> None:
@@ -211,9 +266,10 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     set_passive_omp_wait()
     quiet_torchao()
+    quiet_hub()
     escape_unencodable()
     with sigterm_as_ctrl_c():
-        return _run(args)
+        return _run(home_first(sys.argv[1:] if args is None else args))
 
 
 @contextmanager
@@ -240,21 +296,52 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _run(args: list[str] | None) -> int:
+def home_first(args: Sequence[str]) -> list[str]:
+    """Move `--home DIR` to the front: it may be anywhere in the line, up to `--`."""
+    found: list[str] = []
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            return [*found, *rest, word, *words]
+        if word.startswith("--home="):
+            found.append(word)
+        elif word == "--home" and (value := next(words, None)) is not None:
+            found += [word, value]
+        else:
+            rest.append(word)
+    return [*found, *rest]
+
+
+def _run(args: list[str]) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="kdharness", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return int(error.exit_code)
     except click.ClickException as error:
-        error.show(RedactedStream(sys.stderr))  # type: ignore[arg-type]
+        _print_error(usage_message(error))
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished work is stored", err=True)
+        if "_KDHARNESS_COMPLETE" not in os.environ:  # else it would be printed into the prompt
+            click.echo("interrupted; finished work is stored", err=True)
         return 130
     except KDHarnessError as error:
-        click.echo(f"error: {safe_text(redact(str(error), shapes=True))}", err=True)
+        _print_error(str(error))
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def _print_error(message: str) -> None:
+    click.echo(f"error: {safe_text(redact(message, shapes=True))}", err=True)
+
+
+def usage_message(error: click.ClickException) -> str:
+    """Return a message of click's in the form of all others: what is wrong, then where to look."""
+    text = error.format_message().rstrip(".")
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    context = getattr(error, "ctx", None)
+    return f"{text}\n  see: {context.command_path} --help" if context is not None else text

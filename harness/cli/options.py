@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
+from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.util.tables import FORMATS
 
 format_option = click.option(
@@ -24,3 +25,14 @@ set_option = click.option(
 def split(values: Sequence[str]) -> list[str]:
     """Split the values of a repeatable option at commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first unknown name; accept any name if nothing is stored."""
+    listed = sorted(set(known))
+    for name in names:
+        if listed and name not in listed:
+            examples = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
+            raise ConfigError(
+                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"available: {examples}"
+            )

@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import click
 
+from kdharness.harness.cli.completion import RUN
 from kdharness.harness.cli.follow import follow
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, refuse_unknown, split
+from kdharness.harness.cli.progress import progress_text
+from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
+from kdharness.harness.runs.watch import ending_of
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage_lines
-from kdharness.harness.types import Request
+from kdharness.harness.store.removal import Annotation
+from kdharness.harness.types import Request, Run
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
+STILL_SECONDS = 10.0
+WAIT_SECONDS = 3600.0
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
 
 
 @click.command("runs")
+@click.option("--tag", multiple=True, help="Only runs with this tag; with several, with all.")
 @format_option
 @click.pass_obj
-def runs_command(paths: Paths, form: str) -> None:
+def runs_command(paths: Paths, tag: tuple[str, ...], form: str) -> None:
     """List every run, newest first."""
     with Store(paths.store) as store:
-        print_table([run_row(run) for run in store.runs()], RUN_COLUMNS, form)
+        notes = store.annotations()
+        rows = [with_annotation(run_row(run), notes.get(("run", run.id))) for run in store.runs()]
+    known = [name for (kind, _), found in notes.items() if kind == "run" for name in found.tags]
+    if tag and not known:
+        raise ConfigError("no run has a tag", hint="add one: kdharness tag RUN TAG")
+    refuse_unknown("tag", split(tag), known)
+    rows = [row for row in rows if set(split(tag)) <= set(row.get("tags", ()))]
+    more = [name for name in ("tags", "note") if any(name in row for row in rows)]
+    print_table(rows, [*RUN_COLUMNS, *more], form)
+
+
+def with_annotation(row: dict[str, Any], found: Annotation | None) -> dict[str, Any]:
+    """Add tags and note to a row, where there are any."""
+    parts = {"tags": list(found.tags), "note": found.note} if found else {}
+    return {**row, **{name: value for name, value in parts.items() if value}}
 
 
 @click.command("show")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
@@ -41,8 +65,9 @@ def show_command(paths: Paths, run: str, form: str) -> None:
         record = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
         ancestors = lineage_lines(store, record.checkpoint) if record.checkpoint else []
+        found = store.annotations().get(("run", record.id))
     details = {
-        **run_row(record),
+        **with_annotation(run_row(record), found),
         "error": record.error,
         "folder": record.folder,
         "config_hash": record.config_hash,
@@ -62,7 +87,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
 
 
 @click.command("logs")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the run ends.")
 @click.option("-n", "--lines", default=200, show_default=True, help="Number of lines from the end.")
 @click.pass_obj
@@ -70,36 +95,64 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     """Print the log of a run."""
     with Store(paths.store) as store:
         find_run(store, run)
-        path = launch.log_path(paths, run)
-        click.echo(safe_text(launch.log_tail(paths, run, lines)))
-        if not follow:
-            return
-        with path.open("rb") as stream:
-            stream.seek(0, 2)
-            while True:
-                text = stream.read().decode("utf-8", "replace")
-                if text:
-                    click.echo(safe_text(text), nl=False)
-                elif not effective_status(find_run(store, run)).is_live:
-                    return
-                else:
-                    time.sleep(0.2)
+        try:
+            click.echo(safe_text(launch.log_tail(paths, run, lines)))
+            if follow:
+                _follow_log(store, run, launch.log_path(paths, run))
+        except KeyboardInterrupt:
+            message = f"no longer following {run}, which is left as it is"
+            raise Interrupted(message, hint=f"stop it: kdharness stop {run}") from None
+
+
+def _follow_log(store: Store, run: str, path: Path) -> None:
+    """Print what is added to a log until the run ends."""
+    with path.open("rb") as stream:
+        stream.seek(0, 2)
+        while True:
+            text = stream.read().decode("utf-8", "replace")
+            if text:
+                click.echo(safe_text(text), nl=False)
+            elif not effective_status(find_run(store, run)).is_live:
+                return
+            else:
+                time.sleep(0.2)
 
 
 @click.command("stop")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--no-wait", is_flag=True, help="Return immediately.")
+@click.option("--kill", is_flag=True, help="Kill it at once: no checkpoint is saved.")
 @click.pass_obj
-def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
+def stop_command(paths: Paths, run: str, no_wait: bool, kill: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
-    launch.ask(paths, run, Request.STOP)
-    if not no_wait:
-        status = effective_status(launch.wait(paths, run))
-        click.echo(f"{run} {status.value}", err=True)
+    record = launch.ask(paths, run, Request.STOP)
+    if kill:
+        with Store(paths.store) as store:
+            launch.kill(store, run)
+    if no_wait:
+        return
+    if not kill:
+        click.echo(f"stopping {run}: {ending_of(record)}", err=True)
+    began = time.monotonic()
+
+    def show(current: Run) -> None:
+        nonlocal began
+        if time.monotonic() - began >= STILL_SECONDS:
+            began = time.monotonic()
+            click.echo(f"  still waiting: {progress_text(current)}", err=True)
+
+    try:
+        status = effective_status(launch.wait(paths, run, WAIT_SECONDS, show))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"no longer waiting; {run} was asked to stop and will",
+            hint=f"see: kdharness show {run}; kill it: kdharness stop --kill {run}",
+        ) from None
+    click.echo(f"{run} {status.value}; resume it with: kdharness resume {run}", err=True)
 
 
 @click.command("pause")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
     """Pause a run between two steps; its process keeps running and keeps its memory."""
@@ -107,7 +160,7 @@ def pause_command(paths: Paths, run: str) -> None:
 
 
 @click.command("resume")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import StoreError
 from kdharness.harness.maintenance.merge import merge
@@ -20,7 +21,7 @@ from kdharness.harness.util.tables import print_table
 REPORT_SECONDS = 3.0
 
 
-@click.group("store")
+@click.group("store", cls=SuggestingGroup)
 def store_group() -> None:
     """Maintain the store: check, shrink, copy, merge, salvage."""
 

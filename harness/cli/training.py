@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("cache")
+@click.group("cache", cls=SuggestingGroup)
 def cache_group() -> None:
     """Cache teacher outputs on disk."""
 

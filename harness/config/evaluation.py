@@ -177,7 +177,7 @@ class HeldoutOptions(Settings):
         1024,
         ge=16,
         le=131_072,
-        title="Longest row",
+        title="Max length",
         description="Maximum tokens per row; longer rows are truncated.",
     )
 
@@ -249,7 +249,7 @@ class EvalConfig(Settings):
         None,
         ge=1,
         le=131_072,
-        title="Longest verdict",
+        title="Max judge tokens",
         description="Maximum tokens of a judge's reply, if lower than the benchmark's limit; small "
         "local judges ramble. Flagged in the result.",
     )
@@ -284,7 +284,7 @@ class EvalConfig(Settings):
         None,
         ge=1,
         le=131_072,
-        title="Longest answer",
+        title="Max new tokens",
         description="Maximum tokens per answer; overrides each benchmark's limit and is flagged in "
         "the result.",
     )

@@ -34,7 +34,7 @@ class BenchPoint(Settings):
         None,
         ge=1,
         le=131_072,
-        title="Longest answer",
+        title="Max new tokens",
         description="Maximum tokens per answer. Default: each item's own limit.",
     )
     judge: str | None = Field(

@@ -26,6 +26,7 @@ from kdharness.harness.store.inspection import (
     is_locked,
     live_runs,
     open_read_only,
+    paths_outside,
     quick_check,
     sampled_checkpoints,
 )
@@ -48,6 +49,7 @@ def run_checks(paths: Paths) -> list[CheckResult]:
         disk(paths),
         file_system(paths),
         store(paths),
+        *weights(paths),
         *runs(paths),
         settings(paths),
         *asset_folder(paths),
@@ -165,7 +167,7 @@ def store(paths: Paths) -> CheckResult:
     if version := _shape(applied):
         return version
     with closing(open_read_only(path)) as connection:
-        older = sampled_checkpoints(connection)
+        older = sampled_checkpoints(connection, paths.home)
     if older:
         return warn(
             "store",
@@ -203,6 +205,28 @@ def _shape(applied: list[str]) -> CheckResult | None:
             "still read it",
         )
     return None
+
+
+def weights(paths: Paths) -> list[CheckResult]:
+    """Check whether runs and their weights are inside the home, so that a copy has them."""
+    if not paths.store.exists():
+        return []
+    try:
+        with closing(open_read_only(paths.store)) as connection:
+            made, others = paths_outside(connection, paths.home)
+    except sqlite3.Error:
+        return []  # reported by the store's own row
+    if made:
+        return [
+            warn(
+                "weights",
+                f"outside this home: {listed(made, 3)}",
+                "a copy of this home does not have them, and they are lost with that folder; copy "
+                "them from the home they are in: kdharness store merge OTHER_HOME --files",
+            )
+        ]
+    models = f"; other models used: {listed(others, 3)}" if others else ""
+    return [ok("weights", f"all runs are inside this home{models}")]
 
 
 # ---------------------------------------------------------------- runs

@@ -25,6 +25,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.checkpoints import moved_id
 from kdharness.harness.store.connection import open_to_read, refuse_newer
 from kdharness.harness.store.migrations import migrations
+from kdharness.harness.store.places import Places, relocate
 from kdharness.harness.types import digest
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.os_errors import translate_store_errors
@@ -67,9 +68,10 @@ def merge(
     with tempfile.TemporaryDirectory(prefix="kdharness-merge-") as scratch:
         readable = _current_copy(source, Path(scratch))
         target.db.execute("ATTACH DATABASE ? AS other", [str(readable)])
+        theirs = Places(source.resolve().parent)
         try:
             with target.db.atomic():
-                counts, names = _rows(target, runs)
+                counts, names = _rows(target, runs, theirs)
         finally:
             target.db.execute("DETACH DATABASE other")
     if files:
@@ -94,20 +96,23 @@ def _current_copy(source: Path, scratch: Path) -> Path:
             copy.close()
         finally:
             db.close()
-    Store(scratch / source.name).close()
+    with Store(scratch / source.name) as migrated, migrated.db.atomic():
+        relocate(migrated.db.conn, source.resolve().parent)
     return scratch / source.name
 
 
 # ---------------------------------------------------------------- rows
 
 
-def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], dict[str, str]]:
+def _rows(
+    target: Store, runs: Collection[str] | None, theirs: Places
+) -> tuple[dict[str, int], dict[str, str]]:
     """Return (rows changed by table, source run id -> id in the target)."""
     _choose(target, runs)
     names = _run_names(target)
-    counts = {"checkpoints": _checkpoints(target, names)}
+    counts = {"checkpoints": _checkpoints(target, names, theirs)}
     _renamed_ids(target)
-    counts["runs"] = sum(_run(target, old, new) for old, new in names.items())
+    counts["runs"] = sum(_run(target, old, new, theirs) for old, new in names.items())
     for table, order in _PRECEDENCE.items():
         counts[table] = _merge_rows(target, table, order)
     counts["notes"] = target.db.execute(
@@ -125,6 +130,7 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "ON CONFLICT(id) DO UPDATE SET strata = excluded.strata "
         "WHERE length(excluded.strata) > length(label_designs.strata)"
     )
+    _annotations(target, names)
     counts["cards"] = target.db.execute(
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
@@ -202,7 +208,7 @@ def _run_names(target: Store) -> dict[str, str]:
     return names
 
 
-def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
+def _checkpoints(target: Store, names: Mapping[str, str], theirs: Places) -> int:
     """Add unknown checkpoints; part of the id is appended to a taken name."""
     columns = _columns(target, "checkpoints")
     # Checkpoints that both have may have another name here.
@@ -220,6 +226,7 @@ def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
         row = dict(zip(columns, values, strict=True))
         own, at, suffix = str(row["name"]).partition("@")
         row["run"] = names.get(row["run"], row["run"])
+        row["path"] = target.places.stored(theirs.absolute(str(row["path"])))
         row["name"] = names.get(own, own) + at + suffix
         if row["name"] in taken:
             row["name"] = f"{row['name']}-{row['id'][:6]}"
@@ -250,7 +257,7 @@ def _renamed_ids(target: Store) -> None:
             db.conn.executemany("INSERT INTO moved VALUES (?, ?)", [(judgment.id, fresh), mirrors])
 
 
-def _run(target: Store, old: str, new: str) -> int:
+def _run(target: Store, old: str, new: str, places: Places) -> int:
     """Add a run, or update it if the source is further ahead, with its curves and events."""
     db = target.db
     columns = _columns(target, "runs")
@@ -269,6 +276,7 @@ def _run(target: Store, old: str, new: str) -> int:
         )
     )
     row["id"] = new
+    row["folder"] = target.places.stored(places.absolute(str(row["folder"])))
     if row["checkpoint"]:
         made = db.execute(
             "SELECT mine.name FROM other.checkpoints AS theirs JOIN main.checkpoints AS mine "
@@ -333,6 +341,20 @@ def _labels(target: Store) -> int:
         f"INSERT OR IGNORE INTO main.labels ({', '.join(columns)}) SELECT {theirs} "
         "FROM other.labels WHERE checkpoint IN (SELECT id FROM chosen_checkpoints)"
     ).rowcount
+
+
+def _annotations(target: Store, names: Mapping[str, str]) -> None:
+    """Add the tags and notes of what has none here."""
+    chosen = {row[0] for row in target.db.execute("SELECT id FROM chosen_checkpoints")}
+    for kind, key, tags, note in target.db.execute(
+        "SELECT kind, id, tags, note FROM other.annotations"
+    ).fetchall():
+        new = names.get(key) if kind == "run" else key if key in chosen else None
+        if new is not None:
+            target.db.execute(
+                "INSERT OR IGNORE INTO main.annotations (kind, id, tags, note) VALUES (?, ?, ?, ?)",
+                [kind, new, tags, note],
+            )
 
 
 def _columns(target: Store, table: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from kdharness.harness.errors import StoreError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.places import relocate
 from kdharness.harness.store.rows import is_json
 from kdharness.harness.util.atomic import sync_file, sync_folder
 
@@ -87,6 +88,10 @@ def salvage(paths: Paths, now: float | None = None) -> tuple[dict[str, tuple[int
         with Store(fresh) as target:
             for table in TABLES:
                 counts[table] = _save_table(work, target, table)
+            for table in ("homes", "annotations"):
+                _save_table(work, target, table)
+            with target.db.atomic():  # the rows may be of an older version
+                relocate(target.db.conn, paths.home)
             # One whole file, which a rename puts in place.
             target.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             target.db.execute("PRAGMA journal_mode=delete").fetchall()

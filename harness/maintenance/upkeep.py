@@ -201,6 +201,7 @@ def prunable(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[P
             (paths.models, ".converting-*"),
             (paths.assets, ".pulling-*"),
             (paths.runs, ".merging-*"),
+            (paths.runs, ".removing-*"),
         ):
             found += [_prunable("leftover", path) for path in sorted(folder.glob(pattern))]
         if cache and paths.cache.is_dir():

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdharness.harness import assets
-from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.errors import AssetError, KDHarnessError, ModelError, did_you_mean
 from kdharness.harness.models.adapters import DEEPEST, no_base_error, too_deep_error
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf import check_gguf
@@ -58,6 +58,7 @@ def resolve_model(source: str, paths: Paths) -> str:
         ModelError: nothing of that name; the hint lists what a source may be.
         AssetError: a model asset that has not been pulled.
     """
+    source = here(source, paths)
     folder = local_path(source)
     if split_hub_name(source.rstrip("/")) and not exists(folder, folder=True):
         source = source.rstrip("/")
@@ -76,10 +77,30 @@ def resolve_model(source: str, paths: Paths) -> str:
     if split_hub_name(source):
         return pinned(source)
     raise ModelError(
-        f"no model named {source[:200]!r}",
+        f"no model named {source[:200]!r}{did_you_mean(source, _known(paths))}",
         hint="use a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
+
+
+def _known(paths: Paths) -> list[str]:
+    """Return the names of stored checkpoints, of runs, and of assets."""
+    names = list(assets.manifest())
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            names = [*(c.name for c in store.checkpoints()), *sorted(store.run_ids()), *names]
+    return names
+
+
+def here(source: str, paths: Paths) -> str:
+    """Return where an absolute path of the home's former place is now, if it exists.
+
+    Configs and adapters of a copied home name folders of the original.
+    """
+    if not Path(source).is_absolute() or not exists(paths.store, folder=False):
+        return source
+    with Store(paths.store) as store:
+        return store.places.here(source)
 
 
 def _stored(source: str, paths: Paths) -> str | None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
@@ -242,14 +244,59 @@ def ask(paths: Paths, run_id: str, request: Request) -> Run:
         return run
 
 
-def wait(paths: Paths, run_id: str, timeout: float = 600.0) -> Run:
-    """Wait until the run is no longer live."""
+def kill(store: Store, run_id: str, timeout: float = 10.0) -> Run:
+    """Kill a run's worker at once, with the processes it started: no checkpoint is saved.
+
+    Returns:
+        The run, which is then interrupted and can be resumed from its last checkpoint.
+
+    Raises:
+        RunError: it is on another machine, or belongs to someone else.
+    """
+    run = find_run(store, run_id)
+    if not effective_status(run).is_live or run.pid is None:
+        return run
+    if run.host and run.host != socket.gethostname():
+        raise RunError(f"{run_id} is running on {run.host}", hint="kill it there")
+    try:
+        if hasattr(os, "killpg") and _is_our_group(group := os.getpgid(run.pid), run.pid):
+            os.killpg(group, signal.SIGKILL)
+        else:
+            os.kill(run.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    except ProcessLookupError:
+        return run
+    except PermissionError as error:
+        raise RunError(f"{run_id} belongs to another user", hint="ask them to stop it") from error
+    deadline = time.time() + timeout
+    while is_alive(run) and time.time() < deadline:
+        time.sleep(0.02)
+    return find_run(store, run_id)
+
+
+def _is_our_group(group: int, pid: int) -> bool:
+    """Return whether a process group has only a worker's processes: a scheduler's has others."""
+    if group in (pid, os.getpgrp()):
+        return group == pid
+    try:
+        return b"kdharness.harness.worker" in Path(f"/proc/{group}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def wait(
+    paths: Paths,
+    run_id: str,
+    timeout: float = 600.0,
+    show: Callable[[Run], None] = lambda _: None,
+) -> Run:
+    """Wait until the run is no longer live; `show` is called with it several times per second."""
     deadline = time.time() + timeout
     with Store(paths.store) as store:
         while time.time() < deadline:
             run = find_run(store, run_id)
             if not effective_status(run).is_live:
                 return run
+            show(run)
             time.sleep(0.1)
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kdharness.harness.errors import Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.runs.launch import kill, log_tail
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
@@ -23,25 +23,31 @@ def watch(
 ) -> Run:
     """Watch a run until it ends.
 
-    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it running.
+    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one kills it.
 
     Args:
         show: called a few times per second with the current run.
         say: called with a message after Ctrl-C.
 
     Raises:
-        Interrupted: the run was stopped.
+        Interrupted: the run was stopped or killed.
         RunError: it failed; the message is the run's error.
     """
     with Store(paths.store) as store:
-        is_eval = find_run(store, run_id).method == Method.EVAL
+        last = ending_of(find_run(store, run_id))
 
         def say_stopping() -> None:
-            what = "finishing calls in flight" if is_eval else "saving a checkpoint"
-            say(f"stopping {run_id}: {what} (Ctrl-C again to leave it running)")
+            say(f"stopping {run_id}: {last} (Ctrl-C again to kill it)")
 
         run, _ = poll(store, run_id, lambda run, _: show(run, store), say_stopping)
     return finished(paths, run)
+
+
+def ending_of(run: Run) -> str:
+    """Return what a run does when it is asked to stop."""
+    if run.method == Method.EVAL:
+        return "finishing calls in flight"
+    return "stopping its current run" if run.method == Method.SWEEP else "saving a checkpoint"
 
 
 def poll(
@@ -53,12 +59,15 @@ def poll(
     """Poll a run until it ends; return it, and whether it was asked to stop from here.
 
     Ctrl-C, or `Interrupted` from `show`, asks the run to stop with a checkpoint; a second Ctrl-C
-    leaves it running.
+    kills it.
 
     Args:
         show: called a few times per second, and once at the end, with the run and whether it was
             asked to stop.
         on_stop: called before the run is asked to stop.
+
+    Raises:
+        Interrupted: it was killed.
     """
     stopping = False
 
@@ -81,9 +90,14 @@ def poll(
                 return run, stopping
             time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            if stopping:
-                raise
-            stop()
+            if not stopping:
+                stop()
+                continue
+            kill(store, run_id)
+            raise Interrupted(
+                f"{run_id} was killed; what it had stored is kept",
+                hint=f"resume it with: kdharness resume {run_id}",
+            ) from None
 
 
 def finished(paths: Paths, run: Run) -> Run:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdharness.harness.store.checkpoints import moved_id
 from kdharness.harness.store.labels import LabelRows
-from kdharness.harness.store.rows import encode, stored_json
+from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, digest
 
 
@@ -43,13 +43,17 @@ class AdoptionRows(LabelRows):
                 self.db.execute(
                     "UPDATE checkpoints SET id = ?, weights = ?, interface = ?, path = ? "
                     "WHERE id = ?",
-                    [new, weights, interface, path, old.id],
+                    [new, weights, interface, self.places.stored(path), old.id],
                 )
             self._move_parents(old.id, new)
             self._move_results(old.id, new)
             if rival is not None:
                 self._unite(old, rival)
             self._insert("former_ids", [{"old": old.id, "new": new}], "REPLACE")
+            self.db.execute(
+                "UPDATE OR IGNORE annotations SET id = ? WHERE kind = 'checkpoint' AND id = ?",
+                [new, old.id],
+            )
             self.db.execute("UPDATE former_ids SET new = ? WHERE new = ?", [new, old.id])
 
     def _unite(self, old: Checkpoint, rival: Checkpoint) -> None:
@@ -65,7 +69,7 @@ class AdoptionRows(LabelRows):
             interface=rival.interface,
             parents=self._parents_of(rival.id, kept),
         )
-        self._insert("checkpoints", [encode(united)], "REPLACE")
+        self._insert("checkpoints", [self._encoded(united)], "REPLACE")
         self.db.execute(
             "UPDATE runs SET checkpoint = ? WHERE checkpoint = ?", [kept.name, dropped.name]
         )

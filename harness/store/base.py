@@ -10,7 +10,12 @@ from typing import Any, Self
 
 from kdharness.harness.errors import StoreError
 from kdharness.harness.store.connection import open_store
-from kdharness.harness.store.rows import RowType, decode
+from kdharness.harness.store.places import Places
+from kdharness.harness.store.rows import RowType, decode, encode
+from kdharness.harness.types import Checkpoint, Run
+
+PATH_FIELDS: dict[type, str] = {Run: "folder", Checkpoint: "path"}
+"""The path of each kind of row, which is stored relative to the home."""
 
 
 class StoreBase:
@@ -26,6 +31,15 @@ class StoreBase:
         """
         self.path = Path(path)
         self.db, self.read_only = open_store(self.path, timeout)
+        self.places = self._places()
+
+    def _places(self) -> Places:
+        """Return the places of the home; a new one is recorded."""
+        former = [row["path"] for row in self.db.query("SELECT path FROM homes")]
+        places = Places(self.path.parent, former)
+        if str(places.home) not in former and not self.read_only:
+            self._insert("homes", [{"path": str(places.home)}], "IGNORE")
+        return places
 
     def close(self) -> None:
         """Close the connection."""
@@ -38,8 +52,12 @@ class StoreBase:
         self.close()
 
     def _rows(self, kind: type[RowType], sql: str, args: Sequence[object] = ()) -> list[RowType]:
+        field = PATH_FIELDS.get(kind)
         try:
-            return [decode(kind, row) for row in self.db.query(sql, list(args))]
+            rows = self.db.query(sql, list(args))
+            if field is not None:
+                rows = ({**row, field: self.places.absolute(row[field])} for row in rows)
+            return [decode(kind, row) for row in rows]
         except ValueError as error:
             raise self._unreadable(f"a {kind.__name__.lower()}", error) from error
 
@@ -55,6 +73,12 @@ class StoreBase:
             return json.loads(text)
         except ValueError as error:
             raise self._unreadable(what, error) from error
+
+    def _encoded(self, row: Run | Checkpoint) -> dict[str, Any]:
+        """Convert a row with a path to a table row."""
+        field = PATH_FIELDS[type(row)]
+        values = encode(row)
+        return {**values, field: self.places.stored(str(values[field]))}
 
     def _write(self, sql: str, args: Sequence[object] = ()) -> int:
         with self.db.atomic():

@@ -23,7 +23,7 @@ class CheckpointRows(StoreBase):
             if checkpoint.path and known.path != checkpoint.path:
                 self.set_checkpoint_path(checkpoint.id, checkpoint.path)
             return self.checkpoint(checkpoint.id) or known
-        row = {**encode(checkpoint), "name": self.free_name(checkpoint.name)}
+        row = {**self._encoded(checkpoint), "name": self.free_name(checkpoint.name)}
         self._insert("checkpoints", [row], "IGNORE")
         return cast(Checkpoint, self.checkpoint(checkpoint.id))
 
@@ -39,7 +39,8 @@ class CheckpointRows(StoreBase):
         """Give a checkpoint another name and path; judgments against it follow its name."""
         with self.db.atomic():
             self.db.execute(
-                "UPDATE checkpoints SET name = ?, path = ? WHERE id = ?", [name, path, old.id]
+                "UPDATE checkpoints SET name = ?, path = ? WHERE id = ?",
+                [name, self.places.stored(path), old.id],
             )
             if name != old.name:
                 self._rename_baseline(old, name)
@@ -103,16 +104,17 @@ class CheckpointRows(StoreBase):
 
     def set_checkpoint_path(self, checkpoint: str, path: str) -> None:
         """Update the path of a checkpoint's weights."""
-        self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [path, checkpoint])
+        stored = self.places.stored(path)
+        self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [stored, checkpoint])
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         """Return a checkpoint by id, name, path, or the name of a run with the same weights."""
         rows = self._rows(
             Checkpoint,
-            "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
+            "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?2 AND path != '') "
             "OR name = (SELECT checkpoint FROM runs WHERE id = ?1) "
-            "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?1 DESC, created DESC LIMIT 1",
-            [key],
+            "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?2 DESC, created DESC LIMIT 1",
+            [key, self.places.stored(self.places.here(key))],
         )
         return rows[0] if rows else None
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from kdharness.harness.errors import StoreError
+from kdharness.harness.store.creating import creates
 from kdharness.harness.store.inspection import open_read_only
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.store.sqlite import Database
@@ -26,6 +27,10 @@ def open_store(path: Path, timeout: float) -> tuple[Database, bool]:
     Raises:
         StoreError: damaged, written by a newer version, locked, or not readable.
     """
+    if not creates(path) and not path.exists():
+        empty = Database(memory=True)
+        migrate(empty)
+        return empty, False
     with translate_store_errors(path):
         read_only = path.exists() and not (
             os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)

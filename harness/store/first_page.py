@@ -15,6 +15,7 @@ from dataclasses import fields
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store.inspection import open_read_only
+from kdharness.harness.store.places import Places
 from kdharness.harness.types import Run, RunStatus
 
 FIRST_PAGE = 100
@@ -52,8 +53,10 @@ def _read(paths: Paths, limit: int) -> list[Run]:
             f"SELECT {', '.join(names)} FROM runs ORDER BY created DESC, id LIMIT ?", [limit]
         ).fetchall()
     runs = []
+    places = Places(paths.home)
     for row in rows:
         values = dict(zip(names, row, strict=True))
+        values["folder"] = places.absolute(values["folder"])
         values["config"] = json.loads(values["config"] or "{}")
         values["info"] = json.loads(values["info"] or "{}")
         values["status"] = RunStatus(values["status"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kdharness.harness.errors import StoreError
+from kdharness.harness.store.places import Places
 from kdharness.harness.types import Run, RunStatus
 
 
@@ -55,12 +56,36 @@ def is_locked(error: sqlite3.Error) -> bool:
     return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
-def sampled_checkpoints(connection: sqlite3.Connection) -> int:
+def sampled_checkpoints(connection: sqlite3.Connection, home: Path) -> int:
     """Count the checkpoints with a folder that still have the identity of an older version."""
     rows = connection.execute(
         "SELECT path FROM checkpoints WHERE weights = '' AND path != ''"
     ).fetchall()
-    return sum(Path(row[0]).is_dir() for row in rows)
+    places = Places(home)
+    return sum(Path(places.absolute(row[0])).is_dir() for row in rows)
+
+
+def paths_outside(connection: sqlite3.Connection, home: Path) -> tuple[list[str], list[str]]:
+    """Return (made in a home, but stored under a path outside this one; other models outside).
+
+    Each as `name: path`. Links out of the home are followed; hub models have no path.
+    """
+    places = Places(home)
+    made: list[str] = []
+    others: list[str] = []
+    rows = connection.execute(
+        "SELECT id, folder, 1 FROM runs UNION ALL "
+        "SELECT name, path, run IS NOT NULL FROM checkpoints ORDER BY 1"
+    )
+    for name, path, of_run in rows.fetchall():
+        absolute = Path(places.absolute(path))
+        if not absolute.is_absolute():
+            continue
+        real = absolute.resolve()
+        if real.is_relative_to(places.home) or places.stored(str(real)) != str(real):
+            continue
+        (made if of_run else others).append(f"{name}: {real}")
+    return list(dict.fromkeys(made)), others
 
 
 def applied_migrations(connection: sqlite3.Connection) -> list[str] | None:

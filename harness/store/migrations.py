@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from kdharness.harness.store.places import relocate
 from kdharness.harness.store.sqlite import Database, Migrations
 
 migrations = Migrations("kdharness")
@@ -214,3 +216,25 @@ def m010_label_designs(db: Database) -> None:
         CREATE TABLE label_designs (
             id TEXT PRIMARY KEY, bench TEXT NOT NULL, created REAL NOT NULL,
             strata TEXT NOT NULL)""")
+
+
+@migrations()
+def m011_paths_in_the_home(db: Database) -> None:
+    """Store paths inside the home relative to it, and where the home has been.
+
+    A copied home led to the weights of the original. `homes` has every place of the home:
+    configs and adapters contain paths of earlier ones.
+    """
+    db.execute("CREATE TABLE homes (path TEXT PRIMARY KEY)")
+    file = next(row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main")
+    if file:
+        relocate(db.conn, Path(file).parent)
+
+
+@migrations()
+def m012_annotations(db: Database) -> None:
+    """Add people's tags (a JSON list) and notes on runs and checkpoints."""
+    db.execute("""
+        CREATE TABLE annotations (
+            kind TEXT NOT NULL, id TEXT NOT NULL, tags TEXT NOT NULL DEFAULT '[]',
+            note TEXT NOT NULL DEFAULT '', PRIMARY KEY (kind, id))""")

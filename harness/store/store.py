@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from kdharness.harness.store.adoption import AdoptionRows
+from kdharness.harness.store.removal import RemovalRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
@@ -23,7 +23,7 @@ FEW_CHECKPOINTS = 32
 """Up to this many, querying each checkpoint is cheaper than reading all rows."""
 
 
-class Store(AdoptionRows):
+class Store(RemovalRows):
     """One open connection. Open one per thread: a connection must not cross threads."""
 
     def data_version(self) -> int:
@@ -34,7 +34,7 @@ class Store(AdoptionRows):
 
     def add_run(self, run: Run) -> None:
         """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
-        self._insert("runs", [encode(run)], "ABORT")
+        self._insert("runs", [self._encoded(run)], "ABORT")
 
     def update_run(self, run_id: str, **changes: object) -> None:
         """Change columns of one run; mappings are stored as JSON."""
@@ -43,6 +43,8 @@ class Store(AdoptionRows):
             for name, value in changes.items()
         }
         values = {k: stored_text(v) if isinstance(v, str) else v for k, v in values.items()}
+        if "folder" in values:
+            values["folder"] = self.places.stored(str(values["folder"]))
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
@@ -98,38 +100,6 @@ class Store(AdoptionRows):
     def run_ids(self) -> set[str]:
         """Return the ids that are taken."""
         return {row["id"] for row in self.db.query("SELECT id FROM runs")}
-
-    def forget_runs(self, runs: Sequence[str]) -> list[str]:
-        """Remove runs, their checkpoints, and all answers and judgments of those.
-
-        Return the checkpoints that are kept because others descend from them.
-        """
-        with self.db.atomic():
-            self.db.execute("CREATE TEMP TABLE IF NOT EXISTS going (id TEXT PRIMARY KEY)")
-            self.db.execute("DELETE FROM going")
-            for run in runs:
-                self.db.execute(
-                    "INSERT OR IGNORE INTO going SELECT id FROM checkpoints WHERE run = ?", [run]
-                )
-                for table in ("events", "points", "controls"):
-                    self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
-                self.db.execute("DELETE FROM runs WHERE id = ?", [run])
-            parents = [
-                row[0]
-                for row in self.db.execute(
-                    "SELECT DISTINCT parent.value"
-                    " FROM checkpoints AS c, json_each(c.parents) AS parent"
-                    " WHERE c.id NOT IN (SELECT id FROM going)"
-                    " AND parent.value IN (SELECT id FROM going)"
-                ).fetchall()
-            ]
-            # Deleting judgments counts as a change of their group, so delete groups last.
-            for table in ("answers", "judgments", "labels", "bench_notes", "judgment_groups"):
-                self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
-            for kept in parents:
-                self.db.execute("DELETE FROM going WHERE id = ?", [kept])
-            self.db.execute("DELETE FROM checkpoints WHERE id IN (SELECT id FROM going)")
-        return parents
 
     # ------------------------------------------------------------ events and curves
 

@@ -36,6 +36,14 @@ def quiet_torchao() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def quiet_hub() -> None:
+    """Hide the hub client's messages about each retry: what cannot be reached is said once, by us.
+
+    A verbosity that the user set is kept.
+    """
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+
+
 def use_one_gpu(
     device: str, environ: MutableMapping[str, str], installed: int
 ) -> tuple[str, str, int]:

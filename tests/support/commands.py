@@ -25,6 +25,7 @@ class CommandLine:
 
     def __call__(self, *args: str) -> Result:
         self.capsys.readouterr()
+        self.home.mkdir(parents=True, exist_ok=True)  # commands that read refuse a missing home
         code = cli.run(["--home", str(self.home), *args])
         captured = self.capsys.readouterr()
         return code, captured.out, captured.err

@@ -165,8 +165,8 @@ def add_mt_bench_answers(
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return all rows of a store, except row ids and derived tables."""
-    rows = {}
+    """Return all rows of a store, except row ids and derived tables, with absolute paths."""
+    rows: dict[str, list[tuple[object, ...]]] = {}
     with Store(path) as store:
         for table, order in TABLES.items():
             names = [
@@ -174,7 +174,9 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
                 for row in store.db.execute(f"PRAGMA table_info({table})")
                 if not (table == "events" and row[1] == "id")
             ]
-            rows[table] = store.db.execute(
-                f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}"
-            ).fetchall()
+            found = store.db.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}")
+            rows[table] = [
+                tuple(store.places.absolute(v) if isinstance(v, str) else v for v in row)
+                for row in found.fetchall()
+            ]
     return rows

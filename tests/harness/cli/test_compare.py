@@ -57,10 +57,31 @@ def test_table_has_all_four_parts(compare: Callable[..., Result]) -> None:
     code, out, err = compare("kd", "dae", "--flips", "2")
     assert code == 0 and "p_holm" in err
     differences, settings, flipped, cost = out.split("\n\n")
-    assert differences.startswith("Paired differences\nbench") and "better" in differences
+    assert differences.startswith("Paired differences\nbench") and "▲" in differences
     assert "seed" in settings and "/runs/dae" in settings and "[0.9, 0.99]" in settings
     assert "13" in flipped.splitlines()[3] and flipped.count("wrong to right") == 2 + 2
     assert "1.5e13" in cost and "8e12" in cost and "0.10" in cost and "1:00" in cost
+
+
+def test_one_line_per_metric_within_the_terminal(
+    compare: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = compare("kd", "dae", "--what", "differences")
+    lines = out.splitlines()
+    assert code == 0 and max(map(len, lines)) <= 80
+    metrics = [line.split()[0] for line in lines[2:] if line.startswith("  ")]
+    assert metrics == ["score", "turn_1", "score"]
+    shop = lines[next(n for n, line in enumerate(lines) if line == "shop") + 1]
+    assert shop.split()[:3] == ["score", "0.2", "0.85"] and "▲" in shop
+    assert "[1] openai:" in err and "▼" not in out
+    # Each of several others has columns of its own, below if they do not fit.
+    out = compare("kd", "dae", HOSTILE, "--what", "differences")[1]
+    assert out.count("difference") == 2 and out.count("bench  ") == out.count(" kd ") == 2
+    err = compare("kd", "dae", "expert", "--what", "differences")[2]
+    assert "expert: no items judged for both checkpoints" in err
+    long = compare("kd", "dae", "--what", "differences", "--long")[1]
+    assert long.startswith("bench") and "p_holm" in long and "better" in long
 
 
 def test_json_output_of_every_part_is_a_list(compare: Callable[..., Result]) -> None:

@@ -115,7 +115,7 @@ def test_doctor_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None
     assert len({row["check"] for row in rows}) == len(rows)
     assert all(set(row) == {"check", "status", "detail", "advice"} for row in rows)
     assert all(bool(row["advice"]) == (row["status"] != "ok") for row in rows)
-    paths.home.mkdir()
+    paths.home.mkdir(exist_ok=True)
     paths.settings.write_text("judge: [", "utf-8")
     code, out, _ = kd("doctor", "--offline")
     assert code == 1 and "suggested fixes:\n  settings (broken): fix or remove" in out

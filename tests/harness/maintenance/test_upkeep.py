@@ -66,16 +66,14 @@ def test_vacuum_frees_space_and_refuses_while_runs_are_active(
     assert code == 1 and "live" in err
 
 
-def test_backup_is_complete_during_concurrent_writes(
-    kd: CommandLine, paths: Paths, tmp_path: Path
-) -> None:
+def test_backup_is_complete_during_concurrent_writes(kd: CommandLine, paths: Paths) -> None:
     fill_store(paths.store)
     with Store(paths.store) as writer:
         writer.add_event("kd-0", "note", "not yet in the main file")
-        code, _, _ = kd("store", "backup", str(tmp_path / "copy.db"))
+        code, _, _ = kd("store", "backup", str(paths.home / "copy.db"))
         assert code == 0
-    assert contents(tmp_path / "copy.db") == contents(paths.store)
-    code, _, err = kd("store", "backup", str(tmp_path / "copy.db"))
+    assert contents(paths.home / "copy.db") == contents(paths.store)
+    code, _, err = kd("store", "backup", str(paths.home / "copy.db"))
     assert code == 1 and "exists" in err
 
 

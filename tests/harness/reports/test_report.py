@@ -273,6 +273,7 @@ def test_hostile_answers_names_and_errors_are_escaped(paths: Paths, tmp_path: Pa
 
 
 def test_report_of_an_empty_home_states_that_data_is_missing(paths: Paths, tmp_path: Path) -> None:
+    paths.home.mkdir()
     text, twin = report(paths, tmp_path)
     assert "No trade-off available yet" in text and "No scores yet" in twin
     assert not Page(text).open
@@ -281,6 +282,7 @@ def test_report_of_an_empty_home_states_that_data_is_missing(paths: Paths, tmp_p
 def test_invalid_arguments_exit_with_2(
     paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    paths.home.mkdir()
     home = ["--home", str(paths.home), "report"]
     assert cli.run([*home, "--output", str(tmp_path / "a.md")]) == 2
     assert cli.run([*home, "--output", str(tmp_path / "no" / "a.html")]) == 2

@@ -1,0 +1,397 @@
+"""Remove and rename runs, checkpoints and evaluations; for commands and the app.
+
+Removing is planned first: the plan names everything that would go, and what depends on it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdharness.harness.errors import ConfigError, RunError, StoreError, did_you_mean
+from kdharness.harness.maintenance.upkeep import folder_bytes
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
+from kdharness.harness.util.filesystem import exists
+from kdharness.harness.util.text import listed
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be removed, and what stands against it.
+
+    Attributes:
+        runs, checkpoints: what goes.
+        benches: only the results on these benchmarks go, and everything else stays.
+        results: benchmark -> kind of result -> how many.
+        files: folders that are deleted, all of them inside the home.
+        kept_files: folders outside the home, or of something else, which are never deleted.
+        bytes: the size of the folders.
+        children: checkpoints that descend from what goes; they stay, without these ancestors.
+        users: unfinished runs whose configs name what goes.
+        twins: other runs that made the same weights: they would lose their checkpoint.
+        opponents: checkpoint -> how many judgments of others compare with it; those stay.
+        experiments: experiments that would run a removed run again.
+    """
+
+    runs: tuple[Run, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    benches: tuple[str, ...] = ()
+    results: dict[str, dict[str, int]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    kept_files: tuple[str, ...] = ()
+    bytes: int = 0
+    children: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+    opponents: dict[str, int] = field(default_factory=dict)
+    experiments: tuple[str, ...] = ()
+
+    def refuse(self, force: bool) -> None:
+        """Raise StoreError if something depends on what goes, without `force`."""
+        dependents = [*self.children, *self.users, *self.twins]
+        if dependents and not force:
+            raise StoreError(
+                f"{listed(dependents)} depend{'s' if len(dependents) == 1 else ''} on it",
+                hint="--cascade removes descendants too, --force leaves them without it",
+            )
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan for people, one line per kind of thing."""
+        if self.runs:
+            yield f"runs: {', '.join(run.id for run in self.runs)}"
+        if self.checkpoints and not self.benches:
+            yield f"checkpoints: {', '.join(c.name for c in self.checkpoints)}"
+        for bench, counts in sorted(self.results.items()):
+            parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+            yield f"results on {bench}: {parts}"
+        if self.files:
+            yield f"files: {', '.join(map(str, self.files))} ({self.bytes / 2**20:,.1f} MiB)"
+        if self.kept_files:
+            yield f"not deleted, outside this home or shared: {', '.join(self.kept_files)}"
+        if any(run.method == Method.EVAL for run in self.runs):
+            yield "answers and scores of an evaluation stay with its checkpoints"
+        if self.children:
+            yield f"checkpoints that descend from it: {', '.join(self.children)}"
+        if self.users:
+            yield f"unfinished runs that need it: {', '.join(self.users)}"
+        if self.twins:
+            yield f"runs that made the same weights: {', '.join(self.twins)}"
+        for name, count in self.opponents.items():
+            yield f"{count:,} judgments of others that compare with {name} stay"
+        for name in self.experiments:
+            yield f"the experiment {name} would run it again"
+
+
+def find(store: Store, name: str) -> tuple[Run | None, Checkpoint | None]:
+    """Return the run of a name, else the checkpoint of that name, id or path.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if (run := store.run(name)) is not None:
+        return run, None
+    if (checkpoint := store.checkpoint(name)) is not None:
+        return None, checkpoint
+    known = [run.id for run in store.runs()] + [c.name for c in store.checkpoints()]
+    raise ConfigError(
+        f"no run or checkpoint named {name!r}{did_you_mean(name, known)}",
+        hint="see: kdharness runs, kdharness leaderboard",
+    )
+
+
+# ---------------------------------------------------------------- removing
+
+
+def plan_removal(
+    paths: Paths,
+    store: Store,
+    names: Sequence[str],
+    *,
+    cascade: bool = False,
+    benches: Iterable[str] = (),
+) -> Removal:
+    """Plan the removal of runs (with their checkpoints, results and files) and of checkpoints.
+
+    Args:
+        names: runs or checkpoints.
+        cascade: what descends from them goes too.
+        benches: remove only the results of checkpoints on these benchmarks.
+
+    Raises:
+        ConfigError: an unknown name, or a benchmark without results.
+        RunError: a run is live.
+    """
+    runs: dict[str, Run] = {}
+    checkpoints: dict[str, Checkpoint] = {}
+    for name in names:
+        run, checkpoint = find(store, name)
+        if run is not None:
+            runs[run.id] = run
+            checkpoints |= {c.id: c for c in store.checkpoints(run.id)}
+        elif checkpoint is not None:
+            checkpoints[checkpoint.id] = checkpoint
+    wanted = tuple(benches)
+    if wanted:
+        return _plan_results(store, names, list(checkpoints.values()), wanted)
+    descendants = _descendants(store, checkpoints)
+    if cascade:
+        checkpoints |= descendants
+        for key in sorted({c.run for c in descendants.values() if c.run} - set(runs)):
+            made = {c.id for c in store.checkpoints(key)}
+            if (run := store.run(key)) is not None and made <= set(checkpoints):
+                runs[key] = run
+        descendants = {}
+    _refuse_live(runs.values())
+    files, outside = _folders(paths, store, runs, checkpoints)
+    going = {c.name for c in checkpoints.values()}
+    opponents = {name: store.baseline_of(name) for name in sorted(going)}
+    return Removal(
+        runs=tuple(runs.values()),
+        checkpoints=tuple(checkpoints.values()),
+        results=_results(store, checkpoints),
+        files=tuple(files),
+        kept_files=tuple(outside),
+        bytes=sum(map(folder_bytes, files)),
+        children=tuple(c.name for c in descendants.values()),
+        users=tuple(_users(store, runs, checkpoints.values())),
+        twins=tuple(_twins(store, runs, checkpoints.values())),
+        opponents={name: count for name, count in opponents.items() if count},
+        experiments=tuple(dict.fromkeys(filter(None, (_experiment(paths, r) for r in runs)))),
+    )
+
+
+def _plan_results(
+    store: Store, names: Sequence[str], checkpoints: Sequence[Checkpoint], benches: tuple[str, ...]
+) -> Removal:
+    results = _results(store, {c.id: c for c in checkpoints})
+    for bench in benches:
+        if bench not in results:
+            raise ConfigError(
+                f"{', '.join(names)}: no results on {bench!r}{did_you_mean(bench, results)}",
+                hint=f"stored: {', '.join(sorted(results)) or 'none'}",
+            )
+    list(_users(store, (), checkpoints))  # refuses while one of them is live
+    chosen = {bench: results[bench] for bench in benches}
+    return Removal(checkpoints=tuple(checkpoints), benches=benches, results=chosen)
+
+
+def _results(store: Store, checkpoints: Iterable[str]) -> dict[str, dict[str, int]]:
+    total: dict[str, dict[str, int]] = {}
+    for key in checkpoints:
+        for bench, counts in store.result_counts(key).items():
+            sums = total.setdefault(bench, {})
+            for kind, count in counts.items():
+                sums[kind] = sums.get(kind, 0) + count
+    return total
+
+
+def _descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoint]:
+    """Return all checkpoints that descend from some, without these."""
+    start = set(checkpoints)
+    found: dict[str, Checkpoint] = {}
+    children: dict[str, list[Checkpoint]] = {}
+    for checkpoint in store.checkpoints():
+        for parent in checkpoint.parents.values():
+            children.setdefault(parent, []).append(checkpoint)
+    waiting = list(start)
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child.id not in start and child.id not in found:
+                found[child.id] = child
+                waiting.append(child.id)
+    return found
+
+
+def _refuse_live(runs: Iterable[Run]) -> None:
+    for run in runs:
+        if (status := effective_status(run)).is_live:
+            raise RunError(
+                f"{run.id} is {status.value}", hint=f"stop it first: kdharness stop {run.id}"
+            )
+
+
+def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]) -> Iterator[str]:
+    """Yield unfinished runs whose configs name a run or checkpoint; refuse if one is live."""
+    leaving = set(going)
+    names = leaving.union(*({c.name, c.path} - {""} for c in checkpoints))
+    for run in store.runs():
+        if run.id in leaving or run.status is RunStatus.FINISHED:
+            continue
+        if names & set(_texts(run.config)):
+            _refuse_live([run])
+            yield run.id
+
+
+def _twins(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]) -> Iterator[str]:
+    """Yield other runs that made the same weights, and so have the same checkpoint."""
+    leaving, names = set(going), {c.name for c in checkpoints}
+    for run in store.runs():
+        if run.id not in leaving and run.checkpoint in names:
+            yield run.id
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _folders(
+    paths: Paths, store: Store, runs: Iterable[str], checkpoints: Mapping[str, Checkpoint]
+) -> tuple[list[Path], list[str]]:
+    """Return (the folders that go; those that stay: outside the home, or of something else).
+
+    A run's own folder goes, and weights in the folder of the run that made them, or of models made
+    here, unless another checkpoint has them as well.
+    """
+    going = set(runs)
+    goes = [paths.run(run) for run in sorted(going) if exists(paths.run(run), folder=True)]
+    stays = [run.folder for run in map(store.run, sorted(going)) if run is not None]
+    stays = [folder for folder in stays if Path(folder).resolve() not in _resolved(goes)]
+    others = {c.path for c in store.checkpoints() if c.id not in checkpoints and c.path}
+    for checkpoint in checkpoints.values():
+        path = Path(checkpoint.path)
+        if not path.is_absolute() or any(_is_in(path, folder) for folder in goes):
+            continue
+        homes = [paths.models, *([paths.run(checkpoint.run)] if checkpoint.run else [])]
+        is_own = any(_is_in(path, home) for home in homes)
+        if is_own and not any(_is_in(Path(other), path) for other in others) and exists(path):
+            goes.append(path)
+        else:
+            stays.append(checkpoint.path)
+    return goes, [folder for folder in dict.fromkeys(stays) if exists(Path(folder))]
+
+
+def _resolved(folders: Iterable[Path]) -> set[Path]:
+    return {folder.resolve() for folder in folders}
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder, or inside it."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _experiment(paths: Paths, run_id: str) -> str:
+    """Return the experiment kept in the home that a run seems to be of, by its name."""
+    names = [file.stem for file in (paths.home / "sweeps").glob("*.yaml")]
+    return next((name for name in sorted(names) if run_id.startswith(f"{name}-")), "")
+
+
+def remove_records(
+    paths: Paths, store: Store, plan: Removal, *, force: bool = False, keep_files: bool = False
+) -> list[str]:
+    """Remove what a plan names; return checkpoints that are kept, without results, as ancestors.
+
+    Args:
+        force: although something depends on it.
+        keep_files: leave the folders.
+
+    Raises:
+        StoreError: something depends on it, or the store is read-only.
+    """
+    if store.read_only:
+        raise StoreError("the store is read-only", where=str(store.path))
+    if plan.benches:
+        for checkpoint in plan.checkpoints:
+            store.forget_results(checkpoint.id, plan.benches)
+        return []
+    plan.refuse(force)
+    aside: list[Path] = []
+    with store.db.atomic():
+        _refuse_live(filter(None, (store.run(run.id) for run in plan.runs)))
+        kept = store.forget_runs([run.id for run in plan.runs])
+        of_runs = {c.id for c in plan.checkpoints if c.run in {run.id for run in plan.runs}}
+        kept += store.forget_checkpoints([c.id for c in plan.checkpoints if c.id not in of_runs])
+        for key in kept:
+            store.set_checkpoint_path(key, "")
+        if not keep_files:
+            aside = _set_aside(plan.files)
+    for folder in aside:
+        shutil.rmtree(folder)
+    return [c.name for c in plan.checkpoints if c.id in kept]
+
+
+def _set_aside(folders: Iterable[Path]) -> list[Path]:
+    """Rename folders, all or none, before they are deleted; `store prune` finds what is left.
+
+    Raises:
+        OSError: one of them cannot be moved.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for folder in folders:
+            if folder.is_symlink():
+                folder.unlink()
+                continue
+            aside = folder.with_name(f".removing-{secrets.token_hex(4)}")
+            folder.rename(aside)
+            moved.append((folder, aside))
+    except OSError:
+        for folder, aside in moved:
+            aside.rename(folder)
+        raise
+    return [aside for _, aside in moved]
+
+
+# ---------------------------------------------------------------- renaming
+
+
+def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool = False) -> None:
+    """Give a run (with its folder and checkpoints) or a checkpoint another name.
+
+    Raises:
+        ConfigError: an unknown, invalid or taken name.
+        RunError: it is live.
+        StoreError: an unfinished run or an experiment refers to it by name, without `force`.
+    """
+    run, checkpoint = find(store, old)
+    folder = paths.run(new)
+    if checkpoint is not None and ("@" in new or new.startswith("home:")):
+        raise ConfigError(f"invalid name {new!r}", hint="use letters, digits, . - and _")
+    if store.run(new) is not None or _holder(store, new):
+        raise ConfigError(f"the name {new!r} is taken", hint="choose another name")
+    if run is not None:
+        _refuse_live([run])
+    made = store.checkpoints(run.id) if run is not None else []
+    named = [*made, *filter(None, [checkpoint])]
+    users = list(_users(store, [run.id] if run else [], named))
+    if (experiment := _experiment(paths, run.id) if run else "") and not force:
+        raise StoreError(
+            f"{old} is a run of the experiment {experiment}, which would run it again",
+            hint="--force renames it nevertheless; a tag or a note changes nothing",
+        )
+    if users and not force:
+        raise StoreError(
+            f"unfinished runs refer to it by name: {listed(users)}",
+            hint="finish or remove them first, or use --force",
+        )
+    try:
+        if run is None and checkpoint is not None:
+            store.rename_model(checkpoint, new)
+        elif run is not None:
+            source = Path(run.folder)
+            is_here = source.resolve() == paths.run(run.id).resolve()
+            if is_here and exists(folder):
+                raise ConfigError(
+                    "the folder exists", where=str(folder), hint="choose another name"
+                )
+            store.rename_run(run.id, new, source, folder if is_here else None)
+    except sqlite3.IntegrityError as error:
+        raise ConfigError(f"the name {new!r} is taken", hint="choose another name") from error
+
+
+def _holder(store: Store, name: str) -> bool:
+    found = store.checkpoint(name)
+    return found is not None and found.name == name
