@@ -159,6 +159,7 @@ def tracked(
     os.environ.setdefault("WANDB_DIR", str(folder))
     for project in ("WANDB_PROJECT", "TRACKIO_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.setdefault(project, "kdharness")
+    args.project = os.environ["TRACKIO_PROJECT"]  # Trackio's callback reads no variable
     # A resumed run goes on in the tracker's run.
     os.environ.setdefault("WANDB_RUN_ID", digest(str(folder), run)[:16])
     os.environ.setdefault("WANDB_RESUME", "allow")
