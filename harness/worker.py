@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
-from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
+from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus, Score
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.notices import notices_to
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
@@ -260,10 +260,11 @@ def do_work(
         with notices_to(reporter.say):
             result = evaluate(config, paths, store, reporter)
         reporter.info["result"] = result
+        # Computed here once, so that the leaderboard's first view has it already.
+        scores = leaderboard(store, paths, checkpoints=result["checkpoints"])
         if config.track:
-            scores = {name: _headlines(store, paths, name) for name in result["checkpoints"]}
             track = resolve(TOOLS, "track_scores", "tool")
-            track(config.track, scores, paths.run(run.id), reporter)
+            track(config.track, _headlines(scores), paths.run(run.id), reporter)
         return {}
     outcome = _train(
         config,
@@ -284,13 +285,16 @@ def do_work(
     return {"checkpoint": checkpoint.name}
 
 
-def _headlines(store: Store, paths: Paths, checkpoint: str) -> dict[str, float]:
-    """Return the scores of a checkpoint: `BENCHMARK/METRIC`, and the judge where there is one."""
-    return {
-        f"{s.bench}/{s.metric}" + ("" if s.judge == "exact" else f" ({s.judge})"): s.value
-        for s in leaderboard(store, paths, checkpoints=[checkpoint])
-        if s.value is not None and is_headline(s.metric)
-    }
+def _headlines(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one."""
+    found: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.value is not None and is_headline(score.metric):
+            judge = "" if score.judge == "exact" else f" ({score.judge})"
+            found.setdefault(score.checkpoint, {})[f"{score.bench}/{score.metric}{judge}"] = (
+                score.value
+            )
+    return found
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:
