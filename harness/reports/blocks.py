@@ -15,9 +15,10 @@ from kdharness.harness.util.text import safe_text
 
 @dataclass(frozen=True)
 class Heading:
-    """A section heading."""
+    """A section heading; in HTML a folded section opens on a click."""
 
     text: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,45 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class MatrixColumn:
+    """A score of all checkpoints; pale if there are few items or the judge is untested."""
+
+    title: str
+    detail: str
+    pale: bool = False
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A score, its interval, what marks it, and where interval and score lie in 0 to 100."""
+
+    value: str
+    interval: str = ""
+    mark: str = ""
+    ends: tuple[float, float] | None = None
+    place: float = 0.0
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """The scores of a checkpoint."""
+
+    name: str
+    cells: tuple[MatrixCell | None, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Checkpoints by scores."""
+
+    columns: tuple[MatrixColumn, ...]
+    rows: tuple[MatrixRow, ...]
+    caption: str
+    reference: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +149,7 @@ class Transcript:
 
 
 Picture = Scatter | LinePlot | IntervalPlot | Radar
-Block = Heading | Paragraph | Table | Code | Transcript | Picture
+Block = Heading | Paragraph | Table | Matrix | Code | Transcript | Picture
 
 
 # ---------------------------------------------------------------- Markdown
@@ -144,6 +184,8 @@ def _block(block: Block) -> str:
     if isinstance(block, Table):
         caption = f"*{escape(block.caption)}*\n\n" if block.caption else ""
         return caption + _table(block.columns, block.rows)
+    if isinstance(block, Matrix):
+        return _matrix(block)
     if isinstance(block, Code):
         title = f"{escape(block.title)}:\n\n" if block.title else ""
         return title + fenced(block.text)
@@ -161,6 +203,22 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(map(escape, columns)) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _matrix(block: Matrix) -> str:
+    columns = ["checkpoint", *(f"{c.title} ({c.detail})" for c in block.columns)]
+    rows = []
+    for row in block.rows:
+        cells = [
+            " ".join(filter(None, [cell.value, cell.interval and f"[{cell.interval}]", cell.mark]))
+            if cell
+            else "–"
+            for cell in row.cells
+        ]
+        name = f"{row.name} (reference)" if row.name == block.reference else row.name
+        rows.append([name, *cells])
+    notes = "".join(f"\n\n{escape(note)}" for note in block.notes)
+    return f"*{escape(block.caption)}*\n\n{_table(columns, rows)}{notes}"
 
 
 def _picture(block: Picture) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from kdharness.harness.analysis.curves import downsample
+from kdharness.harness.analysis.judged_answers import headline_metric
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff_groups import TradeOff, trade_off
 from kdharness.harness.config.summary import models_of
@@ -26,11 +27,13 @@ from kdharness.harness.reports.blocks import (
 )
 from kdharness.harness.reports.claims import claims
 from kdharness.harness.reports.facts import costs, flags, how_to_repeat, judges, when
+from kdharness.harness.reports.matrix import matrix_section
 from kdharness.harness.reports.sections import (
     MOST_IN_A_PICTURE,
     board_section,
     categories_section,
     differences_section,
+    plane_picture,
     plane_section,
     summary_section,
     two_to_show,
@@ -73,12 +76,19 @@ def collect(
         Paragraph(question or "None given: use --question, or `question` in the experiment file."),
     ]
     blocks += summary_section(found, missing)
+    if found is not None:
+        blocks += [Heading("Trade-off"), *plane_picture(found)]
+        blocks.append(Paragraph("Gain and retention with intervals: see Trade-off in numbers."))
+    reference = found.view.roles.reference if found else None
+    notes = store.bench_notes()
+    headlines = {bench: headline_metric(notes, bench) for bench in {s.bench for s in scores}}
+    blocks += matrix_section(scores, reference, headlines)
     blocks += claims(store, paths)
-    blocks += _runs(runs)
-    blocks += _lineage(store, runs)
-    blocks += board_section(scores)
     blocks += plane_section(found)
     blocks += differences_section(store, paths, found)
+    blocks += board_section(scores)
+    blocks += _runs(runs)
+    blocks += _lineage(store, runs)
     blocks += _curves(store, runs)
     blocks += categories_section(scores)
     blocks += judges(store, scores)
@@ -87,7 +97,7 @@ def collect(
     names = two_to_show(found, scores)
     if names:
         blocks += [
-            Heading("Transcripts with the largest differences"),
+            Heading("Transcripts with the largest differences", folded=True),
             *largest_differences(store, paths, names, transcripts),
         ]
     blocks += how_to_repeat(experiments, runs)
@@ -116,7 +126,7 @@ def _trade_off(
 
 
 def _runs(runs: Sequence[Run]) -> Iterator[Block]:
-    yield Heading("Runs")
+    yield Heading("Runs", folded=True)
     rows = tuple(
         (
             run.id,
@@ -157,7 +167,7 @@ def _lineage(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
             method = f" ({row['method']})" if row["method"] else ""
             lines.append(f"{'  ' * row['depth']}{role}{row['name']}{method}{repeated}")
     if lines:
-        yield Heading("Lineage")
+        yield Heading("Lineage", folded=True)
         yield Code("\n".join(lines))
 
 
@@ -175,7 +185,7 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
             label = name if name == "loss" else f"held-out {name}"
             pictures.append(LinePlot(f"{label} during training", label, part))
     if pictures:
-        yield Heading("Curves")
+        yield Heading("Curves", folded=True)
         yield Paragraph(
             "Each method has its own training loss: losses of different methods cannot be "
             "compared. Held-out losses can."

@@ -25,7 +25,7 @@ def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
     used = sorted({s.judge for s in scores if s.judge != "exact"})
     if not used:
         return
-    yield Heading("Judges")
+    yield Heading("Judges", folded=True)
     cards = store.cards()
     for judge in used:
         card = cards.get(judge)
@@ -54,7 +54,7 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
         for flag in score.flags:
             where.setdefault(flag, set()).add(f"{score.checkpoint} on {score.bench}")
     if where:
-        yield Heading("Flags")
+        yield Heading("Flags", folded=True)
         yield Table(
             ("flag", "meaning", "where"),
             tuple(
@@ -70,7 +70,7 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
 
 def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterator[Block]:
     """Show the cost of each checkpoint including its ancestors, of each run and of the judges."""
-    yield Heading("Costs")
+    yield Heading("Costs", folded=True)
     judged = {score.checkpoint for score in scores}
     shown = [c for c in store.checkpoints() if c.run or c.name in judged]
     if shown:
@@ -114,7 +114,7 @@ def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterato
 
 def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterator[Block]:
     """List versions, and the command and file of every experiment and every other run."""
-    yield Heading("How to reproduce")
+    yield Heading("How to reproduce", folded=True)
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("kdharness", "torch", "transformers")
     )

@@ -1,4 +1,4 @@
-"""Render a report's blocks as one self-contained HTML file.
+"""Render a report's blocks as one self-contained HTML file, through `report.html.jinja`.
 
 It has no scripts, and its content security policy forbids them, so that an answer that got past
 the escaping still could not run. Figures are inline SVG.
@@ -6,29 +6,26 @@ the escaping still could not run. Figures are inline SVG.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
 
-from kdharness.harness.reports.blocks import (
-    Block,
-    Code,
-    Heading,
-    IntervalPlot,
-    Paragraph,
-    Table,
-    Transcript,
-)
+from jinja2 import Environment
+
+from kdharness.harness.reports.blocks import Block, Heading, Scatter
 from kdharness.harness.reports.svg import picture
 from kdharness.harness.util.text import safe_text
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #f2f4f6; --rule: #d0d7de }
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #f2f4f6; --rule: #d0d7de;
+  --dim: #57606a }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --paper: #16191d; --soft: #22262b; --rule: #3a4048 }
+  :root { --ink: #e6e8ea; --paper: #16191d; --soft: #22262b; --rule: #3a4048;
+    --dim: #9aa4ae }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem;
+  max-width: 76rem; margin: 1rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem; margin: .5rem 0 } h2 { font-size: 1.1rem; margin: 1.2rem 0 .5rem;
   border-bottom: 1px solid var(--rule) } h3 { font-size: 1rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .88rem }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left;
@@ -41,67 +38,66 @@ figure { margin: 1rem 0 } figcaption { font-style: italic }
 svg { width: 100%; max-width: 46rem; height: auto } svg text { fill: currentColor;
   font: 11px system-ui, sans-serif } .grid { stroke: var(--rule); stroke-width: 1 }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
-nav a { margin-right: .9rem; color: inherit }
+th small, td small { display: block; font-weight: normal; color: var(--dim); white-space: nowrap }
+.matrix th[scope=row] { position: sticky; left: 0; background: var(--paper) }
+.pale { opacity: .6 } .mark { color: #b3541e } .note { color: var(--dim); font-size: .88rem;
+  margin: .2rem 0 }
+.bar { width: 7rem; height: .6rem } .reach { stroke: #0072b2; stroke-width: 3 }
+.dot { fill: #0072b2 }
+details.section > summary { cursor: pointer; margin-top: 1rem } summary h2 { display: inline-block;
+  margin: 0; border: 0 }
+@media (min-width: 60rem) { .top { display: grid; grid-template-columns: 1fr 34rem;
+  grid-template-rows: auto 1fr; gap: 0 2rem } .beside { grid-column: 2; grid-row: 1 / 3 } }
+@media print { body { max-width: none; margin: 0 } ::details-content { content-visibility: visible;
+  display: block } pre { max-height: none } .wide { overflow: visible } }
+@media (max-width: 40rem) { body { margin: 1rem auto } th, td { padding: .2rem .35rem } }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
+@dataclass(frozen=True)
+class Section:
+    """A heading and the blocks below it."""
+
+    title: str
+    key: str
+    folded: bool
+    blocks: tuple[Block, ...]
+
+    @property
+    def picture(self) -> bool:
+        """Whether it begins with the trade-off's picture."""
+        return isinstance(next(iter(self.blocks), None), Scatter)
+
+
 def page(title: str, blocks: Sequence[Block]) -> str:
     """Return the HTML file."""
-    anchors = {block.text: f"s{n}" for n, block in enumerate(blocks) if isinstance(block, Heading)}
-    links = "".join(f'<a href="#{key}">{esc(text)}</a>' for text, key in anchors.items())
-    body = "\n".join(_block(block, anchors) for block in blocks)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{esc(title)}</title>\n<style>{STYLE}</style></head>\n"
-        f"<body><h1>{esc(title)}</h1>\n<nav>{links}</nav>\n{body}\n</body></html>\n"
+    environment = Environment(autoescape=True, finalize=_safe, trim_blocks=True)
+    source = resources.files("kdharness.harness.reports").joinpath("report.html.jinja")
+    template = environment.from_string(source.read_text("utf-8"))
+    sections = list(_sections(blocks))
+    # The answer and its picture side by side, the matrix below: one screen.
+    end = next((n for n, section in enumerate(sections, 1) if section.picture), 0)
+    return template.render(
+        title=title,
+        top=sections[:end],
+        sections=sections[end:],
+        style=STYLE,
+        policy=POLICY,
+        picture=picture,
     )
 
 
-def esc(text: str) -> str:
-    """Escape text for HTML."""
-    return html.escape(safe_text(text), quote=True)
+def _sections(blocks: Sequence[Block]) -> Iterator[Section]:
+    """Yield the sections that headings begin."""
+    starts = [n for n, block in enumerate(blocks) if isinstance(block, Heading)]
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(blocks)], strict=True)):
+        heading = blocks[start]
+        assert isinstance(heading, Heading)
+        part = tuple(blocks[start + 1 : end])
+        yield Section(heading.text, f"s{number}", heading.folded, part)
 
 
-def _block(block: Block, anchors: dict[str, str]) -> str:
-    if isinstance(block, Heading):
-        return f'<h2 id="{anchors[block.text]}">{esc(block.text)}</h2>'
-    if isinstance(block, Paragraph):
-        return f"<p>{esc(block.text)}</p>"
-    if isinstance(block, Table):
-        return _table(block)
-    if isinstance(block, Code):
-        if not block.title:
-            return f"<pre>{esc(block.text)}</pre>"
-        return (
-            f"<details><summary>{esc(block.title)}</summary><pre>{esc(block.text)}</pre></details>"
-        )
-    if isinstance(block, Transcript):
-        sides = "".join(
-            f"<div><b>{esc(name)}</b> {esc(verdict)}<pre>{esc(answer)}</pre></div>"
-            for name, answer, verdict in block.sides
-        )
-        others = "".join(
-            f"<details><summary>{esc(title)}</summary><pre>{esc(text)}</pre></details>"
-            for title, text in block.others
-        )
-        return (
-            f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
-            f'<div class="sides">{sides}</div>{others}'
-        )
-    kind = ' class="small"' if isinstance(block, IntervalPlot) else ""
-    return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
-
-
-def _table(block: Table) -> str:
-    caption = f"<caption>{esc(block.caption)}</caption>" if block.caption else ""
-    head = "".join(f"<th>{esc(column)}</th>" for column in block.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{esc(value)}</td>" for value in row) + "</tr>" for row in block.rows
-    )
-    return (
-        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+def _safe(value: object) -> object:
+    """Make text harmless for a terminal or an editor as well; jinja escapes it for HTML."""
+    return safe_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

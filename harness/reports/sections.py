@@ -44,10 +44,6 @@ def summary_section(found: TradeOff | None, missing: str = "") -> Iterator[Block
         yield Paragraph(f"No trade-off available yet: {missing}")
         return
     view, stats = found.view, found.statistics
-    yield Paragraph(
-        f"General score: {view.general.label}. Domain score: {view.domain.label}. Reference: "
-        f"{view.roles.reference or 'unknown'}; expert: {view.roles.expert or 'unknown'}."
-    )
     picked = stats.pick
     if picked is None:
         yield Paragraph(
@@ -75,6 +71,10 @@ def summary_section(found: TradeOff | None, missing: str = "") -> Iterator[Block
             f"gain {interval_cell(point.gain)}, "
             f"retention {interval_cell(point.retention)}.{caveat}{rivals}"
         )
+    yield Paragraph(
+        f"General score: {view.general.label}. Domain score: {view.domain.label}. Reference: "
+        f"{view.roles.reference or 'unknown'}; expert: {view.roles.expert or 'unknown'}."
+    )
     for point in stats.points:
         if point.above_curve is not None:
             yield Paragraph(
@@ -97,7 +97,7 @@ def _side(above: Interval) -> str:
 
 def board_section(scores: Sequence[Score]) -> Iterator[Block]:
     """Show the headline scores as a table and as interval plots."""
-    yield Heading("Leaderboard")
+    yield Heading("Leaderboard", folded=True)
     shown = ranked([s for s in scores if is_headline(s.metric)])
     if not shown:
         yield Paragraph("No scores yet.")
@@ -134,11 +134,10 @@ def board_section(scores: Sequence[Score]) -> Iterator[Block]:
             )
 
 
-def plane_section(found: TradeOff | None) -> Iterator[Block]:
-    """Show general against domain scores as a plot and a table, with intervals."""
+def plane_picture(found: TradeOff | None) -> Iterator[Block]:
+    """Draw general against domain scores."""
     if found is None:
         return
-    yield Heading("Trade-off")
     view, stats = found.view, found.statistics
     points = {item.point.checkpoint: item.point for item in view.points}
     chain = [view.roles.reference, *stats.curve, view.roles.expert] if stats.curve else []
@@ -155,6 +154,14 @@ def plane_section(found: TradeOff | None) -> Iterator[Block]:
         line,
         "WiSE-FT curve",
     )
+
+
+def plane_section(found: TradeOff | None) -> Iterator[Block]:
+    """Show gain and retention as a table with intervals."""
+    if found is None:
+        return
+    yield Heading("Trade-off in numbers", folded=True)
+    view, stats = found.view, found.statistics
     by_name = {point.checkpoint: point for point in stats.points}
     rows = []
     for item in view.points:
@@ -241,7 +248,7 @@ def differences_section(store: Store, paths: Paths, found: TradeOff | None) -> I
         if is_headline(c.metric)
     )
     if rows:
-        yield Heading("Differences from the reference")
+        yield Heading("Differences from the reference", folded=True)
         yield Table(
             ("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"),
             rows,
@@ -260,7 +267,7 @@ def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
             table = groups.setdefault((score.bench, score.judge, protocol), {})
             table.setdefault(score.checkpoint, {})[category] = score
     if groups:
-        yield Heading("Categories")
+        yield Heading("Categories", folded=True)
     for (bench, by, protocol), table in groups.items():
         judge = f"{by}, expected ratings" if protocol else by
         categories = tuple(dict.fromkeys(c for row in table.values() for c in row))

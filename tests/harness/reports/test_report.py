@@ -218,6 +218,22 @@ def test_report_has_all_sections(paths: Paths, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_answer_its_picture_and_the_matrix_come_first(paths: Paths, tmp_path: Path) -> None:
+    fill_report_home(paths)
+    text, twin = report(paths, tmp_path)
+    opened = re.findall(r"<section id=.*?<h2>(.*?)</h2>", text)
+    assert opened[:4] == ["Question", "Summary", "Trade-off", "Scores"]
+    folded = re.findall(r'<details class="section".*?<h2>(.*?)</h2>', text)
+    assert {"Trade-off in numbers", "Leaderboard", "Runs", "Costs"} <= set(folded)
+    assert not set(opened) & set(folded)
+    matrix = text.split('<table class="matrix">')[1].split("</table>")[0]
+    assert '<th scope="row">' in matrix and '<th scope="col"' in matrix
+    assert "<th>" not in text
+    order = re.findall(r"^## (.*)$", twin, re.M)
+    assert order[:4] == ["Question", "Summary", "Trade-off", "Scores"]
+
+
+@pytest.mark.slow
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     _, twin = report(paths, tmp_path)
