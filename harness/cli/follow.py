@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdharness.harness.cli.progress import ProgressView
+from kdharness.harness.cli.progress import progress_view
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.watch import watch
 from kdharness.harness.types import Run
@@ -17,5 +17,5 @@ def follow(paths: Paths, run_id: str) -> Run:
         Interrupted: the user stopped it.
         RunError: it failed; the message is the run's error.
     """
-    with ProgressView(run_id) as view:
+    with progress_view(run_id) as view:
         return watch(paths, run_id, view.show, view.say)

@@ -146,6 +146,10 @@ SYNONYMS = {
 REST = "kdharness.rest"
 
 
+PROGRESS = "kdharness.progress"
+"""Where a command's context keeps how progress is told: auto, json or none."""
+
+
 class LazyGroup(SuggestingGroup):
     """A group whose commands are imported when they are looked up."""
 
@@ -198,13 +202,26 @@ class LazyGroup(SuggestingGroup):
     default=None,
     help="Folder of the store, runs and logs (default: the platform's data folder).",
 )
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    help="How runs tell of their progress on stderr: bars or lines, JSON lines, or not at all.",
+)
+@click.option("--quiet", is_flag=True, help="The same as --progress none.")
+@click.option("--json-progress", is_flag=True, help="The same as --progress json.")
 @click.version_option(package_name="kdharness", prog_name="kdharness")
 @click.pass_context
-def cli(ctx: click.Context, home: str | None) -> None:
+def cli(
+    ctx: click.Context, home: str | None, progress: str, quiet: bool, json_progress: bool
+) -> None:
     """Distil a small model from a large one, align it to a domain, and measure the trade-off.
 
     Without a command, opens the terminal app.
     """
+    if quiet + json_progress + (progress != "auto") > 1:
+        raise click.UsageError("give one of --progress, --quiet and --json-progress")
+    ctx.meta[PROGRESS] = "none" if quiet else "json" if json_progress else progress
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:
         _open_app(ctx.obj)
@@ -269,7 +286,7 @@ def run(args: list[str] | None = None) -> int:
     quiet_hub()
     escape_unencodable()
     with sigterm_as_ctrl_c():
-        return _run(home_first(sys.argv[1:] if args is None else args))
+        return _run(globals_first(sys.argv[1:] if args is None else args))
 
 
 @contextmanager
@@ -296,17 +313,17 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def home_first(args: Sequence[str]) -> list[str]:
-    """Move `--home DIR` to the front: it may be anywhere in the line, up to `--`."""
+def globals_first(args: Sequence[str]) -> list[str]:
+    """Move the options of every command to the front: they may be anywhere, up to `--`."""
     found: list[str] = []
     rest: list[str] = []
     words = iter(args)
     for word in words:
         if word == "--":
             return [*found, *rest, word, *words]
-        if word.startswith("--home="):
+        if word.startswith(("--home=", "--progress=")) or word in ("--quiet", "--json-progress"):
             found.append(word)
-        elif word == "--home" and (value := next(words, None)) is not None:
+        elif word in ("--home", "--progress") and (value := next(words, None)) is not None:
             found += [word, value]
         else:
             rest.append(word)

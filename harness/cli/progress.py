@@ -1,15 +1,19 @@
-"""Progress of a run on stderr: one bar per stage, with elapsed time and ETA."""
+"""Progress of a run on stderr: bars, lines, JSON lines for programs, or nothing."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import time
-from typing import Self
+from typing import Protocol, Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from kdharness.harness.cli.main import PROGRESS
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
@@ -28,6 +32,82 @@ def progress_text(run: Run) -> str:
     if run.loss is not None:
         parts.append(f"loss {run.loss:.4f}")
     return ", ".join(parts)
+
+
+class View(Protocol):
+    """Shows the progress of a run."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, message: str) -> None:
+        """Show a message about the command itself."""
+        ...
+
+    def show(self, run: Run, store: Store) -> None:
+        """Show the run's state; called a few times per second."""
+        ...
+
+
+def progress_view(run_id: str) -> View:
+    """Return the view that the command line asks for."""
+    context = click.get_current_context(silent=True)
+    kind = context.meta.get(PROGRESS, "auto") if context is not None else "auto"
+    if kind == "json":
+        return JsonView(run_id)
+    return QuietView() if kind == "none" else ProgressView(run_id)
+
+
+class QuietView:
+    """Shows nothing: errors are printed by the command."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        """Drop the message."""
+
+    def show(self, run: Run, store: Store) -> None:
+        """Show nothing."""
+
+
+class JsonView(QuietView):
+    """One JSON object a line: `progress` when something moved, `note`, `warning`, `ended`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.last: dict[str, object] = {}
+        self.seen = 0
+
+    def say(self, message: str) -> None:
+        """Print a note."""
+        self._print("note", message=message)
+
+    def show(self, run: Run, store: Store) -> None:
+        """Print what is new."""
+        for event in store.events(self.run_id, self.seen):
+            self.seen = event["id"]
+            if event["kind"] in {"note", "warning"} and event["message"]:
+                self._print(event["kind"], message=event["message"])
+        state: dict[str, object] = {
+            "stage": str(run.info.get("stage", run.method)),
+            "step": run.step,
+            "total": run.max_steps,
+            "loss": run.loss if run.loss is None or math.isfinite(run.loss) else None,
+        }
+        if state != self.last:
+            self.last = state
+            self._print("progress", **state, eta_seconds=eta(run, time.time()))
+        if not run.status.is_live:
+            self._print("ended", status=run.status.value, checkpoint=run.checkpoint)
+
+    def _print(self, kind: str, **values: object) -> None:
+        line = {"run": self.run_id, "time": round(time.time(), 3), "event": kind, **values}
+        print(json.dumps(line, ensure_ascii=True), file=sys.stderr, flush=True)
 
 
 class ProgressView:

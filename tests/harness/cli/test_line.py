@@ -15,7 +15,7 @@ import pytest
 from kdharness.harness import cli
 from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.main import cli as root
-from kdharness.harness.cli.main import home_first
+from kdharness.harness.cli.main import globals_first
 from kdharness.harness.paths import Paths
 from support.commands import CommandLine
 from support.store_rows import fill_store
@@ -49,7 +49,7 @@ READING = [
     ],
 )
 def test_home_may_be_anywhere_in_the_line(line: str, expected: str) -> None:
-    words = home_first(line.split())
+    words = globals_first(line.split())
     assert [word for word in words if word] == expected.split()
 
 
