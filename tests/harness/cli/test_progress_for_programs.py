@@ -41,7 +41,9 @@ def test_json_progress_is_one_object_a_line(kd: CommandLine, config: str) -> Non
 @pytest.mark.slow
 def test_quiet_prints_results_and_errors_alone(kd: CommandLine, config: str) -> None:
     assert kd("--quiet", "train", config) == (0, "run\n", "")
-    code, _, err = kd("train", config, "--quiet", "--set", "student.model=nosuch")
+    code, _, err = kd(
+        "train", config, "--name", "other", "--quiet", "--set", "student.model=nosuch"
+    )
     assert code == 2 and "nosuch" in err
 
 
