@@ -44,7 +44,7 @@ def test_quiet_prints_results_and_errors_alone(kd: CommandLine, config: str) -> 
     code, _, err = kd(
         "train", config, "--name", "other", "--quiet", "--set", "student.model=nosuch"
     )
-    assert code == 2 and "nosuch" in err
+    assert code != 0 and "nosuch" in err
 
 
 def test_two_kinds_of_progress_are_refused(kd: CommandLine) -> None:
