@@ -23,9 +23,9 @@ from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.threads import Background
+from kdharness.tui.selecting import Selecting
 from kdharness.tui.viewmodels.rows import Column
-from kdharness.tui.widgets.table import Listing
+from kdharness.tui.viewmodels.selection import Selection
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -35,7 +35,7 @@ TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
 
 
-class Actions(Background):
+class Actions(Selecting):
     """The app's actions, which screens call by name."""
 
     demo_process: subprocess.Popen[bytes] | None = None
@@ -59,9 +59,9 @@ class Actions(Background):
 
     # ------------------------------------------------------------ runs
 
-    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """Open the screen of one run, with other runs' curves overlaid."""
-        self.push_screen(screens.RunScreen(run, others))
+    def open_run(self, run: str) -> None:
+        """Open the screen of one run, with the curves of the selected ones overlaid."""
+        self.push_screen(screens.RunScreen(run))
 
     def open_checkpoint(self, name: str) -> None:
         """Open the run that created a checkpoint."""
@@ -163,47 +163,16 @@ class Actions(Background):
 
         self.push_screen(Choose("Runs", rows, columns, many=True, marked=marked), chosen)
 
-    def choose_checkpoints(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
-    ) -> None:
-        """Let the user mark checkpoints in a list."""
-        rows = [
-            {"id": c.name, "method": c.method, "run": c.run or ""}
-            for c in reversed(self.store.checkpoints())
-        ]
-        columns = [
-            Column("id", "checkpoint", 20, grow=2),
-            Column("method", "kind", 6),
-            Column("run", "run", 12, grow=1),
-        ]
-
-        def chosen(names: list[str] | None) -> None:
-            if names is not None:
-                take(names)
-
-        self.push_screen(Choose("Checkpoints", rows, columns, many=True, marked=marked), chosen)
-
-    def marked_checkpoints(self) -> list[str]:
-        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
-        for name in ("leaderboard", "runs"):
-            if not self.is_screen_installed(name):
-                continue
-            screen = self.get_screen(name)
-            marks = screen.query("#list").first(Listing).marked if screen.is_mounted else []
-            if name == "leaderboard" and len(marks) > 1:
-                return list(marks)
-            runs = [self.store.run(mark) for mark in marks] if name == "runs" else []
-            checkpoints = [run.checkpoint for run in runs if run is not None and run.checkpoint]
-            if len(checkpoints) > 1:
-                return checkpoints
-        return []
-
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Open two checkpoints' answers, at an item."""
+        """Select two checkpoints if others are compared, and open their answers at an item."""
+        now = self.compared()
+        if (now.base, now.other) != (first, second):
+            now = Selection((first, second))
+        self.select(now)
         await self.action_go("transcripts")
         show = getattr(self.screen, "open", None)
         if show is not None:
-            show(first, second, bench, item)
+            show(bench, item)
 
     def pause_or_resume(self, run: str) -> None:
         """Ask a run to pause, or resume it."""

@@ -79,6 +79,7 @@ class HarnessApp(Actions):
         ),
         Binding("question_mark", "legend", "Legend", key_display="?", show=False, id="app.legend"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
+        Binding("x", "swap", "Swap A and B", show=False, id="app.swap"),
     ]
 
     def __init__(
@@ -158,6 +159,7 @@ class HarnessApp(Actions):
         if counter != self._counter:
             self._counter = counter
             self.version += 1
+            self.select(self.selection.settled(self.store))
             if isinstance(place, PlaceScreen):
                 place.seen = self.version
                 place.while_here(place.store_changed)

@@ -12,6 +12,7 @@ from kdharness.harness.types import Run
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
 
 
@@ -22,6 +23,7 @@ class AppProtocol(Protocol):
     version: int
     now: Callable[[], float]
     first: list[Run]
+    selection: Selection
 
     @property
     def store(self) -> Store:
@@ -46,8 +48,8 @@ class AppProtocol(Protocol):
         """Run slow work in a thread; errors a user can fix are shown, not raised."""
         ...
 
-    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """Open the screen of one run, with other runs' curves overlaid."""
+    def open_run(self, run: str) -> None:
+        """Open the screen of one run, with the curves of the selected ones overlaid."""
         ...
 
     def open_checkpoint(self, name: str) -> None:
@@ -67,7 +69,7 @@ class AppProtocol(Protocol):
         ...
 
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Open two checkpoints' answers, at an item."""
+        """Select two checkpoints if others are compared, and open their answers at an item."""
         ...
 
     def ask_to_start(
@@ -88,8 +90,20 @@ class AppProtocol(Protocol):
         """Let the user mark checkpoints in a list."""
         ...
 
-    def marked_checkpoints(self) -> list[str]:
-        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
+    def select(self, selection: Selection) -> None:
+        """Replace the selection on every screen."""
+        ...
+
+    def toggle_selected(self, name: str) -> None:
+        """Add a checkpoint, or a run that will make one, or remove it."""
+        ...
+
+    def compared(self) -> Selection:
+        """Return what is compared: the selection, or else the newest pair that shares scores."""
+        ...
+
+    def action_select_checkpoints(self) -> None:
+        """Let the user choose the checkpoints that every screen shows."""
         ...
 
     def pause_or_resume(self, run: str) -> None:

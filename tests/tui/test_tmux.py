@@ -189,7 +189,7 @@ def test_pause_resume_and_stop_a_real_run(terminal: Tmux, tiny_teacher: Path) ->
     terminal.wait("‖ paused", timeout=30)
     terminal.press("p")
     terminal.wait("▶ running", timeout=30)
-    terminal.press("x")
+    terminal.press("X")
     terminal.wait("Stop long?")
     terminal.press("y")
     terminal.wait("■ stopped", timeout=60)

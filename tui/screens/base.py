@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from kdharness.harness import store as stores
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.table import Listing
 
@@ -32,7 +33,9 @@ class PlaceScreen(Screen[Any]):
     about: ClassVar[str] = ""
     AUTO_FOCUS = None
     CSS_PATH: ClassVar[CSSPathType | None] = "screens.tcss"
+    shows_pair: ClassVar[bool] = False
     seen: int = -1
+    followed = Selection()
 
     @property
     def harness(self) -> AppProtocol:
@@ -41,7 +44,7 @@ class PlaceScreen(Screen[Any]):
 
     def compose(self) -> ComposeResult:
         """Yield the bars and the screen's body."""
-        yield NavBar(self.place)
+        yield NavBar(self.place, self.harness.selection)
         yield from self.body()
         yield KeyBar()
 
@@ -76,6 +79,8 @@ class PlaceScreen(Screen[Any]):
         if self.seen != self.harness.version:
             self.seen = self.harness.version
             self.while_here(self.store_changed)
+        if self.followed != self.harness.selection:
+            self.while_here(self.follow_selection)
 
     def while_here(self, show: Callable[[], object]) -> None:
         """Call `show` unless the screen is not mounted yet or is being closed."""
@@ -87,6 +92,15 @@ class PlaceScreen(Screen[Any]):
             # A screen still receives messages after its widgets were removed.
             if self.is_running and not self._pruning and self.app._exit is False:
                 raise
+
+    def follow_selection(self) -> None:
+        """Show the selection after it has changed here or on another screen."""
+        self.followed = self.harness.selection
+        self.query_one(NavBar).show(self.followed)
+        self.selection_changed()
+
+    def selection_changed(self) -> None:
+        """Show the selection; it is in `harness.selection`."""
 
     def leave_filter(self) -> bool:
         """Undo what Escape undoes before it leaves the screen; return whether there was any."""

@@ -82,7 +82,7 @@ class EvaluateScreen(FormScreen):
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (x goes to the next one)")
+            self.harness.complain("fix the marked fields first (n goes to the next one)")
             return
 
         known = self.known(config)

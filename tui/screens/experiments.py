@@ -58,12 +58,12 @@ class ExperimentsScreen(ListPlace):
         "opened with o. Below: the runs of the chosen one with their status; if the file is "
         "invalid, the file with its errors. Enter goes down to the runs, and opens one; Esc goes "
         "back up. s starts or resumes it in a separate process that outlives the app; finished "
-        "runs are not repeated. x stops it: the current run saves a checkpoint first. c shows "
+        "runs are not repeated. X stops it: the current run saves a checkpoint first. c shows "
         "which claims of the file hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "file", "Open a file", id="experiments.file"),
-        Binding("x", "stop", "Stop", id="experiments.stop"),
+        Binding("X", "stop", "Stop", id="experiments.stop"),
         Binding("y", "yaml", "YAML", id="experiments.yaml"),
         Binding("c", "claims", "Claims", id="experiments.claims"),
         Binding("p", "pause", "Pause/resume", show=False, id="experiments.pause"),

@@ -96,7 +96,7 @@ class FormScreen(Screen):
             show=False,
             id="form.previous",
         ),
-        Binding("x", "error", "Next error", show=False, id="form.error"),
+        Binding("n", "error", "Next error", show=False, id="form.error"),
         Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
     ]
 
@@ -169,7 +169,7 @@ class FormScreen(Screen):
         text.append(safe_text(f"  {self.origin}  "))
         count = len(self.checked.errors)
         if count:
-            text.append(f"✗ {count} error{'s' * (count != 1)} (x)", sheet.style_of("bad"))
+            text.append(f"✗ {count} error{'s' * (count != 1)} (n)", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
         else:

@@ -77,6 +77,7 @@ class LeaderboardScreen(ListPlace):
         """Load in a thread; there may be many judgments."""
         super().on_mount()
         self.seen = self.harness.version
+        self.follow_selection()
         self.load()
 
     def store_changed(self) -> None:
@@ -225,11 +226,22 @@ class LeaderboardScreen(ListPlace):
 
     def action_mark(self) -> None:
         """Mark the checkpoint for comparison."""
-        self.listing().toggle_mark()
+        row = self.listing().row
+        if row is None:
+            return
+        name = str(row["id"])
+        if self.harness.store.checkpoint(name) is None:
+            self.notify(
+                "published scores have no answers here: they cannot be compared",
+                severity="warning",
+                markup=False,
+            )
+        else:
+            self.harness.toggle_selected(name)
 
-    def marked(self) -> list[str]:
-        """Return the marked checkpoints' names."""
-        return list(self.listing().marked)
+    def selection_changed(self) -> None:
+        """Mark what is selected."""
+        self.listing().set_marks(self.harness.selection.names)
 
     def legend(self) -> None:
         """Show what the symbols and flags mean."""

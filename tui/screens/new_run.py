@@ -169,7 +169,7 @@ class NewRunScreen(FormScreen):
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (x goes to the next one)")
+            self.harness.complain("fix the marked fields first (n goes to the next one)")
             return
         known = plan_text(config, self.harness.store.runs())
         plan = training if config.method != "merge" else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -22,6 +22,7 @@ from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows, log_lines
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart, Series
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
@@ -54,9 +55,10 @@ class RunScreen(PlaceScreen):
     title_text = "Run"
     about = (
         "↑↓ choose a curve; + and - zoom, ←→ pan, 0 shows all; y toggles the log scale, m "
-        "smoothing; o overlays other runs. p pauses, or resumes a paused, stopped or interrupted "
-        "run; x stops it after saving a checkpoint. n starts a new run from this config, v "
-        "evaluates the checkpoint. Closing the app does not stop the run."
+        "smoothing; o overlays other runs, which are selected on every screen. p pauses, or "
+        "resumes a paused, stopped or interrupted run; X stops it after saving a checkpoint. n "
+        "starts a new run from this config, v evaluates the checkpoint. Closing the app does not "
+        "stop the run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -64,7 +66,7 @@ class RunScreen(PlaceScreen):
             for key, name, title in TABS
         ),
         Binding("p", "pause", "Pause/resume", id="run.pause"),
-        Binding("x", "stop", "Stop", id="run.stop"),
+        Binding("X", "stop", "Stop", id="run.stop"),
         Binding("o", "overlay", "Overlay", id="run.overlay"),
         Binding("y", "log_scale", "Log scale", id="run.log-scale"),
         Binding("m", "smooth", "Smooth", id="run.smooth"),
@@ -79,9 +81,10 @@ class RunScreen(PlaceScreen):
         Binding("e", "export", "Export the chart", show=False, id="run.export"),
     ]
 
-    def __init__(self, run: str, others: Sequence[str] = ()) -> None:
+    def __init__(self, run: str) -> None:
         super().__init__()
-        self.run_id, self.others = run, list(others)
+        self.run_id = run
+        self.others: list[str] = []
         self.run: Run | None = None
         self.status = RunStatus.STARTING
         self.book = CurveBook()
@@ -119,6 +122,8 @@ class RunScreen(PlaceScreen):
     def on_mount(self) -> None:
         """Show what is known at once; curves are read in a thread."""
         self.seen = self.harness.version
+        self.followed = self.harness.selection
+        self.others = self._selected_runs()
         self.reread()
         without = self.run is not None and self.run.method in (Method.EVAL, Method.SWEEP)
         self.action_tab("log" if without else "curves")
@@ -378,7 +383,30 @@ class RunScreen(PlaceScreen):
         self.harness.choose_runs(self._overlay, marked=self.others, but=self.run_id)
 
     def _overlay(self, runs: list[str]) -> None:
-        self.others = [run for run in runs if run != self.run_id][:3]
+        """Select this run and those chosen, in the order that they had."""
+        chosen = [self.run_id, *runs] if runs else []
+        names = list(dict.fromkeys(self._checkpoint_of(run) for run in chosen))
+        before = [name for name in self.harness.selection.names if name in names]
+        self.harness.select(Selection(tuple(dict.fromkeys([*before, *names]))))
+
+    def _checkpoint_of(self, run: str) -> str:
+        stored = self.harness.store.run(run)
+        return stored.checkpoint or run if stored is not None else run
+
+    def _selected_runs(self) -> list[str]:
+        """Return the other runs of the selection."""
+        store = self.harness.store
+        runs = []
+        for name in self.harness.selection.names:
+            checkpoint = store.checkpoint(name)
+            run = checkpoint.run if checkpoint is not None and checkpoint.run else name
+            if run != self.run_id and store.run(run) is not None:
+                runs.append(run)
+        return list(dict.fromkeys(runs))[:3]
+
+    def selection_changed(self) -> None:
+        """Overlay the curves of what is selected."""
+        self.others = self._selected_runs()
         self.load()
         self._draw()
 

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.welcome import tour_text
@@ -46,17 +46,17 @@ class RunsScreen(ListPlace):
     about = (
         "All training runs and evaluations, newest first; runs started elsewhere appear "
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "Enter overlays their curves, 4 compares their checkpoints. w goes to experiments: "
-        "several runs from one file.\n\n"
-        "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  "
-        "✗ failed  ! interrupted: its process is gone, can be resumed"
+        "Enter overlays their curves, 4 compares their checkpoints. X stops a run. w goes to "
+        "experiments: several runs from one file.\n\n"
+        "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
+        "interrupted: its process is gone, can be resumed"
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="runs.new"),
         Binding("w", "experiments", "Experiments", id="runs.experiments"),
         Binding("space", "mark", "Mark", id="runs.mark"),
         Binding("p", "pause", "Pause/resume", show=False, id="runs.pause"),
-        Binding("x", "stop", "Stop", show=False, id="runs.stop"),
+        Binding("X", "stop", "Stop", show=False, id="runs.stop"),
         Binding("v", "evaluate", "Evaluate", show=False, id="runs.evaluate"),
         Binding("d", "demo", "Demo", show=False, id="runs.demo"),
     ]
@@ -124,6 +124,7 @@ class RunsScreen(ListPlace):
     def _show(self) -> None:
         listing = self.listing()
         listing.set_rows([self.lines[name] for name in self.runs])
+        listing.set_marks(self._marks() if self.harness.selection.names else [])
         empty = not self.runs
         if empty == listing.display:
             listing.display = not empty
@@ -205,12 +206,30 @@ class RunsScreen(ListPlace):
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:
         if event.row is not None:
-            others = [name for name in self.listing().marked if name != event.row["id"]]
-            self.harness.open_run(str(event.row["id"]), others)
+            self.harness.open_run(str(event.row["id"]))
 
     def action_mark(self) -> None:
-        """Mark the run for comparison."""
-        self.listing().toggle_mark()
+        """Mark the run's checkpoint for comparison, or the run until it has one."""
+        run = self.chosen()
+        if run is None:
+            return
+        if run.method in (Method.EVAL, Method.SWEEP):
+            self.notify(
+                f"{run.id} makes no checkpoint: mark the runs it is about",
+                severity="warning",
+                markup=False,
+            )
+            return
+        selected = self.harness.selection.names
+        self.harness.toggle_selected(run.id if run.id in selected else run.checkpoint or run.id)
+
+    def selection_changed(self) -> None:
+        """Mark the runs of what is selected."""
+        self.listing().set_marks(self._marks())
+
+    def _marks(self) -> list[str]:
+        names = {*self.harness.selection.names}
+        return [run.id for run in self.runs.values() if {run.id, run.checkpoint} & names]
 
     def action_new(self) -> None:
         """Open the form of a new run."""

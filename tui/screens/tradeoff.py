@@ -53,14 +53,16 @@ class TradeOffScreen(ListPlace):
         "Each point is a checkpoint with its intervals; filled points are on the Pareto front: no "
         "other is better on both axes. Up and right are better; axes of losses are reversed. gain "
         "is the share of the expert's domain gain, retention the share of the reference's general "
-        "score. g and d choose the axes, r and x the reference and the expert, i hides the "
-        "intervals. Merged checkpoints are joined by their WiSE-FT curve."
+        "score. g and d choose the axes, r and E the reference and the expert, i hides the "
+        "intervals. Space marks checkpoints: the chart names them. Merged checkpoints are joined "
+        "by their WiSE-FT curve."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "axis('general')", "General axis", id="tradeoff.general"),
         Binding("d", "axis('domain')", "Domain axis", id="tradeoff.domain"),
         Binding("r", "role('reference')", "Reference", id="tradeoff.reference"),
-        Binding("x", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
+        Binding("E", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
+        Binding("space", "mark", "Mark", show=False, id="tradeoff.mark"),
         Binding("i", "whiskers", "Intervals", id="tradeoff.intervals"),
         Binding("p", "picture", "Picture", id="tradeoff.picture"),
         Binding("e", "export", "Export", show=False, id="tradeoff.export"),
@@ -80,12 +82,13 @@ class TradeOffScreen(ListPlace):
         yield Static(classes="line", id="what")
         with Container(id="plane"):
             yield PlaneChart(id="chart")
-            yield Listing(COLUMNS, self.cell, id="list", empty="loading scores …")
+            yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="loading scores …")
 
     def on_mount(self) -> None:
         """Load the scores in a thread."""
         super().on_mount()
         self.seen = self.harness.version
+        self.follow_selection()
         self.load()
 
     def on_resize(self) -> None:
@@ -190,6 +193,7 @@ class TradeOffScreen(ListPlace):
                 p.point.domain_interval,
                 p.on_front,
                 "good" if p.on_front else "",
+                p.point.checkpoint in self.harness.selection.names,
             )
             for p in placed
         ]
@@ -272,6 +276,17 @@ class TradeOffScreen(ListPlace):
         self.app.push_screen(
             Choose(title, rows, [Column("id", "name", 30, grow=1)], current=current), chosen
         )
+
+    def action_mark(self) -> None:
+        """Mark the checkpoint for comparison."""
+        row = self.listing().row
+        if row is not None:
+            self.harness.toggle_selected(str(row["id"]))
+
+    def selection_changed(self) -> None:
+        """Mark what is selected, and name it in the chart."""
+        self.listing().set_marks(self.harness.selection.names)
+        self._draw()
 
     def action_whiskers(self) -> None:
         """Show or hide the intervals."""

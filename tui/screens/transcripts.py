@@ -40,13 +40,14 @@ class TranscriptsScreen(PlaceScreen):
 
     place = "transcripts"
     title_text = "Transcripts"
+    shows_pair = True
     about = (
-        "The prompt, both answers (scrolling together), and the judge's reply to each. Words "
-        "that only one answer has are highlighted. ←→ go from item to item; d to the next with "
+        "The prompt, both answers (scrolling together), and the judge's reply to each. Words that "
+        "only one answer has are highlighted. ←→ go from item to item; d to the next with "
         "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "b the benchmark, v gives the verdicts more room. y copies the exchange to the clipboard, "
-        "w writes it to a file. L asks you to rate or compare these checkpoints' answers, without "
-        "names and verdicts: your labels correct the judge's scores."
+        "x swaps them, b the benchmark, v gives the verdicts more room. y copies the exchange to "
+        "the clipboard, w writes it to a file. L asks you to rate or compare these checkpoints' "
+        "answers, without names and verdicts: your labels correct the judge's scores."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
@@ -60,6 +61,22 @@ class TranscriptsScreen(PlaceScreen):
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
         Binding("y", "copy", "Copy", show=False, id="texts.copy"),
         Binding("w", "write", "Write", show=False, id="texts.write"),
+        Binding(
+            "right_square_bracket",
+            "other(1)",
+            "Next",
+            key_display="]",
+            show=False,
+            id="texts.other",
+        ),
+        Binding(
+            "left_square_bracket",
+            "other(-1)",
+            "Previous",
+            key_display="[",
+            show=False,
+            id="texts.other-before",
+        ),
         Binding("tab", "swap_pane", "Other pane", show=False, id="texts.pane"),
     ]
 
@@ -85,27 +102,27 @@ class TranscriptsScreen(PlaceScreen):
             yield TextView(id="second-verdict")
 
     def on_mount(self) -> None:
-        """Load the marked checkpoints, or the two newest with answers."""
+        """Load the selected checkpoints, or the two newest that share scores."""
         self.seen = self.harness.version
         first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
-        if not self.names[0]:
-            marked = self.harness.marked_checkpoints()
-            if len(marked) < 2:
-                judged = dict.fromkeys(
-                    g["checkpoint"]
-                    for g in self.harness.store.judgment_groups()
-                    if g["bench"] != "heldout"
-                )
-                marked = [c.name for c in self.harness.store.checkpoints() if c.id in judged][-2:]
-            if marked:
-                self.names = (marked[0], marked[-1])
+        self.follow_selection()
+
+    def selection_changed(self) -> None:
+        """Show the base and the other one, at the same item if they answered it."""
+        shown = self.harness.compared()
+        names = (shown.base, shown.other or shown.base)
+        if names == self.names and self.asked:
+            return
+        if not self.wanted and self.exchange is not None:
+            self.wanted = self.exchange.item
+        self.names = names
         self.load()
 
-    def open(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Show two checkpoints on a benchmark, at an item."""
-        self.names, self.bench, self.wanted = (first, second), bench, item
+    def open(self, bench: str, item: str = "") -> None:
+        """Show a benchmark, at an item."""
+        self.bench, self.wanted = bench, item
         if self.is_mounted:
             self.load()
 
@@ -247,14 +264,12 @@ class TranscriptsScreen(PlaceScreen):
         self.app.push_screen(Choose("Items", rows, columns, cell=cell, current=current), chosen)
 
     def action_choose(self) -> None:
-        """Let the user mark two checkpoints."""
+        """Let the user mark the checkpoints."""
+        self.harness.action_select_checkpoints()
 
-        def take(names: list[str]) -> None:
-            if names:
-                self.names = (names[0], names[-1])
-                self.load()
-
-        self.harness.choose_checkpoints(take, marked=[n for n in self.names if n])
+    def action_other(self, by: int) -> None:
+        """Show another selected checkpoint beside the base."""
+        self.harness.select(self.harness.compared().turned(by))
 
     def action_bench(self) -> None:
         """Switch to the next benchmark with answers."""

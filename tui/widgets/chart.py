@@ -40,6 +40,7 @@ class Mark:
     y_ends: tuple[float | None, float | None] = (None, None)
     front: bool = False
     role: str = ""
+    named: bool = False
 
 
 class Chart(Widget):
@@ -283,13 +284,14 @@ class PlaneChart(Chart):
     def _draw_marks(self, canvas: Canvas, x_scale: Scale, y_scale: Scale) -> None:
         bottom = canvas.height * 4 - 1
         order = sorted(
-            enumerate(self.plane.marks, 1), key=lambda pair: pair[1].name != self.plane.chosen
+            enumerate(self.plane.marks, 1),
+            key=lambda pair: (pair[1].name != self.plane.chosen, not pair[1].named),
         )
         for number, mark in order:
             x, y = x_scale.place(mark.x) // 2, (bottom - y_scale.place(mark.y)) // 4
             chosen = mark.name == self.plane.chosen
             text = f"{'●' if mark.front else '○'}{number}"
-            if chosen:
+            if chosen or mark.named:
                 text += f" {safe_text(mark.name, 20)}"
             row = y
             for shift in (0, -1, 1, -2, 2):

@@ -358,7 +358,7 @@ class Listing(ScrollView, can_focus=True):
             self.post_message(self.Selected(self, self.row))
 
     def toggle_mark(self) -> None:
-        """Mark or unmark the row, and move to the next."""
+        """Mark or unmark the row; the cursor stays, so that what was marked is in view."""
         if self.row is None:
             return
         name = str(self.row.get(self.key))
@@ -367,7 +367,14 @@ class Listing(ScrollView, can_focus=True):
         else:
             self.marked.append(name)
         self._repaint(self.cursor)
-        self.move_to(self.cursor + 1)
+
+    def set_marks(self, names: Sequence[str]) -> None:
+        """Mark exactly these rows."""
+        changed = {*self.marked} ^ {*names}
+        self.marked = list(names)
+        for index, row in enumerate(self.rows if changed else ()):
+            if row.get(self.key) in changed:
+                self._repaint(index)
 
     def on_focus(self) -> None:
         """Repaint: the chosen column shows only while focused."""

@@ -304,9 +304,9 @@ async def test_stop_and_pause_address_the_experiment_run(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "x")
+        await press(pilot, "w", "X")
         assert "no run of this experiment is running" in notified(app)
-        await press(pilot, "p", "g", "down", "p", "x")
+        await press(pilot, "p", "g", "down", "p", "X")
         assert "Stop sweep-small?" in shown(app) and "The current run saves" in shown(app)
         await press(pilot, "y")
         with Store(experiment_home.store) as store:
@@ -314,7 +314,7 @@ async def test_stop_and_pause_address_the_experiment_run(
             # If run by a command in a terminal, the experiment has no run entry.
             store.update_run("sweep-small", status="stopped")
         app.follow()
-        await press(pilot, "x")
+        await press(pilot, "X")
         assert "Stop small-kd-s2?" in shown(app)
 
 

@@ -251,7 +251,7 @@ async def test_form_opens_from_a_run_and_shows_yaml_at_80_columns(
         assert "run dae" in shown(app)
         await press(pilot, "y")
         assert "method: dae" in shown(app)
-        await press(pilot, "escape", "x", "right_square_bracket")
+        await press(pilot, "escape", "n", "right_square_bracket")
         assert isinstance(app.screen, NewRunScreen)
 
 

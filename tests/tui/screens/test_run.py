@@ -10,6 +10,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, RunStatus
 from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, painted
@@ -101,12 +102,12 @@ async def test_stop_asks_for_confirmation(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("dae")
-        await press(pilot, "x")
+        await press(pilot, "X")
         assert "Stop dae?" in shown(app)
         await press(pilot, "enter", "n")
         with Store(filled.store) as store:
             assert store.take_requests("dae") == []
-        await press(pilot, "x", "y")
+        await press(pilot, "X", "y")
         with Store(filled.store) as store:
             assert store.take_requests("dae") == [Request.STOP]
 
@@ -141,7 +142,7 @@ async def test_stopping_a_finished_run_is_notified(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
-        await press(pilot, "x", "y")
+        await press(pilot, "X", "y")
         assert "is not running" in notified(app)
 
 
@@ -167,7 +168,8 @@ async def test_charts_work_without_colour(
     monkeypatch.setenv("NO_COLOR", "1")
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
-        app.open_run("kd", ["sft"])
+        app.select(Selection(("kd", "sft")))
+        app.open_run("kd")
         await press(pilot, "down", "up")
         assert "A kd" in shown(app)
         styles = [s.style for strip in painted(app) for s in strip]
