@@ -112,11 +112,14 @@ def train(
         _drop_later_points(job, checkpoint)
     if checkpoint is not None:
         check_state(checkpoint)
-        job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
         job.reporter.say(f"distributed: {engine}, {job.world} processes")
     job.reporter.stage("training", setting.plan.steps)
+    if checkpoint is not None:
+        # The bar continues where the run was; the message stores it at once.
+        job.reporter.advance(_step_of(checkpoint))
+        job.reporter.say(f"resuming from {checkpoint.name}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
@@ -161,9 +164,13 @@ def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
     return replace(method, kernels=kernels)
 
 
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
     """Delete the points of steps that will be trained again."""
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+    step = _step_of(checkpoint) if checkpoint else -1
     with Store(job.paths.store) as store:
         store.drop_points_after(job.run, step)
 

@@ -22,6 +22,7 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
 from kdharness.tui.selecting import Selecting
 from kdharness.tui.viewmodels.rows import Column
@@ -104,6 +105,8 @@ class Actions(Selecting):
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
+            if isinstance(form, PlaceScreen):
+                form.has_started()
             if self.screen is not form:
                 # The user has moved to another screen in the meantime.
                 self.tell(f"{run} has started")
@@ -121,14 +124,20 @@ class Actions(Selecting):
         config: object,
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
-        """Ask to start a run; details that take longer to compute are added when they arrive."""
-        dialog = Confirm(question, f"{known}\n\nestimating …" if plan else known)
+        """Ask to start a run; details that take longer to compute are added when they arrive.
+
+        It starts only once they are known and without an error.
+        """
+        dialog = Confirm(
+            question, f"{known}\n\nestimating …" if plan else known, waits=plan is not None
+        )
 
         def planned(lines: list[str]) -> None:
-            dialog.tell("\n".join([known, "", *lines]))
+            stops = any(line.startswith("✗") for line in lines)
+            dialog.tell("\n".join([known, "", *lines]), stops=stops)
 
         def failed(message: str) -> None:
-            dialog.tell(f"{known}\n\n✗ {message}")
+            dialog.tell(f"{known}\n\n✗ {message}", stops=True)
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -208,13 +217,45 @@ class Actions(Selecting):
         stored = self.store.run(run)
         if stored is not None and stored.method == Method.SWEEP:
             detail = "The current run saves a checkpoint first; all can be resumed later (p)."
+        elif self.demo_is_running and run.startswith("demo-"):
+            detail += "\n\nThe demo ends with it. d on Runs continues the demo with this run."
+        elif owner := self._experiment_of(run):
+            detail += f"\n\n{owner} ends with it. s on Experiments (w) continues both."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
+
+    def _experiment_of(self, run: str) -> str:
+        """Return the running experiment that waits for this run."""
+        sweeps = (sweep for sweep in self.store.runs("sweep") if sweep.status.is_live)
+        return next((sweep.id for sweep in sweeps if sweep.info.get("at_work") == run), "")
+
+    @property
+    def demo_is_running(self) -> bool:
+        """Whether a demo that was started from the app has not ended."""
+        return self.demo_process is not None and self.demo_process.poll() is None
+
+    def ask_to_start_demo(self) -> None:
+        """Ask before the demo takes the machine for minutes."""
+        if self.demo_is_running:
+            self.tell("the demo is already running")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.start_demo()
+                if isinstance(self.screen, PlaceScreen):
+                    self.screen.store_changed()
+
+        begun = any(run.id.startswith("demo-") for run in self.store.runs())
+        detail = (
+            "It trains, aligns and scores a real small model in 8 runs: about 20 minutes on two "
+            "cores. They appear on Runs, and each can be paused (p) or stopped (X)."
+        )
+        if begun:
+            detail += "\n\nFinished runs are kept: it continues with the first that is not."
+        self.push_screen(Confirm("Run the demo?", detail), answered)
 
     def start_demo(self) -> None:
         """Run the demo in a separate process, which outlives the app."""
-        if self.demo_process is not None and self.demo_process.poll() is None:
-            self.tell("the demo is already running")
-            return
         self.paths.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *cli_words(self.paths.home, "demo")]
         with (self.paths.home / "demo.log").open("wb") as sink:
@@ -231,7 +272,7 @@ class Actions(Selecting):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo failed)")
+            lines.append("(the demo ended before its last run: d continues it)")
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports

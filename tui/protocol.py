@@ -114,8 +114,13 @@ class AppProtocol(Protocol):
         """Ask a run to stop with a checkpoint, after confirmation."""
         ...
 
-    def start_demo(self) -> None:
-        """Run the demo in a separate process, which outlives the app."""
+    @property
+    def demo_is_running(self) -> bool:
+        """Whether a demo that was started from the app has not ended."""
+        ...
+
+    def ask_to_start_demo(self) -> None:
+        """Ask before the demo takes the machine for minutes."""
         ...
 
     def demo_lines(self) -> list[str]:

@@ -102,6 +102,9 @@ class PlaceScreen(Screen[Any]):
     def selection_changed(self) -> None:
         """Show the selection; it is in `harness.selection`."""
 
+    def has_started(self) -> None:
+        """Note that what the screen describes has been started."""
+
     def leave_filter(self) -> bool:
         """Undo what Escape undoes before it leaves the screen; return whether there was any."""
         return False

@@ -24,6 +24,7 @@ from kdharness.tui.viewmodels.compare import (
     flip_rows,
     load,
     load_profile,
+    p_words,
     verdict,
 )
 from kdharness.tui.viewmodels.forgetting import profile_page
@@ -213,7 +214,7 @@ class CompareScreen(ListPlace):
                 for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
             ),
             Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
-            Column("p", "p", 6, right=True),
+            Column("p", "p Holm", 6, right=True),
             Column("n", "n", 4, right=True, leave=1),
         ]
         return columns, rows
@@ -328,7 +329,7 @@ class CompareScreen(ListPlace):
         gap, (mark, _) = pair.gap, verdict(pair)
         need = (
             f"; detecting a difference of this size takes {gap.n_needed:,} items"
-            if (mark in "≈△▽" and gap.n_needed)
+            if (mark in "≈△▽" and gap.n_needed and gap.n_needed > gap.n)
             else ""
         )
         ends = (
@@ -340,7 +341,8 @@ class CompareScreen(ListPlace):
             Text(
                 safe_text(
                     f"{self.chosen} is {WORDS[mark]} on {line.bench} {line.metric}: "
-                    f"{gap.value:+.4g} {ends}, p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
+                    f"{gap.value:+.4g} {ends}, {p_words(pair)}, n {gap.n}{need} "
+                    f"· judge {line.judge}"
                 )
             )
         )

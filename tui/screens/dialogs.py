@@ -29,31 +29,56 @@ class Confirm(ModalScreen[bool]):
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
     ]
 
-    def __init__(self, question: str, detail: str = "") -> None:
+    def __init__(self, question: str, detail: str = "", *, waits: bool = False) -> None:
+        """Create the dialog.
+
+        Args:
+            question: its title.
+            detail: what is known about it.
+            waits: `tell` follows; until then a yes is only noted.
+        """
         super().__init__()
         self.question, self.detail = question, detail
+        self.waits, self.stops, self.noted = waits, False, False
 
     def compose(self) -> ComposeResult:
         """Yield the question and the details."""
         with Vertical(classes="dialog"):
             yield Static(Text(safe_text(self.question, 400), "bold"))
             yield Static(Text(safe_text(self.detail, 4000)), id="detail")
-            text = Text("\n")
-            text.append(" y ", "bold reverse")
-            text.append(" yes   ")
-            text.append(" n ", "bold reverse")
-            text.append(" no")
-            yield Static(text)
+            yield Static(self._answers(), id="answers-line")
 
-    def tell(self, detail: str) -> None:
-        """Replace the details while the dialog is open."""
-        self.detail = detail
-        if self.is_attached:
-            self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
+    def _answers(self) -> Text:
+        text = Text("\n")
+        if self.stops:
+            text.append("fix what is marked ✗ first   ")
+        else:
+            text.append(" y ", "bold reverse")
+            text.append(" yes, when this is ready   " if self.noted else " yes   ")
+        text.append(" n ", "bold reverse")
+        text.append(" back" if self.stops else " no")
+        return text
+
+    def tell(self, detail: str, *, stops: bool = False) -> None:
+        """Replace the details while the dialog is open; `stops` leaves no as the only answer."""
+        self.detail, self.stops, self.waits = detail, stops, False
+        if not self.is_attached:
+            return
+        if self.noted and not stops:
+            self.dismiss(True)
+            return
+        self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
+        self.query_one("#answers-line", Static).update(self._answers())
 
     def action_answer(self, yes: bool) -> None:
-        """Close the dialog with the answer."""
-        self.dismiss(yes)
+        """Close the dialog with the answer; a yes waits for the details, and ends at an error."""
+        if not yes or not (self.waits or self.stops):
+            self.dismiss(yes)
+        elif self.waits:
+            self.noted = True
+            self.query_one("#answers-line", Static).update(self._answers())
+        else:
+            self.notify("it would fail: fix what is marked ✗ first", severity="warning")
 
 
 class Ask(ModalScreen[str | None]):

@@ -54,6 +54,9 @@ class EvaluateScreen(FormScreen):
             judges = []
         if judges and "judge" not in self.values:
             self.put(("judge",), judges)
+        self.kept = self.values
+        if self.restore():
+            self.rebuild()
 
     def look(self) -> FormState:
         """Check the values; unlike the model, require at least one checkpoint."""

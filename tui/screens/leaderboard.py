@@ -21,9 +21,10 @@ from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
     Figure,
-    half_width,
+    interval_width,
     make_board,
     marks_of,
+    missing_sentence,
     sentence,
 )
 from kdharness.tui.viewmodels.marks import interval_text
@@ -49,7 +50,6 @@ class LeaderboardScreen(ListPlace):
         "answers. Enter opens the run that created a checkpoint."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sort", "Sort", id="board.sort"),
         Binding("c", "categories", "Categories", id="board.categories"),
         Binding("b", "bench", "Benchmark", id="board.bench"),
         Binding("space", "mark", "Mark", id="board.mark"),
@@ -104,7 +104,12 @@ class LeaderboardScreen(ListPlace):
         listing.set_columns(
             [
                 *FIXED,
-                *(Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures),
+                *(
+                    Column(
+                        f.key, f.title, 18, right=True, group=f.bench, falling=not f.lower_is_better
+                    )
+                    for f in self.board.figures
+                ),
             ]
         )
         if self.figure not in self.board.figures:
@@ -136,8 +141,8 @@ class LeaderboardScreen(ListPlace):
         role = "accent" if self.figure and column.key == self.figure.key else ""
         marks = marks_of(score, close)
         return [
-            (f"{figure(score.value):>7}", role),
-            (f" {half_width(score):<5}", "dim"),
+            (f"{figure(score.value):>6}", role),
+            (f" {interval_width(score):<8}", "dim"),
             (f"{marks[:3]:<3}", "warn"),
         ]
 
@@ -169,8 +174,11 @@ class LeaderboardScreen(ListPlace):
     def _tell(self, row: Row | None) -> None:
         score = row["scores"].get(self.figure.key) if row and self.figure else None
         detail = self.query_one("#cell", Static)
-        if score is None or row is None or self.figure is None:
+        if row is None or self.figure is None:
             detail.update("")
+            return
+        if score is None:
+            detail.update(Text(safe_text(missing_sentence(row, self.figure), 1000)))
             return
         detail.update(Text(safe_text(sentence(score, self.figure.key in row["close"]), 1000)))
 
@@ -188,14 +196,6 @@ class LeaderboardScreen(ListPlace):
             self.harness.open_checkpoint(str(event.row["id"]))
 
     # ------------------------------------------------------------ actions
-
-    def action_sort(self) -> None:
-        """Sort by the chosen score, best first; again: reverse."""
-        listing = self.listing()
-        key = listing.columns[listing.active].key
-        best_high = self.figure is not None and not self.figure.lower_is_better
-        first = best_high if self.figure and key == self.figure.key else False
-        listing.sort_by(key, not listing.reverse if listing.sort_key == key else first)
 
     def action_categories(self) -> None:
         """Toggle categories as columns."""

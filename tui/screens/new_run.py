@@ -60,6 +60,7 @@ class NewRunScreen(FormScreen):
     ]
 
     def __init__(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
+        self.fresh = config is None
         if config is None:
             name = next((n for n in FIRST_PRESETS if n in preset_names()), preset_names()[0])
             values = preset_values(name)
@@ -68,6 +69,13 @@ class NewRunScreen(FormScreen):
             values = short_config(config)
             super().__init__({**values, "name": None}, values, f"run {base}")
             self.values.pop("name", None)
+
+    def on_mount(self) -> None:
+        """Go on with a draft: the newest, or that of the run which was copied."""
+        super().on_mount()
+        if self.restore(None if self.fresh else self.origin):
+            self.rebuild()
+            self.notify("your draft is back; p starts over from a preset", timeout=5, markup=False)
 
     def heading(self) -> str:
         """Return the title with the method."""
@@ -83,6 +91,7 @@ class NewRunScreen(FormScreen):
         except ConfigError as error:
             self.harness.complain(f"{origin}: {error}")
             return
+        self.keep_draft()
         self.values = expand_short_forms(model, dict(values))
         self.base = expand_short_forms(model, dict(values))
         self.origin = origin

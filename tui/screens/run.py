@@ -17,8 +17,8 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
-from kdharness.tui.screens.base import PlaceScreen
-from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
+from kdharness.tui.screens.chart_keys import ChartKeys
+from kdharness.tui.viewmodels.curves import CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows, log_lines
@@ -48,7 +48,7 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(PlaceScreen):
+class RunScreen(ChartKeys):
     """One run, with other runs' curves overlaid."""
 
     place = "runs"
@@ -84,15 +84,14 @@ class RunScreen(PlaceScreen):
     def __init__(self, run: str) -> None:
         super().__init__()
         self.run_id = run
-        self.others: list[str] = []
+        self.others = []
         self.run: Run | None = None
         self.status = RunStatus.STARTING
         self.book = CurveBook()
         self.tab = ""
-        self.log_axis = False
-        self.weight = 0.0
-        self.window: tuple[float, float] | None = None
         self.curve = "loss"
+        # Whether the user has moved to a curve: until then it is the loss, even before it is there.
+        self.picked = False
 
     def body(self) -> Iterable[Widget]:
         """Yield head, tabs and the four pages."""
@@ -176,7 +175,7 @@ class RunScreen(PlaceScreen):
             changed |= self.book.add(run, name, [p for p in points if p[0] > after])
         if changed:
             self._names()
-            self._draw()
+            self.draw()
             self._head()
 
     # ------------------------------------------------------------ showing
@@ -253,9 +252,17 @@ class RunScreen(PlaceScreen):
             columns.insert(1, Column("course", "", width))
         if [c.key for c in columns] != [c.key for c in listing.columns]:
             listing.set_columns(columns)
-        listing.set_rows(rows)
+        names = [str(row["name"]) for row in rows]
+        ended = self.run is not None and not self.status.is_live
+        if not self.picked and names and "loss" not in names and ended:
+            self.curve = names[0]
+        with listing.prevent(Listing.Highlighted):
+            listing.set_rows(rows)
+            if not self.picked and self.curve in names:
+                listing.move_to(names.index(self.curve))
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw the chosen curve of this run and the overlaid ones."""
         chart = self.query_one("#chart", CurveChart)
         buckets = max(chart.size.width, 40)
         runs = [self.run_id, *self.others]
@@ -302,8 +309,8 @@ class RunScreen(PlaceScreen):
     @on(Listing.Highlighted, "#names")
     def _chosen(self, event: Listing.Highlighted) -> None:
         if event.row is not None and event.row["name"] != self.curve:
-            self.curve = str(event.row["name"])
-            self._draw()
+            self.curve, self.picked = str(event.row["name"]), True
+            self.draw()
 
     @on(Listing.Selected, "#lineage")
     def _walk(self, event: Listing.Selected) -> None:
@@ -312,43 +319,6 @@ class RunScreen(PlaceScreen):
             self.harness.open_run(str(run))
         elif event.row is not None and not run:
             self.notify("not created by a run in this store", timeout=3, markup=False)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show fewer or more steps around the middle."""
-        runs = [self.run_id, *self.others]
-        whole = self.book.span(runs, self.curve)
-        low, high = self.window or whole
-        middle, half = (low + high) / 2, (high - low) / 2 / factor
-        if half >= (whole[1] - whole[0]) / 2:
-            self.window = None
-        elif half >= 1:
-            self.window = (max(whole[0], middle - half), min(whole[1], middle + half))
-        self._draw()
-
-    def action_pan(self, by: int) -> None:
-        """Pan by a quarter of the visible steps."""
-        if self.window is None:
-            return
-        whole = self.book.span([self.run_id, *self.others], self.curve)
-        low, high = self.window
-        shift = max(whole[0] - low, min(by * (high - low) / 4, whole[1] - high))
-        self.window = (low + shift, high + shift)
-        self._draw()
-
-    def action_whole(self) -> None:
-        """Show all steps."""
-        self.window = None
-        self._draw()
-
-    def action_log_scale(self) -> None:
-        """Toggle the logarithmic scale."""
-        self.log_axis = not self.log_axis
-        self._draw()
-
-    def action_smooth(self) -> None:
-        """Cycle through the smoothing weights."""
-        self.weight = SMOOTHING[(SMOOTHING.index(self.weight) + 1) % len(SMOOTHING)]
-        self._draw()
 
     def action_pause(self) -> None:
         """Pause or resume the run."""
@@ -408,7 +378,7 @@ class RunScreen(PlaceScreen):
         """Overlay the curves of what is selected."""
         self.others = self._selected_runs()
         self.load()
-        self._draw()
+        self.draw()
 
     def action_export(self) -> None:
         """Export the chart as a picture."""

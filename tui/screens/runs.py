@@ -25,10 +25,10 @@ COLUMNS = [
     Column("method", "kind", 4, leave=2),
     Column("models", "student ← teacher", 17, grow=3, leave=1),
     Column("status", "status", 13),
-    Column("progress", "progress", 11, grow=1),
+    Column("progress", "progress", 11, grow=1, falling=True),
     Column("eta", "ETA", 7, right=True),
     Column("loss", "loss", 6, right=True),
-    Column("when", "when", 6, right=True),
+    Column("when", "when", 6, right=True, falling=True),
 ]
 
 
@@ -67,6 +67,7 @@ class RunsScreen(ListPlace):
         self.status: dict[str, RunStatus] = {}
         self.lines: dict[str, dict[str, object]] = {}
         self.state: tuple[int, int] = (-1, -1)
+        self.demo_ran = False
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
@@ -141,10 +142,20 @@ class RunsScreen(ListPlace):
             return
         self._read(self.harness.store.live_runs(run.id for run in self.live()))
 
+    def _follow_demo(self) -> None:
+        """Show the demo's output, and what to do when it has ended."""
+        lines, running = self.harness.demo_lines(), self.harness.demo_is_running
+        if lines and not self.runs:
+            self._show()
+        if self.demo_ran and not running and lines:
+            self.notify(f"demo: {safe_text(lines[-1], 300)}", timeout=15, markup=False)
+        if running and self.runs:
+            self._tell(self.listing().row)
+        self.demo_ran = running
+
     def tick(self) -> None:
         """Check for processes that died, and update the ages."""
-        if not self.runs and self.harness.demo_lines():
-            self._show()
+        self._follow_demo()
         live = self.live()
         if self._judge_status(live):
             self._rebuild_lines(live)
@@ -195,6 +206,8 @@ class RunsScreen(ListPlace):
             count = f"{_unit(row)[:-1]} {row['step']} of {row['max_steps']}"
             parts += [count] if row["max_steps"] else []
             text.append(safe_text(" · ".join(filter(None, parts)), 400))
+        if self.harness.demo_is_running:
+            text.append(f"\ndemo: {safe_text(self.harness.demo_lines()[-1], 200)}")
         more.update(text)
 
     @on(Listing.Highlighted, "#list")
@@ -261,9 +274,8 @@ class RunsScreen(ListPlace):
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 
     def action_demo(self) -> None:
-        """Run the demo on this machine."""
-        self.harness.start_demo()
-        self._show()
+        """Ask to run the demo on this machine."""
+        self.harness.ask_to_start_demo()
 
     def _with_run(self, do: Any) -> None:
         run = self.chosen()

@@ -38,8 +38,8 @@ COLUMNS = [
     Column("id", "checkpoint", 12, grow=1),
     Column("general", "general", 8, right=True),
     Column("domain", "domain", 8, right=True),
-    Column("gain", "gain", 6, right=True),
-    Column("retention", "retention", 9, right=True),
+    Column("gain", "gain", 6, right=True, falling=True),
+    Column("retention", "retention", 9, right=True, falling=True),
 ]
 View = tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]
 
@@ -156,6 +156,7 @@ class TradeOffScreen(ListPlace):
             }
             for number, item in enumerate(placed, 1)
         ]
+        higher = [k for k, axis in (("general", x), ("domain", y)) if not axis.lower_is_better]
         listing.set_columns(
             [
                 *COLUMNS[:2],
@@ -165,6 +166,7 @@ class TradeOffScreen(ListPlace):
                         {"general": "→ gen.", "domain": "↑ dom."}.get(c.key, c.title),
                         c.width,
                         right=True,
+                        falling=c.falling or c.key in higher,
                     )
                     for c in COLUMNS[2:]
                 ),

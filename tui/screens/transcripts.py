@@ -27,6 +27,7 @@ from kdharness.tui.viewmodels.transcripts import (
     as_text,
     benches_of,
     read_transcript,
+    shown_mean,
     verdict_lines,
 )
 from kdharness.tui.widgets.text_view import TextView
@@ -180,7 +181,7 @@ class TranscriptsScreen(PlaceScreen):
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
         text.append(f"  {safe_text(exchange.category, 30)}")
         text.append(f"  {self.index + 1} of {len(self.transcript.exchanges)}")
-        text.append("  ≠ verdicts differ" if exchange.differs else "  = same verdict")
+        text.append(f"  {exchange.relation}")
         text.append("  ✗ failure" if exchange.failed else "")
         what.update(text)
         prompt = self.query_one("#prompt", TextView)
@@ -198,7 +199,7 @@ class TranscriptsScreen(PlaceScreen):
             ("second", self.names[1], exchange.second, exchange.first),
         ):
             box = self.query_one(f"#{pane}", TextView)
-            value = figure(side.value, 3)
+            value = shown_mean(side.value)
             box.border_title = escape(safe_text(f"{name}  {value}", 60))
             box.set_lines(answer_lines(side, other))
             box.scroll_to(y=0, animate=False)

@@ -98,6 +98,11 @@ def finite_ends(gap: Difference) -> tuple[float, float]:
     return gap.low, gap.high
 
 
+def p_words(pair: PairedComparison) -> str:
+    """Return both p-values by name: the corrected one of the table, and the one of this pair."""
+    return f"p {pair.gap.p:.3g} (Holm {pair.p_holm:.3g})"
+
+
 def verdict(pair: PairedComparison) -> tuple[str, str]:
     """Return ▲ better, ▼ worse, ≈ not told apart; hollow if open after the correction."""
     if not pair.lean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,12 +123,32 @@ def marks_of(score: Score, close: bool) -> str:
     return marks + ("≈" if close and score.value is not None else "")
 
 
-def half_width(score: Score) -> str:
-    """Return half of the interval in few digits: `±0.3`."""
-    if score.ci_low is None or score.ci_high is None:
+def interval_width(score: Score) -> str:
+    """Return how far the interval reaches: `±.03`, or `−.05+.2` if its sides are not equal.
+
+    A side that the scale's end cuts to nothing is left out: 1 with [0.95, 1] is `−.05`.
+    """
+    if score.ci_low is None or score.ci_high is None or score.value is None:
         return ""
-    half = (score.ci_high - score.ci_low) / 2
-    return f"±{figure(half, 2)}".replace("±0.", "±.")
+    below, above = score.value - score.ci_low, score.ci_high - score.value
+    larger = max(below, above)
+    if larger <= 0 or abs(below - above) <= 0.1 * larger:
+        return f"±{_short((below + above) / 2, 2)}"
+    parts = [f"{sign}{_short(side, 1)}" for sign, side in (("−", below), ("+", above)) if side > 0]
+    return "".join(parts)
+
+
+def _short(value: float, digits: int) -> str:
+    text = figure(value, digits)
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def missing_sentence(row: Mapping[str, Any], wanted: Figure) -> str:
+    """Return that a checkpoint has no such score, and what it was scored on."""
+    benches = dict.fromkeys(score.bench for score in row["scores"].values())
+    return (
+        f"{row['id']} has no {wanted.bench} {wanted.title}; it was scored on {', '.join(benches)}"
+    )
 
 
 def sentence(score: Score, row_close: bool) -> str:

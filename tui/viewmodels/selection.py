@@ -86,7 +86,7 @@ class Selection:
             return []
         words = [("vs" if index == 1 else "," if index else "") for index in range(len(self.names))]
         fixed = sum(len(word) + 1 + (word == "vs") for word in words if word)
-        widths = [cell_len(safe_text(name)) for name in self.names]
+        widths = [cell_len(_plain(name)) for name in self.names]
         fitting = (
             n for n in range(max(widths), 3, -1) if sum(min(w, n) for w in widths) <= room - fixed
         )
@@ -99,9 +99,13 @@ class Selection:
         return [part for part in parts if part[0]]
 
 
+def _plain(text: str) -> str:
+    return safe_text(text).replace("\n", " ").replace("\t", " ")
+
+
 def shortened(text: str, width: int) -> str:
     """Return a name cut in its middle, because both of its ends tell names apart."""
-    text = safe_text(text).replace("\n", " ")
+    text = _plain(text)
     if cell_len(text) <= width:
         return text
     head, tail = "", ""

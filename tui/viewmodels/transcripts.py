@@ -66,6 +66,11 @@ class Side:
         )
 
 
+def shown_mean(value: float | None) -> str:
+    """Return an item's verdict as it is shown."""
+    return figure(value, 3)
+
+
 def _mean(judgments: Sequence[Judgment]) -> float | None:
     judged = [j for j in judgments if j.value is not None and j.weight > 0]
     if not judged:
@@ -85,8 +90,17 @@ class Exchange:
 
     @property
     def differs(self) -> bool:
-        """Whether the verdicts are not the same."""
-        return (self.first.value, self.first.mean) != (self.second.value, self.second.mean)
+        """Whether both have a verdict, and they are not the same as they are shown."""
+        values = self.first.value, self.second.value
+        return None not in values and len({shown_mean(value) for value in values}) > 1
+
+    @property
+    def relation(self) -> str:
+        """What the two verdicts say together."""
+        count = sum(side.value is not None for side in (self.first, self.second))
+        if count < 2:
+            return "only one verdict" if count else "no verdict"
+        return "≠ verdicts differ" if self.differs else "= same verdict"
 
     @property
     def failed(self) -> bool:

@@ -18,6 +18,7 @@ from kdharness.tui.viewmodels.rows import ROLES
 from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
 
 LETTERS = "ABCDEFGH"
+NO_ROOM = "  a chart needs a larger window"
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,10 @@ class CurveChart(Chart):
         ]
         curves = [(s, points) for s, points in curves if points]
         top = self._top(curves, width)
-        if not curves or height < 5 or width < 16:
+        if not curves:
             return [top, [], [(f"  no {self.title or 'points'} yet", "dim")]]
+        if height < 5 or width < 16:
+            return [top, [(NO_ROOM, "dim")]]
         xs = [x for _, points in curves for x, _ in (points[0], points[-1])]
         ys = [y for _, points in curves for _, y in points]
         rows = height - 3
@@ -154,7 +157,7 @@ class CurveChart(Chart):
         values = y_scale.ticks(max(rows // 3, 3))
         room = max((len(tick_text(v, values)) for v in values), default=1) + 1
         canvas = Canvas(width - room, rows)
-        x_scale = Scale(min(xs), max(xs), canvas.width * 2)
+        x_scale = Scale(min(xs), max(xs), canvas.width * 2, whole=True)
         for series, points in curves:
             self._curve(canvas, series, points, x_scale, y_scale)
         if len(curves) > 1:
@@ -235,8 +238,10 @@ class PlaneChart(Chart):
             (plane.x_name, "strong"),
             (low[1], "dim"),
         ]
-        if not plane.marks or height < 6 or width < 20:
+        if not plane.marks:
             return [top, [], [("  no checkpoint has both scores yet", "dim")]]
+        if height < 6 or width < 20:
+            return [top, [(NO_ROOM, "dim")]]
         rows = height - 3
         y_scale = self._scale([(m.y, *m.y_ends) for m in plane.marks], rows * 4, plane.y_reverse)
         values = y_scale.ticks(max(rows // 3, 3))

@@ -29,6 +29,7 @@ from kdharness.tui.viewmodels.rows import (
     narrowed,
     ordered,
     plain_cell,
+    window_of,
 )
 
 
@@ -194,7 +195,7 @@ class Listing(ScrollView, can_focus=True):
         while need(kept) > room and any(column.leave for _, column in kept):
             kept.remove(max(kept, key=lambda pair: pair[1].leave))
         if need(kept) > room:
-            kept = self._window(kept, room)
+            self._offset, kept = window_of(kept, room, self.active, self._offset)
         spare = max(0, room - need(kept))
         shares = sum(column.grow for _, column in kept)
         self._layout = []
@@ -203,30 +204,6 @@ class Listing(ScrollView, can_focus=True):
             self._layout.append((index, column, column.width + extra))
         self.virtual_size = Size(self.size.width - 1, len(self.rows) + self.header_lines)
         self.refresh()
-
-    def _window(self, kept: list[tuple[int, Column]], room: int) -> list[tuple[int, Column]]:
-        """Return the frozen columns and as many others as fit, including the active one."""
-        frozen = [pair for pair in kept if pair[1].frozen]
-        rest = [pair for pair in kept if not pair[1].frozen]
-        room -= sum(column.width + 1 for _, column in frozen)
-
-        def fitting(offset: int) -> list[tuple[int, Column]]:
-            used = 0
-            out: list[tuple[int, Column]] = []
-            for pair in rest[offset:]:
-                used += pair[1].width + 1
-                if used - 1 > room and out:
-                    break
-                out.append(pair)
-            return out
-
-        active = [index for index, pair in enumerate(rest) if pair[0] == self.active]
-        self._offset = min(self._offset, max(len(rest) - 1, 0))
-        if active:
-            self._offset = min(self._offset, active[0])
-            while rest[active[0]] not in fitting(self._offset):
-                self._offset += 1
-        return [*frozen, *fitting(self._offset)]
 
     def style_of(self, role: str) -> Style:
         """Return the terminal style of a role in the current theme."""
@@ -343,10 +320,11 @@ class Listing(ScrollView, can_focus=True):
         self.post_message(self.ColumnChosen(self))
 
     def action_sort(self) -> None:
-        """Sort by the chosen column; again: reverse."""
+        """Sort by the chosen column, best first; again: reverse."""
         if self.columns:
-            key = self.columns[self.active].key
-            self.sort_by(key, not self.reverse if key == self.sort_key else False)
+            column = self.columns[self.active]
+            again = column.key == self.sort_key
+            self.sort_by(column.key, not self.reverse if again else column.falling)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide the action in lists whose rows do not open anything."""

@@ -16,6 +16,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
 from kdharness.tui.app import HarnessApp
+from kdharness.tui.screens.dialogs import Confirm
 from kdharness.tui.screens.evaluate import EvaluateScreen
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.screens.run import RunScreen
@@ -215,8 +216,13 @@ async def test_run_is_copied_edited_and_started(
         assert isinstance(app.screen, RunScreen)
 
 
-async def test_failed_plan_is_explained_before_the_start(
-    filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+async def test_failed_plan_is_explained_and_starts_nothing(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    press: Press,
+    started: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(command: list[str], text: str = "") -> Any:
         raise RunError("smollm2 has not been pulled")
@@ -225,7 +231,75 @@ async def test_failed_plan_is_explained_before_the_start(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n", "s")
-        assert "✗ smollm2 has not been pulled" in shown(app)
+        text = shown(app)
+        assert "✗ smollm2 has not been pulled" in text and "fix what is marked ✗ first" in text
+        await press(pilot, "y")
+        assert "smollm2 has not been pulled" in shown(app) and not started
+        await press(pilot, "escape")
+        assert isinstance(app.screen, NewRunScreen)
+
+
+async def test_a_yes_before_the_estimate_waits_for_it(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    answers: list[bool | None] = []
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        for stops, answer in ((True, []), (False, [True])):
+            dialog = Confirm("Start?", "estimating …", waits=True)
+            app.push_screen(dialog, answers.append)
+            await press(pilot, "y")
+            assert app.screen is dialog
+            dialog.tell("✗ broken" if stops else "about 1:00", stops=stops)
+            await press(pilot)
+            assert answers == answer
+            if stops:
+                await press(pilot, "y")
+                assert app.screen is dialog
+                await press(pilot, "n")
+                assert answers.pop() is False
+
+
+@pytest.mark.parametrize("keys", [("escape",), ("f6", "1"), ()], ids=["esc", "another", "quit"])
+async def test_a_draft_survives_leaving_the_form(
+    filled: Paths, app_on: AppOn, press: Press, notified: Shown, keys: tuple[str, ...]
+) -> None:
+    """A digit on a number edits it instead of leaving the form."""
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        move_to(app, "trainer.epochs")
+        await press(pilot, "1", "7", "enter")
+        assert isinstance(app.screen, NewRunScreen)
+        assert app.screen.values["trainer"]["epochs"] == 17
+        await press(pilot, *keys)
+        if keys:
+            await press(pilot, "n")
+            assert isinstance(app.screen, NewRunScreen)
+            assert app.screen.values["trainer"]["epochs"] == 17 and "draft" in notified(app)
+    again = app_on(filled)
+    async with again.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        assert isinstance(again.screen, NewRunScreen)
+        assert again.screen.values["trainer"]["epochs"] == 17
+        move_to(again, "name")
+        await press(pilot, "5")
+        assert again.screen.place == "transcripts"  # type: ignore[attr-defined]
+
+
+async def test_a_started_draft_is_gone_and_an_untouched_form_leaves_none(
+    filled: Paths, app_on: AppOn, press: Press, started: list[Any]
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "escape")
+        assert not (filled.home / "drafts.json").exists()
+        await press(pilot, "n", "m", "home", "enter", "escape")
+        await press(pilot, "n", "s")
+        assert isinstance(app.screen, Confirm)
+        await press(pilot, "y", "escape", "n")
+        assert started and isinstance(app.screen, NewRunScreen)
+        assert app.screen.values == app.screen.base
 
 
 async def test_start_failure_is_notified(
@@ -312,7 +386,7 @@ async def test_evaluate_form_keeps_its_values_and_requires_checkpoints(
         assert "required: press o" in shown(app)
         move_to(app, "limit")
         await type_value(pilot, press, "5")
-        await press(pilot, "1", "6")
+        await press(pilot, "f2", "f7")
         assert row(app, "limit")["value"] == "5"
         await press(pilot, "r")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "scores"

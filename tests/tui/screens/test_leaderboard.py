@@ -38,6 +38,12 @@ async def test_leaderboard_sorting_views_and_help(
         names = [row["id"] for row in listing.rows]
         await pilot.press("s")
         assert [row["id"] for row in listing.rows] == names[::-1]
+        # A score of which more is better is sorted from the best on, too.
+        keys = [column.key for column in listing.columns]
+        accuracy = next(key for key in keys if key.startswith("shop:"))
+        await pilot.press(*["right"] * (keys.index(accuracy) - listing.active), "s")
+        values = [row[accuracy] for row in listing.rows]
+        assert values == sorted(values, reverse=True) and values[0] > values[-1]
         await pilot.press("b", "b", "c")
         await pilot.pause()
         assert "coding" in shown(app)

@@ -74,6 +74,31 @@ async def test_new_points_are_added_and_a_resumed_run_is_reloaded(
         assert book.last_step("dae", "loss") == 40
 
 
+async def test_the_loss_is_shown_from_the_start_whatever_curve_comes_first(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(filled.store) as other:
+        other.drop_points_after("dae", -1)
+        other.add_progress("dae", points=[("general_loss", 0, 3.0, 0.0)], step=0)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot)
+        assert "no loss yet" in shown(app)
+        with Store(filled.store) as other:
+            other.add_progress("dae", points=[("loss", 1, 2.5, 0.0)], step=1)
+        app.follow()
+        await press(pilot)
+        screen = app.screen
+        assert isinstance(screen, RunScreen) and screen.curve == "loss"
+        assert len(screen.query_one("#chart", CurveChart).series) == 1
+        names = screen.query_one("#names", Listing)
+        assert names.row is not None and names.row["name"] == "loss"
+        assert "-1.0" not in shown(app) and "0.5" not in shown(app).splitlines()[-2]
+        await press(pilot, "down")
+        assert screen.curve == "general_loss"
+
+
 async def test_log_config_and_lineage_tabs(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -12,6 +12,7 @@ from kdharness.tui.viewmodels.selection import Selection, newest_pair, shortened
 NAMES = st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=6, unique=True)
 
 
+@settings(max_examples=40, deadline=None)
 @given(NAMES, st.integers(0, 8), st.integers(-9, 9))
 def test_swapping_twice_and_turning_round_change_nothing(
     names: list[str], at: int, by: int
@@ -24,6 +25,7 @@ def test_swapping_twice_and_turning_round_change_nothing(
         assert (swapped.base, swapped.other) == (selection.other, selection.base)
 
 
+@settings(max_examples=40, deadline=None)
 @given(NAMES, st.integers(0, 8), st.integers(0, 8))
 def test_unmarking_keeps_the_other_one_unless_it_is_gone(
     names: list[str], at: int, out: int
@@ -37,6 +39,7 @@ def test_unmarking_keeps_the_other_one_unless_it_is_gone(
         assert left.other == selection.other
 
 
+@settings(max_examples=40, deadline=None)
 @given(NAMES, st.integers(12, 120))
 def test_the_chip_fits_and_names_the_base_first(names: list[str], room: int) -> None:
     parts = Selection(tuple(names[:4])).chip(room)
