@@ -24,6 +24,7 @@ class AppProtocol(Protocol):
     now: Callable[[], float]
     first: list[Run]
     selection: Selection
+    primary: dict[str, str]
 
     @property
     def store(self) -> Store:
@@ -92,6 +93,10 @@ class AppProtocol(Protocol):
 
     def select(self, selection: Selection) -> None:
         """Replace the selection on every screen."""
+        ...
+
+    def set_primary(self, axis: str, label: str) -> None:
+        """Let a metric lead every screen for the domain or the general axis, and save it."""
         ...
 
     def toggle_selected(self, name: str) -> None:

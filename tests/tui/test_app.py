@@ -11,7 +11,7 @@ import pytest
 from kdharness.harness.paths import Paths
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, answered, painted
+from support.app import LARGE, AppOn, Press, Shown, answered, help_page, painted
 
 
 async def test_key_starts_the_demo(
@@ -145,8 +145,9 @@ async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: 
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("f1")
         await pilot.pause()
-        text = shown(app)
-        assert "New run" in text and "runs.new" in text
+        assert "All training runs and evaluations" in shown(app)
+        text = help_page(app)
+        assert "New run" in text and "runs.new: n" in text
         await pilot.press("escape", "q")
     assert app.return_code == 0
 

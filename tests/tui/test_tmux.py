@@ -91,7 +91,7 @@ class Tmux:
         self.press("/")
         self.wait("Find a field")
         self.type(name)
-        self.press("Enter", "Enter")
+        self.press("Enter")
         self.wait(f".{name.split('.')[-1]}", f"  {name}", gone="Find a field")
         self.press("Enter", "C-e", "C-u")
         self.type(value)

@@ -16,6 +16,7 @@ from textual.widgets import Input
 from kdharness.harness import store as stores
 from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.bars import KeyBar, NavBar
+from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class PlaceScreen(Screen[Any]):
     def selection_changed(self) -> None:
         """Show the selection; it is in `harness.selection`."""
 
+    def legend(self) -> Iterable[tuple[str, str]]:
+        """Return the symbols of the screen with their meanings, for its help page."""
+        return ()
+
     def has_started(self) -> None:
         """Note that what the screen describes has been started."""
 
@@ -144,7 +149,8 @@ class ListPlace(PlaceScreen):
         """Open the filter line."""
         line = self._filter_line()
         if line is None:
-            line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
+            words = "filter: words, or column:word; ↑↓ move, Esc clears"
+            line = FilterLine(self.listing(), words, "filter")
             await self.mount(line, after=self.listing())
         line.display = True
         line.focus()

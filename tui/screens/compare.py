@@ -22,6 +22,7 @@ from kdharness.tui.viewmodels.compare import (
     Line,
     finite_ends,
     flip_rows,
+    line_order,
     load,
     load_profile,
     p_words,
@@ -185,7 +186,9 @@ class CompareScreen(ListPlace):
     def _figures(self) -> tuple[list[Column], list[dict[str, object]]]:
         rows = []
         self.scale = {}
-        for line in self.found.lines:
+        lead = list(self.harness.primary.values())
+        lines = sorted(self.found.lines, key=lambda line: line_order(line, lead))
+        for line in lines:
             pair = line.others.get(self.chosen)
             gap = pair.gap if pair else None
             row: dict[str, object] = {
@@ -193,6 +196,7 @@ class CompareScreen(ListPlace):
                 "bench": line.bench,
                 "metric": line.metric.replace(CATEGORY, ""),
                 "base": line.value,
+                "value": pair.other_value if pair else None,
                 "line": line,
                 "difference": gap.value if gap else None,
                 "p": pair.p_holm if pair else None,
@@ -206,14 +210,15 @@ class CompareScreen(ListPlace):
                 row[letter] = other.gap.value if other else None
             rows.append(row)
         columns = [
-            Column("bench", "benchmark", 10, leave=2),
+            Column("bench", "benchmark", 10, leave=3),
             Column("metric", "metric", 14, grow=1),
             Column("base", "A", 7, right=True),
+            Column("value", LETTERS[1 + self.other], 7, right=True, leave=2),
             *(
                 Column(letter, f"{letter} − A", 8, right=True)
                 for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
             ),
-            Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
+            Column("bar", "95 % interval", 18, grow=2),
             Column("p", "p Holm", 6, right=True),
             Column("n", "n", 4, right=True, leave=1),
         ]

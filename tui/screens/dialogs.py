@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
+from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
 
 
@@ -103,7 +104,7 @@ class Ask(ModalScreen[str | None]):
         """Yield title, help, the input, and its error."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter confirms, Esc cancels"
+            frame.border_subtitle = "Enter confirm · Esc cancel"
             if self.help_text:
                 yield Static(Text(safe_text(self.help_text, 1000)))
             yield Input(self.value, id="line")
@@ -155,13 +156,14 @@ class Choose(ModalScreen[list[str] | None]):
 
     def compose(self) -> ComposeResult:
         """Yield the list in a frame."""
-        with Vertical(classes="dialog") as frame:
+        with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            keys = "space marks, " if self.many else ""
-            keys += f"a {self.other}, " if self.other else ""
-            frame.border_subtitle = f"{keys}Enter confirms, / filters, Esc cancels"
-            yield Listing(self.columns, self.cell, id="choices", marks=self.many)
-            line = Input(placeholder="filter", id="narrow")
+            keys = "Space mark · " if self.many else ""
+            keys += "a type another · " if self.other else ""
+            frame.border_subtitle = f"{keys}Enter select · / filter · Esc cancel"
+            listing = Listing(self.columns, self.cell, id="choices", marks=self.many)
+            yield listing
+            line = FilterLine(listing, "filter", "narrow")
             line.display = False
             yield line
 
@@ -199,14 +201,8 @@ class Choose(ModalScreen[list[str] | None]):
         line.focus()
 
     def action_close(self) -> None:
-        """Close the filter, or else the dialog."""
-        line = self.query_one("#narrow", Input)
-        if line.display and line.has_focus:
-            line.value = ""
-            line.display = False
-            self.query_one(Listing).focus()
-        else:
-            self.dismiss(None)
+        """Close the dialog."""
+        self.dismiss(None)
 
     def action_other(self) -> None:
         """Type something that is not in the list."""
@@ -226,7 +222,12 @@ class Choose(ModalScreen[list[str] | None]):
 
     @on(Input.Submitted)
     def _narrowed(self) -> None:
-        self.query_one(Listing).focus()
+        """Take the row; where several can be marked, go back to the list to mark them."""
+        listing = self.query_one(Listing)
+        if self.many:
+            listing.focus()
+        else:
+            listing.action_select()
 
 
 FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, right=True)]
@@ -253,9 +254,11 @@ class PickFile(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         """Yield the folder's entries, and an input for a path."""
-        with Vertical(classes="dialog") as frame:
+        with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter opens, space selects, ← parent, / types, Esc cancels"
+            frame.border_subtitle = (
+                "Enter open · Space select folder · ← parent · / type a path · Esc cancel"
+            )
             yield Static(id="where")
             yield Files(FILE_COLUMNS, _file_cell, key="name", empty="no files here")
             line = Input(placeholder="path", id="path")

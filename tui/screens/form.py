@@ -376,6 +376,8 @@ class FormScreen(Drafting):
         index = next((i for i in order if rows[i]["error"]), None)
         if index is not None:
             sheet.move_to(index)
+        else:
+            self.notify("no errors", timeout=2, markup=False)
 
     def action_start(self) -> None:
         """Start what the form describes; subclasses implement it."""

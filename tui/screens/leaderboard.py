@@ -13,15 +13,17 @@ from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.screens.help import TextDialog
+from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
     Figure,
     interval_width,
+    leading,
     make_board,
     marks_of,
     missing_sentence,
@@ -31,10 +33,11 @@ from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
+ALL = "all benchmarks"
 FIXED = [
-    Column("id", "checkpoint", 16, grow=1, frozen=True),
+    Column("id", "checkpoint", 18, grow=3, frozen=True),
     Column("method", "kind", 5, leave=1, frozen=True),
-    Column("bar", "", 24, grow=2, frozen=True, group="interval"),
+    Column("bar", "", 14, grow=2, frozen=True, group="interval"),
 ]
 
 
@@ -45,13 +48,16 @@ class LeaderboardScreen(ListPlace):
     title_text = "Leaderboard"
     about = (
         "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
-        "drawn on a common scale; s sorts by it. c shows categories as columns, b one benchmark at "
-        "a time, o adds published scores. Space marks checkpoints: 4 compares them, 5 shows their "
-        "answers. Enter opens the run that created a checkpoint."
+        "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
+        "the general metric. c shows categories as columns, b one benchmark, o adds published "
+        "scores. Space marks checkpoints: 4 compares them, 5 shows their answers. Enter opens the "
+        "run that created a checkpoint."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "categories", "Categories", id="board.categories"),
         Binding("b", "bench", "Benchmark", id="board.bench"),
+        Binding("d", "primary('domain')", "Lead: domain", show=False, id="board.domain"),
+        Binding("g", "primary('general')", "Lead: general", show=False, id="board.general"),
         Binding("space", "mark", "Mark", id="board.mark"),
         Binding("o", "published", "Published", show=False, id="board.published"),
         Binding("e", "export", "Export", id="board.export"),
@@ -66,6 +72,7 @@ class LeaderboardScreen(ListPlace):
         self.published = 0
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
+        self.led: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the table and the details of the chosen cell."""
@@ -91,15 +98,16 @@ class LeaderboardScreen(ListPlace):
 
     def show(self, scores: list[Score]) -> None:
         """Show these scores; repaint only if they have changed."""
-        if scores != self.scores or not self.board.figures:
-            self.scores = scores
+        if scores != self.scores or not self.board.figures or self.led != self.harness.primary:
+            self.scores, self.led = scores, dict(self.harness.primary)
             self.rebuild()
 
     def rebuild(self) -> None:
         """Rebuild columns and rows; keep the chosen score if it still exists."""
         listing = self.listing()
         scores = [*self.scores, *self._published()]
-        self.board = make_board(scores, bench=self.bench, categories=self.categories)
+        lead = leading(self.scores, self.harness.primary)
+        self.board = make_board(scores, bench=self.bench, categories=self.categories, lead=lead)
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns(
             [
@@ -199,15 +207,32 @@ class LeaderboardScreen(ListPlace):
 
     def action_categories(self) -> None:
         """Toggle categories as columns."""
+        if not any(category_of(score.metric) for score in self.scores):
+            self.notify("no benchmark here has categories", timeout=3, markup=False)
+            return
         self.categories = not self.categories
         self.rebuild()
 
     def action_bench(self) -> None:
-        """Cycle through the benchmarks, then show all."""
-        turns = ["", *self.board.benches]
-        self.bench = turns[(turns.index(self.bench) + 1) % len(turns)]
+        """Choose one benchmark, or all of them."""
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                self.bench = "" if names[0] == ALL else names[0]
+                self.rebuild()
+
+        rows = [{"id": name} for name in (ALL, *self.board.benches)]
+        columns = [Column("id", "benchmark", 30, grow=1)]
+        self.app.push_screen(Choose("Benchmark", rows, columns, current=self.bench or ALL), chosen)
+
+    def action_primary(self, axis: str) -> None:
+        """Let the chosen score lead here, on Compare and on the trade-off's axis."""
+        if self.figure is None:
+            return
+        self.harness.set_primary(axis, self.figure.label)
+        self.seen = self.harness.version
         self.rebuild()
-        self.notify(self.bench or "all benchmarks", timeout=2, markup=False)
+        self.harness.tell(f"{self.figure.label} leads as the {axis} metric on every screen")
 
     def action_published(self) -> None:
         """Cycle through own scores, the paper's scores, and AlpacaEval's as well."""
@@ -243,17 +268,9 @@ class LeaderboardScreen(ListPlace):
         """Mark what is selected."""
         self.listing().set_marks(self.harness.selection.names)
 
-    def legend(self) -> None:
-        """Show what the symbols and flags mean."""
-        text = Text()
-        for mark, meaning in MARKS.items():
-            text.append(f"{mark:>3}  ", "bold")
-            text.append(f"{meaning}\n")
-        text.append("\nFlags\n", "bold")
-        for name, meaning in LEGEND.items():
-            text.append(f"  {name:<16}", "bold")
-            text.append(f"{meaning}\n")
-        self.app.push_screen(TextDialog("Legend", text))
+    def legend(self) -> Iterable[tuple[str, str]]:
+        """Return what the symbols and flags mean."""
+        return [*MARKS.items(), *LEGEND.items()]
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """Return the scores of the rows shown, in the format of `leaderboard --format json`."""

@@ -26,6 +26,7 @@ from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.settings import AXES
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
 from kdharness.tui.widgets.table import Listing
@@ -58,8 +59,8 @@ class TradeOffScreen(ListPlace):
         "by their WiSE-FT curve."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "axis('general')", "General axis", id="tradeoff.general"),
-        Binding("d", "axis('domain')", "Domain axis", id="tradeoff.domain"),
+        Binding("g", "axis('general')", "General", id="tradeoff.general"),
+        Binding("d", "axis('domain')", "Domain", id="tradeoff.domain"),
         Binding("r", "role('reference')", "Reference", id="tradeoff.reference"),
         Binding("E", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
         Binding("space", "mark", "Mark", show=False, id="tradeoff.mark"),
@@ -70,7 +71,6 @@ class TradeOffScreen(ListPlace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.axes: dict[str, str | None] = {"general": None, "domain": None}
         self.roles: dict[str, str | None] = {"reference": None, "expert": None}
         self.view: View | None = None
         self.labels: list[str] = []
@@ -101,23 +101,27 @@ class TradeOffScreen(ListPlace):
 
     def load(self) -> None:
         """Read axes, points and front from the store."""
-        paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
+        paths, axes, roles = self.harness.paths, dict(self.harness.primary), dict(self.roles)
 
         def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
             labels = list(
                 dict.fromkeys(
                     f"{s.bench}:{s.metric}"
                     for s in leaderboard(store, paths)
-                    if not is_bookkeeping(s.metric)
+                    if s.value is not None and not is_bookkeeping(s.metric)
                 )
             )
             merges = merge_curves(store.checkpoints())
+            # A metric that was chosen for another store is not on this one.
+            general, domain = (
+                label if (label := axes.get(axis)) in labels else None for axis in AXES
+            )
             try:
                 view = trade_off_view(
                     store,
                     paths,
-                    axes["general"],
-                    axes["domain"],
+                    general,
+                    domain,
                     roles["reference"],
                     roles["expert"],
                 )
@@ -177,6 +181,7 @@ class TradeOffScreen(ListPlace):
         text.append(f"{x.label} × {y.label}", "bold")
         text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
         area = dominated_area(placed)
+        text.append("  ● Pareto front  ○ not")
         text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
         self.query_one("#what", Static).update(text)
         self._draw()
@@ -246,7 +251,8 @@ class TradeOffScreen(ListPlace):
         """Choose a score of any benchmark as an axis."""
 
         def take(chosen: str) -> None:
-            self.axes[name] = chosen
+            self.harness.set_primary(name, chosen)
+            self.seen = self.harness.version
             self.view = None
             self.load()
 

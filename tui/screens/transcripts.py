@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.prompts import bench_texts
+from kdharness.harness.analysis.tradeoff import DOMAIN_DEFAULTS
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
@@ -53,10 +54,10 @@ class TranscriptsScreen(PlaceScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
         Binding("right", "step(1)", "Next", show=False, id="texts.next"),
-        Binding("d", "jump('differs')", "Next difference", id="texts.difference"),
+        Binding("d", "jump('differs')", "Next diff", id="texts.difference"),
         Binding("f", "jump('failed')", "Next failure", id="texts.failure"),
         Binding("l", "items", "Items", id="texts.items"),
-        Binding("c", "choose", "Checkpoints", id="texts.checkpoints"),
+        Binding("c", "choose", "Choose", id="texts.checkpoints"),
         Binding("b", "bench", "Benchmark", id="texts.bench"),
         Binding("L", "label", "Label", id="texts.label"),
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
@@ -138,10 +139,12 @@ class TranscriptsScreen(PlaceScreen):
         """Load answers, verdicts and prompts."""
         self.asked += 1
         names, wanted, paths, asked = self.names, self.bench, self.harness.paths, self.asked
+        lead = self.harness.primary.get("domain", DOMAIN_DEFAULTS[0]).partition(":")[0]
 
         def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
-            bench = wanted if wanted in benches else next(iter(benches), "")
+            first = lead if lead in benches else next(iter(benches), "")
+            bench = wanted if wanted in benches else first
             texts = bench_texts(paths, bench, store.bench_notes())
             return benches, read_transcript(store, bench, names, texts.prompts)
 
@@ -273,12 +276,16 @@ class TranscriptsScreen(PlaceScreen):
         self.harness.select(self.harness.compared().turned(by))
 
     def action_bench(self) -> None:
-        """Switch to the next benchmark with answers."""
-        if self.benches:
-            index = self.benches.index(self.bench) if self.bench in self.benches else -1
-            self.bench = self.benches[(index + 1) % len(self.benches)]
-            self.index = 0
-            self.load()
+        """Choose a benchmark with answers."""
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                self.bench, self.index = names[0], 0
+                self.load()
+
+        rows = [{"id": name} for name in self.benches]
+        columns = [Column("id", "benchmark", 30, grow=1)]
+        self.app.push_screen(Choose("Benchmark", rows, columns, current=self.bench), chosen)
 
     def action_label(self) -> None:
         """Label answers of these checkpoints, blind; show the labels afterwards."""

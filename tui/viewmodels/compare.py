@@ -13,6 +13,7 @@ from kdharness.harness.analysis.side_by_side import flips, settings_that_differ
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
+from kdharness.tui.viewmodels.leaderboard import FEW
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
     return [
         Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
     ]
+
+
+def line_order(line: Line, lead: Sequence[str]) -> tuple[int, bool]:
+    """Return a sort key: the metrics that lead, then the others; scores of few items last."""
+    label = f"{line.bench}:{line.metric}"
+    few = max((pair.gap.n for pair in line.others.values()), default=0) < FEW
+    return (lead.index(label) if label in lead else len(lead)), few
 
 
 def flip_rows(base: Side, other: Side) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.binding import ActiveBinding
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -131,7 +132,7 @@ class NavBar(Widget):
 
 
 class KeyBar(Widget):
-    """The active keys, as many as fit; F1 shows them all."""
+    """The active keys, as many as fit; … stands for more, which ? shows."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"bar--text", "bar--key"}
     DEFAULT_CSS = "KeyBar { dock: bottom; height: 1; }"
@@ -150,22 +151,32 @@ class KeyBar(Widget):
         key_style = self.get_component_rich_style("bar--key")
         segments: list[Segment] = []
         used = 0
-        active = sorted(
-            self.screen.active_bindings.values(), key=lambda a: a.binding.id != "app.help"
-        )
-        for node, binding, enabled, _ in active:
-            if not binding.show or not enabled:
-                continue
+        # An action with two keys is shown once, with its first.
+        shown: dict[str, ActiveBinding] = {}
+        for entry in self.screen.active_bindings.values():
+            if entry.binding.show and entry.enabled:
+                shown.setdefault(entry.binding.id or entry.binding.action, entry)
+        active = sorted(shown.values(), key=lambda a: self._order(a.binding.id or ""))
+        for node, binding, _, _ in active:
             name = self.app.get_key_display(binding)
-            if used + cell_len(name) + cell_len(binding.description) + 3 > width:
+            needed = cell_len(name) + cell_len(binding.description) + 3
+            if used + needed > width - (0 if node is self.app else 2):
+                segments.append(Segment(" …", text))
                 break
             click = Style()
             if "(" not in binding.action:
                 click = Style.from_meta({"@click": self._target(node, binding.action)})
             segments.append(Segment(f" {name}", key_style + click))
             segments.append(Segment(f" {binding.description} ", text + click))
-            used += cell_len(name) + cell_len(binding.description) + 3
+            used += needed
         return Strip(segments).adjust_cell_length(width, text)
+
+    def _order(self, name: str) -> int:
+        """Return the order of an action: how to get help and out, the screen's own, the usual."""
+        if name in ("app.help", "app.quit"):
+            return 0 if name == "app.help" else 1
+        usual = name.startswith(("list.", "form.")) or name.endswith(".export")
+        return 3 if usual and name not in ("form.start", "form.change") else 2
 
     def _target(self, node: object, action: str) -> str:
         if "." in action:

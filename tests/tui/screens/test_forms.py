@@ -191,7 +191,7 @@ async def test_run_is_copied_edited_and_started(
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "n", "c", "slash", "s", "f", "t", "enter", "end", "enter")
+        await press(pilot, "n", "c", "slash", "s", "f", "t", "end", "enter")
         screen = app.screen
         assert isinstance(screen, NewRunScreen)
         assert screen.values["method"] == "sft" and "run sft" in shown(app)
@@ -338,7 +338,7 @@ async def test_merge_form_is_completed_and_started(
         assert "wise-ft needs a reference and an expert" in shown(app)
         for name, row_name in (("reference", "kd"), ("expert", "expert")):
             move_to(app, name)
-            await press(pilot, "o", "slash", *row_name, "enter", "enter")
+            await press(pilot, "o", "slash", *row_name, "enter")
         move_to(app, "alphas")
         await type_value(pilot, press, "0.3")
         assert app.screen.values["alphas"] == [0.3]

@@ -60,7 +60,7 @@ async def test_transcripts_navigation_synchronized_scrolling_and_export(
         target = tmp_path / "x.md"
         app.screen.query_one("#line", Input).value = str(target)
         await press(pilot, "enter")
-        await press(pilot, "b")
+        await press(pilot, "b", "down", "enter")
         assert screen.bench == "shop"
     assert "## kd" in target.read_text() and "Rating: [[" in target.read_text()
 
