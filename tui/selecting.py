@@ -53,7 +53,7 @@ class Selecting(Background):
         if known.is_pair:
             return known
         names = newest_pair(self.store.checkpoints(), self.store.judgment_groups(), known.base)
-        return Selection(names or known.names)
+        return Selection(names)
 
     def action_swap(self) -> None:
         """Swap the base and the other one."""

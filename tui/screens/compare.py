@@ -58,11 +58,11 @@ class CompareScreen(ListPlace):
         "The checkpoints that are marked on any screen, or else the newest two that share a scored "
         "benchmark. A is the base; x swaps A and the other one. Each row shows the paired "
         "difference to A on the items both answered, with its 95 % interval around zero: ▲ better, "
-        "▼ worse, ≈ not told apart, △ ▽ no longer told apart once p is corrected (Holm) for all "
-        "scores of the benchmark shown here. [ and ] choose which checkpoint is drawn. l lists the "
-        "items whose verdict changed, Enter opens their answers; g shows the differences between "
-        "configs; o the cost of each checkpoint and its ancestors; p what it lost beside the "
-        "domain; u the training curves."
+        "▼ worse, ≈ no significant difference, △ ▽ not significant once p is corrected (Holm) for "
+        "all scores of the benchmark shown here. [ and ] choose which checkpoint is drawn. l lists "
+        "the items whose verdict changed, Enter opens their answers; g shows the differences "
+        "between configs; o the cost of each checkpoint and its ancestors; p what it lost beside "
+        "the domain; u the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
@@ -210,15 +210,15 @@ class CompareScreen(ListPlace):
                 row[letter] = other.gap.value if other else None
             rows.append(row)
         columns = [
-            Column("bench", "benchmark", 10, leave=3),
+            Column("bench", "benchmark", 10, leave=2),
             Column("metric", "metric", 14, grow=1),
             Column("base", "A", 7, right=True),
-            Column("value", LETTERS[1 + self.other], 7, right=True, leave=2),
+            Column("value", LETTERS[1 + self.other], 7, right=True, leave=3),
             *(
                 Column(letter, f"{letter} − A", 8, right=True)
                 for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
             ),
-            Column("bar", "95 % interval", 18, grow=2),
+            Column("bar", "95 % interval", 16, grow=2),
             Column("p", "p Holm", 6, right=True),
             Column("n", "n", 4, right=True, leave=1),
         ]
@@ -333,7 +333,7 @@ class CompareScreen(ListPlace):
             return
         gap, (mark, _) = pair.gap, verdict(pair)
         need = (
-            f"; detecting a difference of this size takes {gap.n_needed:,} items"
+            f"; needs about {gap.n_needed:,} items to detect (80 % power)"
             if (mark in "≈△▽" and gap.n_needed and gap.n_needed > gap.n)
             else ""
         )

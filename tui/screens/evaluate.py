@@ -63,7 +63,7 @@ class EvaluateScreen(FormScreen):
         checked = super().look()
         if self.values.get("checkpoints") or self.values.get("imported"):
             return checked
-        errors = {("checkpoints",): "required: press o", **checked.errors}
+        errors = {("checkpoints",): "required: press o to choose", **checked.errors}
         return FormState(None, errors)
 
     def choose(self, checkpoints: Sequence[str]) -> None:

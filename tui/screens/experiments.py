@@ -18,10 +18,8 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Confirm, PickFile
 from kdharness.tui.viewmodels.experiments import (
-    EXPERIMENT_COLUMNS,
     MARKS,
     OTHER,
-    PLAN_COLUMNS,
     PlanCache,
     View,
     claim_lines,
@@ -31,12 +29,26 @@ from kdharness.tui.viewmodels.experiments import (
     plan_cell,
     start_words,
 )
-from kdharness.tui.viewmodels.rows import Line, Row
+from kdharness.tui.viewmodels.rows import Column, Line, Row
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+
+EXPERIMENT_COLUMNS = [
+    Column("name", "experiment", 12, grow=2),
+    Column("status", "status", 18),
+    Column("from", "from", 8, grow=1, leave=1),
+    Column("question", "question", 20, grow=5),
+]
+PLAN_COLUMNS = [
+    Column("id", "run", 14, grow=2, frozen=True),
+    Column("status", "status", 16),
+    Column("progress", "progress", 11, grow=1),
+    Column("loss", "loss", 6, right=True),
+    Column("needs", "needs", 14, grow=2, leave=1),
+]
 
 
 class Sheet(Listing):

@@ -31,11 +31,12 @@ from kdharness.tui.viewmodels.leaderboard import (
 )
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
+from kdharness.tui.viewmodels.selection import shortened
 from kdharness.tui.widgets.table import Listing
 
 ALL = "all benchmarks"
 FIXED = [
-    Column("id", "checkpoint", 18, grow=3, frozen=True),
+    Column("id", "checkpoint", 18, grow=3, frozen=True, name=True),
     Column("method", "kind", 5, leave=1, frozen=True),
     Column("bar", "", 14, grow=2, frozen=True, group="interval"),
 ]
@@ -145,8 +146,10 @@ class LeaderboardScreen(ListPlace):
             return [(str(row[column.key]), "strong" if column.key == "id" else "dim")]
         if score is None or score.value is None:
             return [("–" + ("✗" if score is not None and score.n_failed else ""), "dim")]
-        close = column.key in row["close"]
-        role = "accent" if self.figure and column.key == self.figure.key else ""
+        # Where one column is chosen, only its ties matter: else nearly every cell has the mark.
+        chosen = self.figure is not None and column.key == self.figure.key
+        close = chosen and column.key in row["close"]
+        role = "accent" if chosen else ""
         marks = marks_of(score, close)
         return [
             (f"{figure(score.value):>6}", role),
@@ -174,7 +177,7 @@ class LeaderboardScreen(ListPlace):
             arrow = "lower is better" if self.figure.lower_is_better else "higher is better"
             low, high = map(figure, self.scale)
             line.append(f"{self.figure.bench} {self.figure.title}", "bold")
-            line.append(f"  {arrow}  bars {low} to {high}  judge {safe_text(self.figure.judge)}")
+            line.append(f"  judge {shortened(self.figure.judge, 24)}  {arrow}  axis {low}–{high}")
         self.query_one("#what", Static).update(line)
         listing.refresh()
         self._tell(listing.row)

@@ -205,13 +205,14 @@ def plan_text(config: Any, runs: list[Run]) -> str:
     trainer = values["trainer"]
     train = ", ".join(source["path"] for source in values["data"]["train"])
     lines.append(f"on {train}, rows truncated to {values['data']['max_length']} tokens")
-    length = f"{trainer['epochs']:g} epochs"
+    epochs = trainer["epochs"]
+    length = f"{epochs:g} epoch{'s' * (epochs != 1)}"
     if trainer["max_steps"] is not None:
         length = f"{trainer['max_steps']} steps"
     if trainer["max_tokens"] is not None:
         length = f"{trainer['max_tokens']:,} tokens"
     rows = trainer["batch_size"] * trainer["accumulation"]
-    lines.append(f"{length}, {rows} rows per step, learning rate {trainer['learning_rate']:g}")
+    lines.append(f"{length}, batch size {rows}, learning rate {trainer['learning_rate']:g}")
     held = ", ".join(source["path"] for source in values["data"]["heldout"])
     lines.append(f"held out: {held or 'none, so no held-out loss'}")
     identity = config_hash(config)

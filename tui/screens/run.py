@@ -237,7 +237,8 @@ class RunScreen(ChartKeys):
         width = 10 if self.size.width >= 100 else 0
         self.query_one("#names").styles.width = 40 if width else 24
         rows = []
-        for name in self.book.names(self.run_id):
+        lead = [label.partition(":")[2] for label in self.harness.primary.values()]
+        for name in self.book.names(self.run_id, lead):
             points = self.book.ready(self.run_id, name, None, 0.0, max(width, 1))
             rows.append(
                 {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -17,13 +17,17 @@ from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.welcome import tour_text
 from kdharness.tui.viewmodels.marks import bar
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row, reason_of
 from kdharness.tui.widgets.table import Listing
 
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+    from kdharness.tui.viewmodels.primary import PrimaryScores
+
 COLUMNS = [
-    Column("id", "run", 10, grow=2, frozen=True),
+    Column("id", "run", 16, grow=2, frozen=True, name=True),
     Column("method", "kind", 4, leave=2),
-    Column("models", "student ← teacher", 17, grow=3, leave=1),
+    Column("models", "student ← teacher", 12, grow=3, leave=1),
     Column("status", "status", 13),
     Column("progress", "progress", 11, grow=1, falling=True),
     Column("eta", "ETA", 7, right=True),
@@ -68,6 +72,8 @@ class RunsScreen(ListPlace):
         self.lines: dict[str, dict[str, object]] = {}
         self.state: tuple[int, int] = (-1, -1)
         self.demo_ran = False
+        self.scores: dict[str, dict[str, float]] = {}
+        self.led: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
@@ -87,6 +93,31 @@ class RunsScreen(ListPlace):
         self.state = store.runs_state()
         self.runs = {}
         self._read(store.runs())
+        self._read_scores()
+
+    def _read_scores(self) -> None:
+        """Read the primary metrics of all checkpoints in a thread, if any were chosen."""
+        primary, paths = dict(self.harness.primary), self.harness.paths
+        self.led = primary
+        if not primary:
+            return
+
+        def work(store: Store) -> PrimaryScores:
+            from kdharness.tui.viewmodels.primary import primary_scores
+
+            return primary_scores(store, paths, primary)
+
+        def show(found: PrimaryScores) -> None:
+            self.scores = found.scores
+            self.listing().set_columns([*COLUMNS[:-1], *found.columns, COLUMNS[-1]])
+
+        self.read(work, show, what="scores")
+
+    def on_screen_resume(self) -> None:
+        """Show metrics that were chosen on another screen."""
+        super().on_screen_resume()
+        if self.led != self.harness.primary:
+            self.while_here(self._read_scores)
 
     def _read(self, runs: list[Run], *, look: bool = True) -> None:
         """Add or update rows from the store; new ones go on top."""
@@ -177,6 +208,9 @@ class RunsScreen(ListPlace):
             return [(clock(row["eta"]), "")]
         if key == "loss":
             return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
+        if key in self.led:
+            scores = self.scores.get(str(row["checkpoint"]), {})
+            return [(figure(scores.get(key)), "")]
         if key == "when":
             return [(age(self.harness.now() - row["when"]), "dim")]
         text = str(row.get(key) or DASH)
@@ -184,7 +218,7 @@ class RunsScreen(ListPlace):
 
     def _progress(self, row: Row, status: str, width: int) -> list[Part]:
         if status == "failed":
-            return [(str(row["error"]) or "failed", "bad")]
+            return [(reason_of(str(row["error"])) or "failed", "bad")]
         if not row["max_steps"]:
             return [(str(row["stage"]) or DASH, "dim")]
         share = f"{row['progress']:4.0%} "

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     Column("number", "#", 3, right=True),
-    Column("id", "checkpoint", 12, grow=1),
+    Column("id", "checkpoint", 12, grow=1, name=True),
     Column("general", "general", 8, right=True),
     Column("domain", "domain", 8, right=True),
     Column("gain", "gain", 6, right=True, falling=True),

@@ -197,6 +197,7 @@ class TranscriptsScreen(PlaceScreen):
         prompt.set_lines(lines or [[(missing, "dim")]])
         height = self.size.height
         prompt.styles.height = min(len(lines) or 1, 3 if height < 30 else 8) or 1
+        self.query_one("#verdicts").set_class(height >= 30, "roomy")
         for pane, name, side, other in (
             ("first", self.names[0], exchange.first, exchange.second),
             ("second", self.names[1], exchange.second, exchange.first),

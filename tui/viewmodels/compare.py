@@ -112,7 +112,7 @@ def p_words(pair: PairedComparison) -> str:
 
 
 def verdict(pair: PairedComparison) -> tuple[str, str]:
-    """Return ▲ better, ▼ worse, ≈ not told apart; hollow if open after the correction."""
+    """Return ▲ better, ▼ worse, ≈ no difference; hollow if not significant once corrected."""
     if not pair.lean:
         return "≈", "dim"
     better = pair.lean == "better"
@@ -124,7 +124,7 @@ def verdict(pair: PairedComparison) -> tuple[str, str]:
 WORDS = {
     "▲": "better",
     "▼": "worse",
-    "≈": "not told apart",
+    "≈": "not significantly different",
     "△": "perhaps better",
     "▽": "perhaps worse",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,8 @@ STATUS_MARKS = {
 class Column:
     """One column: the higher `leave`, the earlier it is dropped without room (0: never).
 
-    `falling` columns are sorted from the highest value on, because it is the best or the newest.
+    The `name` of a row is cut in its middle, and its title counts the rows. `falling` columns are
+    sorted from the highest value on, because it is the best or the newest.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Column:
     frozen: bool = False
     group: str = ""
     falling: bool = False
+    name: bool = False
 
 
 CellOf = Callable[[Row, Column, int], list[Part]]
@@ -98,6 +101,11 @@ def window_of(
         while rest[at] not in fitting(offset):
             offset += 1
     return offset, [*frozen, *fitting(offset)]
+
+
+def reason_of(error: str) -> str:
+    """Return an error without the folders of the file it begins with, for one cell."""
+    return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
 
 
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:

@@ -126,7 +126,7 @@ def newest_pair(
 ) -> tuple[str, ...]:
     """Return the two newest checkpoints that were scored on the same benchmark by the same judge.
 
-    The older one comes first; nothing is returned if there is no such pair.
+    The older one comes first. Without such a pair it is the newest one that was scored, alone.
 
     Args:
         checkpoints: of the store, oldest first.
@@ -146,4 +146,4 @@ def newest_pair(
     for newer, older in pairs:
         if scored[newer.id] & scored[older.id]:
             return older.name, newer.name
-    return ()
+    return (base,) if base else tuple(c.name for c in known[:1])

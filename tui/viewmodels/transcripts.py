@@ -30,6 +30,8 @@ SHOWN = 5
 """Ratings shown of a distribution."""
 MIDDLE = 0.5
 """The value of a tie."""
+CLOSE = 0.5
+"""Texts that share a smaller part have hardly a word in common: all would be highlighted."""
 WORDS = 1500
 """Longer texts, in words, are not compared word by word."""
 
@@ -188,7 +190,7 @@ def answer_lines(side: Side, other: Side) -> list[Line]:
         lines += marked_lines(answer.text, theirs.get(answer.turn))
         end = {"length": "… cut off at the token limit", "error": "✗ no answer"}
         if answer.finish.value in end:
-            lines.append([(end[answer.finish.value], "warn")])
+            lines.append([(end[answer.finish.value], "bad")])
         lines.append([])
     return lines or [[("no answer stored", "dim")]]
 
@@ -201,6 +203,8 @@ def marked_lines(text: str, other: str | None) -> list[Line]:
     if len(mine) > 2 * WORDS or len(theirs) > 2 * WORDS:
         return text_lines(text)
     matcher = difflib.SequenceMatcher(None, mine, theirs, autojunk=False)
+    if matcher.ratio() < CLOSE:
+        return text_lines(text)
     lines: list[Line] = [[]]
     for tag, start, stop, _, _ in matcher.get_opcodes():
         role = "" if tag == "equal" else "accent"

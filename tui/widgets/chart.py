@@ -269,7 +269,8 @@ class PlaneChart(Chart):
         bottom = canvas.height * 4 - 1
         if self.plane.whiskers:
             for mark in self.plane.marks:
-                x, y = x_scale.place(mark.x), bottom - y_scale.place(mark.y)
+                # The cross is drawn in the cell of the mark, which has no finer place.
+                x, y = x_scale.place(mark.x) & ~1, (bottom - y_scale.place(mark.y)) & ~3 | 1
                 if mark.x_ends[0] is not None and mark.x_ends[1] is not None:
                     ends = [x_scale.place(end) for end in mark.x_ends if end is not None]
                     canvas.line(min(ends), y, max(ends), y, "dim")

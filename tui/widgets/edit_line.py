@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from kdharness.tui.widgets.form_sheet import FormSheet
@@ -11,6 +14,10 @@ from kdharness.tui.widgets.form_sheet import FormSheet
 class EditLine(Input):
     """The input line of a form. Keys that follow Enter at once are not typed into it."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Set", id="edit.set"),
+        Binding("escape", "app.back", "Undo", key_display="Esc", id="edit.undo"),
+    ]
     closing = False
 
     def _on_focus(self, event: events.Focus) -> None:

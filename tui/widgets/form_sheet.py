@@ -121,7 +121,7 @@ def form_cell(row: Row, column: Column, width: int) -> list[Part]:
         return [("  " * field.depth + row["title"], "strong" if heading else "")]
     if column.key == "value":
         if not row["value"] and not heading:
-            return [("·" if not field.required else "…", "dim")]
+            return [("not set" if not field.required else "…", "dim")]
         return [(str(row["value"]), "accent" if row["set"] and not heading else "dim")]
     if row["error"]:
         return [(f"✗ {row['error']}", "bad")]
@@ -133,11 +133,11 @@ def hint(field: Field) -> str:
     if field.kind == "choice":
         return " ".join(field.choices)
     if field.kind == "group":
-        return "space toggles it" if field.optional else ""
+        return "Space toggles" if field.optional else ""
     if field.kind in ("groups", "mapping"):
-        return "Enter adds one"
+        return "Enter adds"
     if field.kind == "item":
-        return "Del removes it"
+        return "Del removes"
     if field.limits:
         return field.limits
     return " ".join(field.choices) or ("o: choose" if field.pick else "")

@@ -31,6 +31,7 @@ from kdharness.tui.viewmodels.rows import (
     plain_cell,
     window_of,
 )
+from kdharness.tui.viewmodels.selection import shortened
 
 
 class Listing(ScrollView, can_focus=True):
@@ -176,8 +177,9 @@ class Listing(ScrollView, can_focus=True):
     # ------------------------------------------------------------ layout and painting
 
     def on_resize(self) -> None:
-        """Adapt the widths to the terminal."""
+        """Adapt the widths to the terminal; the row with the cursor stays in view."""
         self._arrange()
+        self._show_cursor()
 
     def notify_style_update(self) -> None:
         """Drop cached styles after the theme changed."""
@@ -231,14 +233,19 @@ class Listing(ScrollView, can_focus=True):
             title = column.group if groups else column.title
             if groups:
                 title, previous = ("" if title == previous else title), title
-            elif column.key == self.sort_key:
-                title += "▼" if self.reverse else "▲"
+            else:
+                title += self._count() if column.name else ""
+                title += ("▼" if self.reverse else "▲") if column.key == self.sort_key else ""
             chosen = index == self.active and self.has_focus and not groups
             text = safe_text(title)
             text = text.rjust(size) if column.right and cell_len(text) <= size else text
             segments.append(Segment(set_cell_size(text, size), active if chosen else style))
             segments.append(Segment(" ", style))
         return Strip(segments).adjust_cell_length(width, style)
+
+    def _count(self) -> str:
+        some = len(self.rows) < len(self.all_rows)
+        return f" {len(self.rows)}" + (f" of {len(self.all_rows)}" if some else "")
 
     def _line(self, row: Row, cursor: bool, width: int) -> Strip:
         base = self.style_of("cursor" if cursor else "row")
@@ -251,7 +258,9 @@ class Listing(ScrollView, can_focus=True):
             parts = []
             for text, role in self.cell(row, column, size):
                 text = safe_text(text.replace("\n", " ").replace("\t", " "), 400)
-                if used + cell_len(text) > size:
+                if column.name:
+                    text = shortened(text, size - used)
+                elif used + cell_len(text) > size:
                     text = set_cell_size(text, max(size - used - 1, 0)) + "…"
                 parts.append(Segment(text, self._mix(role, base, cursor)))
                 used += cell_len(text)

@@ -21,7 +21,7 @@ from kdharness.tui.screens.dialogs import Confirm
 from kdharness.tui.screens.experiments import ExperimentsScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.app import LARGE, SMALL, AppOn, Press, Shown, help_page
 
 pytestmark = pytest.mark.slow
 
@@ -364,7 +364,7 @@ async def test_palette_and_help_list_experiments(
             titles = [command.title for command in app.get_system_commands(app.screen)]
             assert titles.count("Experiments") == 1
         await press(pilot, "1", "w", "f1")
-        assert "kdharness sweep" in shown(app) and "experiments.start" in shown(app)
+        assert "kdharness sweep" in shown(app) and "experiments.start: s" in help_page(app)
 
 
 async def test_experiment_files_are_read_off_the_main_thread(

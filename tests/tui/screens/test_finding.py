@@ -101,6 +101,10 @@ async def test_a_chosen_metric_leads_every_screen_and_is_kept(
         await press(pilot, "4")
         row = app.screen.query_one("#list", Listing).rows[0]
         assert f"{row['bench']}:{row['metric']}" == chosen
+        await press(pilot, "1")
+        runs = app.screen.query_one("#list", Listing)
+        assert [c.title for c in runs.columns if c.key == "domain"] == [chosen.partition(":")[2]]
+        assert app.screen.scores["kd"]["domain"] is not None  # type: ignore[attr-defined]
     assert read_settings(filled).primary["domain"] == chosen
     settings = load_settings(filled)
     assert settings.primary["domain"] == chosen and settings.judge == ["openai:x"]

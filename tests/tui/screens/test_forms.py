@@ -191,7 +191,7 @@ async def test_run_is_copied_edited_and_started(
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "n", "c", "slash", "s", "f", "t", "end", "enter")
+        await press(pilot, "n", "c", "slash", "s", "f", "t", "down", "enter")
         screen = app.screen
         assert isinstance(screen, NewRunScreen)
         assert screen.values["method"] == "sft" and "run sft" in shown(app)

@@ -6,7 +6,13 @@ import pytest
 
 from kdharness.harness.types import Judgment, JudgmentStatus
 from kdharness.judges.scoring.arena import battle
-from kdharness.tui.viewmodels.transcripts import Exchange, Side, shown_value, verdict_lines
+from kdharness.tui.viewmodels.transcripts import (
+    Exchange,
+    Side,
+    marked_lines,
+    shown_value,
+    verdict_lines,
+)
 
 
 def judged(
@@ -98,3 +104,10 @@ def test_the_words_on_two_verdicts_agree_with_what_is_shown(
 ) -> None:
     exchange = Exchange("q", "", side(first), side(second))
     assert exchange.relation == words and exchange.differs is differs
+
+
+def test_words_are_highlighted_only_where_texts_are_close() -> None:
+    roles = {role for line in marked_lines("the cat sat", "the dog sat") for _, role in line}
+    assert roles == {"", "accent"}
+    far = marked_lines("Toys and the games", "Planes fly over the old town today")
+    assert {role for line in far for _, role in line} == {""}
