@@ -85,6 +85,13 @@ class Actions(Selecting):
         if isinstance(self.screen, screens.EvaluateScreen):
             self.screen.choose(checkpoints)
 
+    async def check_judge(self, spec: str) -> None:
+        """Go to the judges, and ask to check this one."""
+        await self.action_go("judges")
+        check = getattr(self.screen, "check", None)
+        if check is not None:
+            check(spec)
+
     async def open_experiment(self, name: str) -> None:
         """Open the experiments, with the one of this name selected."""
         from kdharness.harness.experiments.expand import sweeps_folder
@@ -341,4 +348,4 @@ class Actions(Selecting):
                 self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
 
         help_text = f"Save {what} to a file; the extension sets the format: {', '.join(endings)}"
-        self.push_screen(Ask("Export", name, help_text, check), take)
+        self.push_screen(Ask(f"Save {what}", name, help_text, check), take)

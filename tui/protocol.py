@@ -65,6 +65,10 @@ class AppProtocol(Protocol):
         """Open the form of an evaluation, which keeps its state."""
         ...
 
+    async def check_judge(self, spec: str) -> None:
+        """Go to the judges, and ask to check this one."""
+        ...
+
     async def open_experiment(self, name: str) -> None:
         """Open the experiments, with the one of this name selected."""
         ...

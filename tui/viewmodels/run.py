@@ -38,17 +38,22 @@ def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
 
 
 def without_updates(lines: Sequence[str]) -> list[str]:
-    """Return lines with only the last state of each progress bar, which redraws its line."""
+    """Return lines with only the last state of each progress bar, which redraws its line.
+
+    Nested bars take turns: as long as only bars are printed, each has one line.
+    """
     kept: list[str] = []
-    before = ""
+    bars: dict[str, int] = {}
     for line in lines:
         found = BAR.match(line)
-        name = f"bar {found[1]}" if found else ""
-        if name and name == before:
-            kept[-1] = line
+        if not found:
+            bars = {}
+        elif found[1] in bars:
+            kept[bars[found[1]]] = line
+            continue
         else:
-            kept.append(line)
-        before = name
+            bars[found[1]] = len(kept)
+        kept.append(line)
     return kept
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 from textual.command import CommandPalette
+from textual.widgets import Input
 
 from kdharness.harness.config.settings import load_settings
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.tui.palette import Commands
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.settings import read_settings, save_primary
 from kdharness.tui.viewmodels.rows import Column
+from kdharness.tui.widgets.form_sheet import FormSheet
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, SMALL, AppOn, Press, Shown, help_page, painted
+from support.tui_home import add_past_run
 
 
 async def test_question_mark_explains_symbols_and_keys(
@@ -53,8 +57,11 @@ async def test_arrows_move_the_list_while_the_filter_is_typed(
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "slash", *"finished", "down", "down")
         listing = app.screen.query_one("#list", Listing)
+        # Letters that move in a list are typed, as a public report of another tool asks for.
+        await press(pilot, "slash", *"kj")
+        assert app.screen.query_one("#filter", Input).value == "kj" and listing.words == "kj"
+        await press(pilot, "escape", "slash", *"finished", "down", "down")
         assert len(listing.rows) == 3 and listing.cursor == 2
         await press(pilot, "up", "enter", "enter")
         assert getattr(app.screen, "run_id", "") == listing.rows[1]["id"]
@@ -137,6 +144,50 @@ async def test_footers_at_80_columns_keep_help_quit_and_say_that_there_is_more(
             assert line.startswith(" ? Help  q Quit ") and line.rstrip().endswith("…"), line
             assert all(word in line for word in words), line
             await press(pilot, "f2")
+        for width in (60, 40, 20):
+            await pilot.resize_terminal(width, 15)
+            await pilot.pause()
+            assert painted(app)[-1].text.startswith(" ? Help  q Quit ")
+
+
+async def test_long_names_keep_both_ends_and_lists_count_their_rows(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    with Store(filled.store) as store:
+        for seed in (105, 106):
+            add_past_run(store, f"sweep-lr0e-4-temperature2-layers12-seed{seed}", "kd", 50)
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot)
+        text = shown(app)
+        assert "seed105" in text and "seed106" in text and "run 8" in text
+        await press(pilot, "slash", *"seed", "enter")
+        assert "run 2 of 8" in shown(app)
+
+
+async def test_editing_names_its_keys_and_keeps_its_row_in_view(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "n")
+        sheet = app.screen.query_one(FormSheet)
+        last = sheet.size.height - sheet.header_lines - 1
+        rows = [i for i in range(last, last + 40) if sheet.rows[i]["field"].kind == "number"]
+        await press(pilot, *["down"] * rows[0], "enter")
+        assert "⏎ Set" in painted(app)[-1].text and "Esc Undo" in painted(app)[-1].text
+        assert sheet.cursor - sheet.scroll_offset.y < sheet.size.height - sheet.header_lines
+
+
+@pytest.mark.slow
+async def test_the_judge_of_an_evaluation_is_checked_from_its_form(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown, notified: Shown
+) -> None:
+    filled.settings.write_text("judge: openai:unknown\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "6", "c")
+        assert "Check openai:unknown?" in shown(app)
 
 
 async def test_n_opens_a_new_run_from_any_list(filled: Paths, app_on: AppOn, press: Press) -> None:

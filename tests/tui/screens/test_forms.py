@@ -287,6 +287,22 @@ async def test_a_draft_survives_leaving_the_form(
         assert again.screen.place == "transcripts"  # type: ignore[attr-defined]
 
 
+async def test_a_draft_of_an_evaluation_survives_the_app(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "6")
+        move_to(app, "limit")
+        await press(pilot, "4", "enter")
+    again = app_on(filled)
+    async with again.run_test(size=LARGE) as pilot:
+        await press(pilot, "6")
+        assert isinstance(again.screen, EvaluateScreen) and again.screen.values["limit"] == 4
+        await again.open_evaluate(["kd"])
+        assert again.screen.values["checkpoints"] == ["kd"]
+
+
 async def test_a_started_draft_is_gone_and_an_untouched_form_leaves_none(
     filled: Paths, app_on: AppOn, press: Press, started: list[Any]
 ) -> None:

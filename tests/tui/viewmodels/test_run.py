@@ -21,6 +21,12 @@ def test_a_progress_bar_is_one_line_in_its_last_state() -> None:
     assert without_updates(lines) == [lines[2], "loaded", lines[5], lines[6]]
 
 
+def test_nested_bars_have_one_line_each() -> None:
+    """As in a public report of a terminal log that did not group them."""
+    lines = [f"{name}: {n}%|#| {n}/9" for n in range(1, 9) for name in ("epochs", "batches")]
+    assert without_updates(lines) == lines[-2:]
+
+
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
