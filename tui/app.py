@@ -86,7 +86,12 @@ class HarnessApp(Actions):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark,f1", "help", "Help", key_display="?", id="app.help"),
         Binding(
-            "colon", "command_palette", "Commands", key_display=":", show=False, id="app.commands"
+            "colon,ctrl+p",
+            "command_palette",
+            "Commands",
+            key_display=":",
+            show=False,
+            id="app.commands",
         ),
         Binding("escape", "back", "Back", show=False, id="app.back"),
         Binding("q", "leave", "Quit", id="app.quit"),

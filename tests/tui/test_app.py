@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from textual.command import CommandPalette
 
 from kdharness.harness.paths import Paths
 from kdharness.tui.screens.run import RunScreen
@@ -56,7 +57,9 @@ async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: P
             if b.enabled and b.binding.description and b.binding.id
         }
         assert bindings <= names and "Theme: light" in names
-        await press(pilot, "ctrl+p", *"theme", "space", *"light", "enter")
+        await press(pilot, "ctrl+p")
+        assert isinstance(app.screen, CommandPalette)
+        await press(pilot, *"theme", "space", *"light", "enter")
         await pilot.pause()
         assert app.theme == "light"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     Column("id", "run", 16, grow=2, frozen=True, name=True),
     Column("method", "kind", 4, leave=2),
-    Column("models", "student ← teacher", 12, grow=3, leave=1),
+    Column("models", "models", 12, grow=3, leave=1),
     Column("status", "status", 13),
     Column("progress", "progress", 11, grow=1, falling=True),
     Column("eta", "ETA", 7, right=True),
