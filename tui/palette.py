@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from kdharness.tui.actions import Actions
 
+WIDTH = 30
+"""Cells up to the second column."""
 Command = tuple[str, str, Callable[[], object]]
 
 
@@ -38,14 +41,20 @@ class Commands(Provider):
     async def discover(self) -> Hits:
         """Yield the actions before anything is typed."""
         for title, about, run in self.actions():
-            yield DiscoveryHit(title, run, help=about)
+            yield DiscoveryHit(_line(title, about), run, text=title)
 
     async def search(self, query: str) -> Hits:
         """Yield what matches."""
         matcher = self.matcher(query)
         for title, about, run in (*self.actions(), *self.names):
             if (score := matcher.match(title)) > 0:
-                yield Hit(score, matcher.highlight(title), run, help=about)
+                yield Hit(score, _line(matcher.highlight(title), about), run, text=title)
+
+
+def _line(title: str | Content, about: str) -> Content:
+    """Return an entry of one line: half as many would fit with the key below each."""
+    gap = " " * max(WIDTH - len(title), 2)
+    return Content.assemble(title, gap, (about, "dim"))
 
 
 def _opener(app: Actions, run: str) -> Callable[[], object]:
