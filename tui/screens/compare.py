@@ -57,12 +57,12 @@ class CompareScreen(ListPlace):
     about = (
         "The checkpoints that are marked on any screen, or else the newest two that share a scored "
         "benchmark. A is the base; x swaps A and the other one. Each row shows the paired "
-        "difference to A on the items both answered, with its 95 % interval around zero: ▲ better, "
-        "▼ worse, ≈ no significant difference, △ ▽ not significant once p is corrected (Holm) for "
-        "all scores of the benchmark shown here. [ and ] choose which checkpoint is drawn. l lists "
-        "the items whose verdict changed, Enter opens their answers; g shows the differences "
-        "between configs; o the cost of each checkpoint and its ancestors; p what it lost beside "
-        "the domain; u the training curves."
+        "difference to A on the items both answered, with its 95 % interval around zero, on one "
+        "scale per benchmark and judge: ▲ better, ▼ worse, ≈ no significant difference, △ ▽ not "
+        "significant once p is corrected (Holm) for all scores of the benchmark shown here. [ and "
+        "] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter opens "
+        "their answers; g shows the differences between configs; o the cost of each checkpoint and "
+        "its ancestors; p what it lost beside the domain; u the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),

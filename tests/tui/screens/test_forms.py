@@ -13,76 +13,15 @@ from textual.widgets import Input
 from kdharness.harness.config.files import load_config, parse_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
-from kdharness.harness.types import Run
 from kdharness.tui.app import HarnessApp
-from kdharness.tui.screens.dialogs import Confirm
 from kdharness.tui.screens.evaluate import EvaluateScreen
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.form_sheet import FormSheet
 from support.app import LARGE, AppOn, Press, Shown
+from support.forms import canned_plan, move_to
 
 pytestmark = pytest.mark.slow
-
-
-def canned_plan(command: list[str], text: str = "") -> Any:
-    """Return canned output of the planning process."""
-    if command[0] == "-c":
-        return [
-            {
-                "checkpoint": "kd",
-                "bench": "mt-bench",
-                "judge": "openai:judge-x",
-                "answers": 3,
-                "calls": 160,
-                "tokens": 9000,
-                "usd": 0.123,
-            }
-        ]
-    if "check" in command:
-        return [
-            {"check": "labelled", "of": "rows", "status": "ok", "detail": "62 %", "advice": ""},
-            {
-                "check": "end of answers",
-                "of": "teacher",
-                "status": "note",
-                "detail": "it stops elsewhere",
-                "advice": "use its template",
-            },
-        ]
-    return [
-        {"figure": "parameters student", "value": 42_000_000},
-        {"figure": "parameters trained", "value": 42_000_000},
-        {"figure": "steps", "value": 60},
-        {"figure": "tokens", "value": 30_876},
-        {"figure": "tokens labelled", "value": 19_000},
-        {"figure": "memory peak", "value": 1.041},
-        {"figure": "disk", "value": 0.63},
-    ]
-
-
-@pytest.fixture
-def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configs passed to `launch.start`, which is replaced by a stub."""
-    configs: list[Any] = []
-
-    def start(paths: Paths, config: Any, **_: Any) -> Run:
-        configs.append(config)
-        with Store(paths.store) as store:
-            run = store.run("kd")
-            assert run is not None
-            return run
-
-    monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", canned_plan)
-    return configs
-
-
-def move_to(app: HarnessApp, name: str) -> None:
-    """Move the cursor to a field."""
-    sheet = app.screen.query_one(FormSheet)
-    sheet.move_to([row["id"] for row in sheet.rows].index(name))
 
 
 def row(app: HarnessApp, name: str) -> Any:
@@ -237,85 +176,6 @@ async def test_failed_plan_is_explained_and_starts_nothing(
         assert "smollm2 has not been pulled" in shown(app) and not started
         await press(pilot, "escape")
         assert isinstance(app.screen, NewRunScreen)
-
-
-async def test_a_yes_before_the_estimate_waits_for_it(
-    filled: Paths, app_on: AppOn, press: Press
-) -> None:
-    answers: list[bool | None] = []
-    app = app_on(filled)
-    async with app.run_test(size=LARGE) as pilot:
-        for stops, answer in ((True, []), (False, [True])):
-            dialog = Confirm("Start?", "estimating …", waits=True)
-            app.push_screen(dialog, answers.append)
-            await press(pilot, "y")
-            assert app.screen is dialog
-            dialog.tell("✗ broken" if stops else "about 1:00", stops=stops)
-            await press(pilot)
-            assert answers == answer
-            if stops:
-                await press(pilot, "y")
-                assert app.screen is dialog
-                await press(pilot, "n")
-                assert answers.pop() is False
-
-
-@pytest.mark.parametrize("keys", [("escape",), ("f6", "1"), ()], ids=["esc", "another", "quit"])
-async def test_a_draft_survives_leaving_the_form(
-    filled: Paths, app_on: AppOn, press: Press, notified: Shown, keys: tuple[str, ...]
-) -> None:
-    """A digit on a number edits it instead of leaving the form."""
-    app = app_on(filled)
-    async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "n")
-        move_to(app, "trainer.epochs")
-        await press(pilot, "1", "7", "enter")
-        assert isinstance(app.screen, NewRunScreen)
-        assert app.screen.values["trainer"]["epochs"] == 17
-        await press(pilot, *keys)
-        if keys:
-            await press(pilot, "n")
-            assert isinstance(app.screen, NewRunScreen)
-            assert app.screen.values["trainer"]["epochs"] == 17 and "draft" in notified(app)
-    again = app_on(filled)
-    async with again.run_test(size=LARGE) as pilot:
-        await press(pilot, "n")
-        assert isinstance(again.screen, NewRunScreen)
-        assert again.screen.values["trainer"]["epochs"] == 17
-        move_to(again, "name")
-        await press(pilot, "5")
-        assert again.screen.place == "transcripts"  # type: ignore[attr-defined]
-
-
-async def test_a_draft_of_an_evaluation_survives_the_app(
-    filled: Paths, app_on: AppOn, press: Press
-) -> None:
-    app = app_on(filled)
-    async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "6")
-        move_to(app, "limit")
-        await press(pilot, "4", "enter")
-    again = app_on(filled)
-    async with again.run_test(size=LARGE) as pilot:
-        await press(pilot, "6")
-        assert isinstance(again.screen, EvaluateScreen) and again.screen.values["limit"] == 4
-        await again.open_evaluate(["kd"])
-        assert again.screen.values["checkpoints"] == ["kd"]
-
-
-async def test_a_started_draft_is_gone_and_an_untouched_form_leaves_none(
-    filled: Paths, app_on: AppOn, press: Press, started: list[Any]
-) -> None:
-    app = app_on(filled)
-    async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "n", "escape")
-        assert not (filled.home / "drafts.json").exists()
-        await press(pilot, "n", "m", "home", "enter", "escape")
-        await press(pilot, "n", "s")
-        assert isinstance(app.screen, Confirm)
-        await press(pilot, "y", "escape", "n")
-        assert started and isinstance(app.screen, NewRunScreen)
-        assert app.screen.values == app.screen.base
 
 
 async def test_start_failure_is_notified(
