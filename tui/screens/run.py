@@ -254,9 +254,10 @@ class RunScreen(ChartKeys):
         if [c.key for c in columns] != [c.key for c in listing.columns]:
             listing.set_columns(columns)
         names = [str(row["name"]) for row in rows]
-        ended = self.run is not None and not self.status.is_live
-        if not self.picked and names and "loss" not in names and ended:
-            self.curve = names[0]
+        # A training reports its loss with the first step; what has none by then has another curve.
+        late = self.run is not None and (self.run.step > 1 or not self.status.is_live)
+        if not self.picked and names and ("loss" in names or late):
+            self.curve = "loss" if "loss" in names else names[0]
         with listing.prevent(Listing.Highlighted):
             listing.set_rows(rows)
             if not self.picked and self.curve in names:

@@ -99,6 +99,19 @@ async def test_the_loss_is_shown_from_the_start_whatever_curve_comes_first(
         assert screen.curve == "general_loss"
 
 
+async def test_a_run_without_a_loss_shows_its_first_curve(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    with Store(filled.store) as other:
+        other.drop_points_after("dae", -1)
+        other.add_progress("dae", points=[("score", 5, 3.0, 0.0)], step=5)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot)
+        assert app.screen.curve == "score"  # type: ignore[attr-defined]
+
+
 async def test_log_config_and_lineage_tabs(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
