@@ -36,7 +36,8 @@ class Selecting(Background):
                 severity="warning",
                 markup=False,
             )
-            selection = Selection(selection.names[:LIMIT], selection.at)
+            at = selection.at if selection.at < LIMIT else 1
+            selection = Selection(selection.names[:LIMIT], at)
         if selection == self.selection:
             return
         self.selection = selection
