@@ -119,11 +119,14 @@ def train(
         sampled.restart_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint is not None:
         check_state(checkpoint)
-        job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
         job.reporter.say(f"distributed: {engine}, {job.world} processes")
     job.reporter.stage("training", setting.plan.steps)
+    if checkpoint is not None:
+        # The bar continues where the run was; the message stores it at once.
+        job.reporter.advance(step_of(checkpoint))
+        job.reporter.say(f"resuming from {checkpoint.name}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:

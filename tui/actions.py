@@ -22,10 +22,11 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.threads import Background
+from kdharness.tui.selecting import Selecting
 from kdharness.tui.viewmodels.rows import Column
-from kdharness.tui.widgets.table import Listing
+from kdharness.tui.viewmodels.selection import Selection
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -35,7 +36,7 @@ TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
 
 
-class Actions(Background):
+class Actions(Selecting):
     """The app's actions, which screens call by name."""
 
     demo_process: subprocess.Popen[bytes] | None = None
@@ -59,9 +60,9 @@ class Actions(Background):
 
     # ------------------------------------------------------------ runs
 
-    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """Open the screen of one run, with other runs' curves overlaid."""
-        self.push_screen(screens.RunScreen(run, others))
+    def open_run(self, run: str) -> None:
+        """Open the screen of one run, with the curves of the selected ones overlaid."""
+        self.push_screen(screens.RunScreen(run))
 
     def open_checkpoint(self, name: str) -> None:
         """Open the run that created a checkpoint."""
@@ -84,6 +85,13 @@ class Actions(Background):
         if isinstance(self.screen, screens.EvaluateScreen):
             self.screen.choose(checkpoints)
 
+    async def check_judge(self, spec: str) -> None:
+        """Go to the judges, and ask to check this one."""
+        await self.action_go("judges")
+        check = getattr(self.screen, "check", None)
+        if check is not None:
+            check(spec)
+
     async def open_experiment(self, name: str) -> None:
         """Open the experiments, with the one of this name selected."""
         from kdharness.harness.experiments.expand import sweeps_folder
@@ -104,6 +112,8 @@ class Actions(Background):
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
+            if isinstance(form, PlaceScreen):
+                form.has_started()
             if self.screen is not form:
                 # The user has moved to another screen in the meantime.
                 self.tell(f"{run} has started")
@@ -121,14 +131,20 @@ class Actions(Background):
         config: object,
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
-        """Ask to start a run; details that take longer to compute are added when they arrive."""
-        dialog = Confirm(question, f"{known}\n\nestimating …" if plan else known)
+        """Ask to start a run; details that take longer to compute are added when they arrive.
+
+        It starts only once they are known and without an error.
+        """
+        dialog = Confirm(
+            question, f"{known}\n\nestimating …" if plan else known, waits=plan is not None
+        )
 
         def planned(lines: list[str]) -> None:
-            dialog.tell("\n".join([known, "", *lines]))
+            stops = any(line.startswith("✗") for line in lines)
+            dialog.tell("\n".join([known, "", *lines]), stops=stops)
 
         def failed(message: str) -> None:
-            dialog.tell(f"{known}\n\n✗ {message}")
+            dialog.tell(f"{known}\n\n✗ {message}", stops=True)
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -163,47 +179,16 @@ class Actions(Background):
 
         self.push_screen(Choose("Runs", rows, columns, many=True, marked=marked), chosen)
 
-    def choose_checkpoints(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
-    ) -> None:
-        """Let the user mark checkpoints in a list."""
-        rows = [
-            {"id": c.name, "method": c.method, "run": c.run or ""}
-            for c in reversed(self.store.checkpoints())
-        ]
-        columns = [
-            Column("id", "checkpoint", 20, grow=2),
-            Column("method", "kind", 6),
-            Column("run", "run", 12, grow=1),
-        ]
-
-        def chosen(names: list[str] | None) -> None:
-            if names is not None:
-                take(names)
-
-        self.push_screen(Choose("Checkpoints", rows, columns, many=True, marked=marked), chosen)
-
-    def marked_checkpoints(self) -> list[str]:
-        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
-        for name in ("leaderboard", "runs"):
-            if not self.is_screen_installed(name):
-                continue
-            screen = self.get_screen(name)
-            marks = screen.query("#list").first(Listing).marked if screen.is_mounted else []
-            if name == "leaderboard" and len(marks) > 1:
-                return list(marks)
-            runs = [self.store.run(mark) for mark in marks] if name == "runs" else []
-            checkpoints = [run.checkpoint for run in runs if run is not None and run.checkpoint]
-            if len(checkpoints) > 1:
-                return checkpoints
-        return []
-
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Open two checkpoints' answers, at an item."""
+        """Select two checkpoints if others are compared, and open their answers at an item."""
+        now = self.compared()
+        if (now.base, now.other) != (first, second):
+            now = Selection((first, second))
+        self.select(now)
         await self.action_go("transcripts")
         show = getattr(self.screen, "open", None)
         if show is not None:
-            show(first, second, bench, item)
+            show(bench, item)
 
     def pause_or_resume(self, run: str) -> None:
         """Ask a run to pause, or resume it."""
@@ -239,13 +224,45 @@ class Actions(Background):
         stored = self.store.run(run)
         if stored is not None and stored.method == Method.SWEEP:
             detail = "The current run saves a checkpoint first; all can be resumed later (p)."
+        elif self.demo_is_running and run.startswith("demo-"):
+            detail += "\n\nThe demo ends with it. d on Runs continues the demo with this run."
+        elif owner := self._experiment_of(run):
+            detail += f"\n\n{owner} ends with it. s on Experiments (w) continues both."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
+
+    def _experiment_of(self, run: str) -> str:
+        """Return the running experiment that waits for this run."""
+        sweeps = (sweep for sweep in self.store.runs("sweep") if sweep.status.is_live)
+        return next((sweep.id for sweep in sweeps if sweep.info.get("at_work") == run), "")
+
+    @property
+    def demo_is_running(self) -> bool:
+        """Whether a demo that was started from the app has not ended."""
+        return self.demo_process is not None and self.demo_process.poll() is None
+
+    def ask_to_start_demo(self) -> None:
+        """Ask before the demo takes the machine for minutes."""
+        if self.demo_is_running:
+            self.tell("the demo is already running")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.start_demo()
+                if isinstance(self.screen, PlaceScreen):
+                    self.screen.store_changed()
+
+        begun = any(run.id.startswith("demo-") for run in self.store.runs())
+        detail = (
+            "It trains, aligns and scores a real small model in 8 runs: about 20 minutes on two "
+            "cores. They appear on Runs, and each can be paused (p) or stopped (X)."
+        )
+        if begun:
+            detail += "\n\nFinished runs are kept: it continues with the first that is not."
+        self.push_screen(Confirm("Run the demo?", detail), answered)
 
     def start_demo(self) -> None:
         """Run the demo in a separate process, which outlives the app."""
-        if self.demo_process is not None and self.demo_process.poll() is None:
-            self.tell("the demo is already running")
-            return
         self.paths.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *cli_words(self.paths.home, "demo")]
         with (self.paths.home / "demo.log").open("wb") as sink:
@@ -262,7 +279,7 @@ class Actions(Background):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo failed)")
+            lines.append("(the demo ended before its last run: d continues it)")
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports
@@ -331,4 +348,4 @@ class Actions(Background):
                 self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
 
         help_text = f"Save {what} to a file; the extension sets the format: {', '.join(endings)}"
-        self.push_screen(Ask("Export", name, help_text, check), take)
+        self.push_screen(Ask(f"Save {what}", name, help_text, check), take)

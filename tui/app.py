@@ -27,16 +27,24 @@ from kdharness.tui.actions import Actions
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
-from kdharness.tui.settings import read_settings, save_theme
+from kdharness.tui.settings import read_settings, save_primary, save_theme
 from kdharness.tui.themes import THEMES
 from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
+    from textual.command import Provider
+
     from kdharness.harness.store import Store
     from kdharness.tui.protocol import AppProtocol
 
 POLL_SECONDS = 1.0
 
+
+MOVES = frozenset(
+    f"list.{name}"
+    for name in ("up", "down", "page-up", "page-down", "first", "last", "left", "right")
+) | {"app.back"}
+"""Actions that the palette lists last."""
 
 PLACE_SCREENS = {
     "leaderboard": "leaderboard:LeaderboardScreen",
@@ -50,6 +58,13 @@ PLACE_SCREENS = {
     "doctor": "doctor:DoctorScreen",
 }
 """Screens are imported when first opened, so that the first paint does not wait for them."""
+
+
+def palette_provider() -> type[Provider]:
+    """Import the palette's provider when it is opened."""
+    module = importlib.import_module("kdharness.tui.palette")
+    provider: type[Provider] = module.Commands
+    return provider
 
 
 def make_screen(place: str) -> Screen[Any]:
@@ -67,8 +82,17 @@ class HarnessApp(Actions):
     TITLE = "kdharness"
     CSS_PATH = "kdharness.tcss"
     ENABLE_COMMAND_PALETTE = True
+    COMMANDS: ClassVar[set[Any]] = {palette_provider}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "help", "Help", key_display="F1", id="app.help"),
+        Binding("question_mark,f1", "help", "Help", key_display="?", id="app.help"),
+        Binding(
+            "colon,ctrl+p",
+            "command_palette",
+            "Commands",
+            key_display=":",
+            show=False,
+            id="app.commands",
+        ),
         Binding("escape", "back", "Back", show=False, id="app.back"),
         Binding("q", "leave", "Quit", id="app.quit"),
         *(
@@ -77,8 +101,9 @@ class HarnessApp(Actions):
             )
             for digit, name, title, _ in PLACES
         ),
-        Binding("question_mark", "legend", "Legend", key_display="?", show=False, id="app.legend"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
+        Binding("n", "new_run", "New run", show=False, id="app.new"),
+        Binding("x", "swap", "Swap A and B", show=False, id="app.swap"),
     ]
 
     def __init__(
@@ -91,6 +116,7 @@ class HarnessApp(Actions):
         self.paths = paths
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
+        self.primary = dict(self.settings.primary)
         # Under NO_COLOR only the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
@@ -158,6 +184,7 @@ class HarnessApp(Actions):
         if counter != self._counter:
             self._counter = counter
             self.version += 1
+            self.select(self.selection.settled(self.store))
             if isinstance(place, PlaceScreen):
                 place.seen = self.version
                 place.while_here(place.store_changed)
@@ -215,17 +242,15 @@ class HarnessApp(Actions):
     def action_help(self) -> None:
         """Show the screen's help page and keys."""
         screen = self.screen
-        keys = [line for line, _ in key_lines(screen)]
-        title = getattr(screen, "title_text", "") or "Help"
-        self.push_screen(TextDialog(title, help_text(getattr(screen, "about", ""), keys)))
+        place = screen if isinstance(screen, PlaceScreen) else None
+        title = place.title_text if place else "Help"
+        about = place.about if place else ""
+        legend = place.legend() if place else ()
+        self.push_screen(TextDialog(title or "Help", help_text(about, key_lines(screen), legend)))
 
-    def action_legend(self) -> None:
-        """Show the screen's legend, or its help."""
-        legend = getattr(self.screen, "legend", None)
-        if legend is not None:
-            legend()
-        else:
-            self.action_help()
+    def action_new_run(self) -> None:
+        """Open the form of a new run."""
+        self.open_new()
 
     def action_next_theme(self) -> None:
         """Switch to the next theme and save it."""
@@ -241,21 +266,34 @@ class HarnessApp(Actions):
             self.notify(f"theme not saved: {error}", severity="warning", markup=False)
         self.notify(f"theme: {name}", timeout=2, markup=False)
 
+    def set_primary(self, axis: str, label: str) -> None:
+        """Let a metric lead every screen for the domain or the general axis, and save it."""
+        self.primary[axis] = label
+        try:
+            save_primary(self.paths, self.primary)
+        except OSError as error:
+            self.notify(f"not saved: {error}", severity="warning", markup=False)
+        self.version += 1
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield the commands of the palette: all actions available here."""
+        lines = key_lines(screen)
+        # What every list has comes after the screen's own; nobody moves the cursor by the palette.
+        for (keys, what, _), active in sorted(
+            lines, key=lambda line: (line[0][2] in MOVES, line[0][2].startswith("list."))
+        ):
+            action, node = active.binding.action, active.node
+            yield SystemCommand(what, f"key {keys}", lambda a=action, n=node: self.run_action(a, n))
+        if getattr(screen, "place", "") not in ("runs", "experiments"):
+            yield SystemCommand(
+                "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
+            )
         for name in THEMES:
             yield SystemCommand(
                 f"Theme: {name}",
                 "Switch the theme and save it",
                 lambda name=name: self.use_theme(name),
             )
-        if getattr(screen, "place", "") not in ("runs", "experiments"):
-            yield SystemCommand(
-                "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
-            )
-        for (keys, what, _), active in key_lines(screen):
-            action, node = active.binding.action, active.node
-            yield SystemCommand(what, f"key {keys}", lambda a=action, n=node: self.run_action(a, n))
 
 
 def _as_screens_see_it(app: HarnessApp) -> AppProtocol:

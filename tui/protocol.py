@@ -12,6 +12,7 @@ from kdharness.harness.types import Run
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
 
 
@@ -22,6 +23,8 @@ class AppProtocol(Protocol):
     version: int
     now: Callable[[], float]
     first: list[Run]
+    selection: Selection
+    primary: dict[str, str]
 
     @property
     def store(self) -> Store:
@@ -46,8 +49,8 @@ class AppProtocol(Protocol):
         """Run slow work in a thread; errors a user can fix are shown, not raised."""
         ...
 
-    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """Open the screen of one run, with other runs' curves overlaid."""
+    def open_run(self, run: str) -> None:
+        """Open the screen of one run, with the curves of the selected ones overlaid."""
         ...
 
     def open_checkpoint(self, name: str) -> None:
@@ -62,12 +65,16 @@ class AppProtocol(Protocol):
         """Open the form of an evaluation, which keeps its state."""
         ...
 
+    async def check_judge(self, spec: str) -> None:
+        """Go to the judges, and ask to check this one."""
+        ...
+
     async def open_experiment(self, name: str) -> None:
         """Open the experiments, with the one of this name selected."""
         ...
 
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Open two checkpoints' answers, at an item."""
+        """Select two checkpoints if others are compared, and open their answers at an item."""
         ...
 
     def ask_to_start(
@@ -88,8 +95,24 @@ class AppProtocol(Protocol):
         """Let the user mark checkpoints in a list."""
         ...
 
-    def marked_checkpoints(self) -> list[str]:
-        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
+    def select(self, selection: Selection) -> None:
+        """Replace the selection on every screen."""
+        ...
+
+    def set_primary(self, axis: str, label: str) -> None:
+        """Let a metric lead every screen for the domain or the general axis, and save it."""
+        ...
+
+    def toggle_selected(self, name: str) -> None:
+        """Add a checkpoint, or a run that will make one, or remove it."""
+        ...
+
+    def compared(self) -> Selection:
+        """Return what is compared: the selection, or else the newest pair that shares scores."""
+        ...
+
+    def action_select_checkpoints(self) -> None:
+        """Let the user choose the checkpoints that every screen shows."""
         ...
 
     def pause_or_resume(self, run: str) -> None:
@@ -100,8 +123,13 @@ class AppProtocol(Protocol):
         """Ask a run to stop with a checkpoint, after confirmation."""
         ...
 
-    def start_demo(self) -> None:
-        """Run the demo in a separate process, which outlives the app."""
+    @property
+    def demo_is_running(self) -> bool:
+        """Whether a demo that was started from the app has not ended."""
+        ...
+
+    def ask_to_start_demo(self) -> None:
+        """Ask before the demo takes the machine for minutes."""
         ...
 
     def demo_lines(self) -> list[str]:

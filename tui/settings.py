@@ -2,6 +2,7 @@
 
 ```yaml
 theme: light            # dark, light, ansi, high-contrast
+primary: {domain: "shop:score"}   # what leads tables and charts; general too
 keys:                   # action name: its key(s), see F1
   runs.new: c
   app.quit: x,f10
@@ -10,7 +11,9 @@ keys:                   # action name: its key(s), see F1
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +22,16 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.tui.themes import THEMES
 
+AXES = ("general", "domain")
+"""What a primary metric can be chosen for."""
+
 
 @dataclass(frozen=True)
 class AppSettings:
     """The app's settings; `problem` describes what was invalid."""
 
     theme: str = "dark"
+    primary: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
@@ -51,16 +58,32 @@ def read_settings(paths: Paths) -> AppSettings:
     if not isinstance(keys, dict):
         problems.append("settings.yaml: keys must be a mapping of action to key")
         keys = {}
+    primary = values.get("primary") or {}
+    if not isinstance(primary, dict) or not {*primary} <= {*AXES}:
+        problems.append("settings.yaml: primary takes general and domain, each a bench:metric")
+        primary = {}
+    chosen = {str(axis): str(label) for axis, label in primary.items() if label}
     mapping = {str(action): str(key) for action, key in keys.items() if key}
-    return AppSettings(str(theme), mapping, "; ".join(problems))
+    return AppSettings(str(theme), chosen, mapping, "; ".join(problems))
 
 
 def save_theme(paths: Paths, name: str) -> None:
     """Save the chosen theme, leaving all other lines of the file unchanged."""
+    _save_line(paths, "theme", name)
+
+
+def save_primary(paths: Paths, primary: Mapping[str, str]) -> None:
+    """Save the primary metrics, leaving all other lines of the file unchanged."""
+    _save_line(paths, "primary", json.dumps(dict(primary), ensure_ascii=False))
+
+
+def _save_line(paths: Paths, name: str, value: str) -> None:
+    """Replace a setting, and the indented lines that belong to it."""
     text = paths.settings.read_text(encoding="utf-8") if paths.settings.is_file() else ""
-    line = f"theme: {name}"
-    if re.search(r"(?m)^theme:.*$", text):
-        text = re.sub(r"(?m)^theme:.*$", line, text)
+    line = f"{name}: {value}"
+    old = re.compile(rf"(?m)^{name}:.*$(\n[ \t]+\S.*$)*")
+    if old.search(text):
+        text = old.sub(lambda _: line, text, count=1)
     else:
         text = f"{text.rstrip()}\n{line}\n".lstrip()
     paths.settings.parent.mkdir(parents=True, exist_ok=True)

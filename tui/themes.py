@@ -94,6 +94,7 @@ _ANSI_EXTRA = {
 ANSI = replace(
     BUILTIN_THEMES["ansi-dark"],
     name="ansi",
+    primary="ansi_bright_cyan",
     variables={**BUILTIN_THEMES["ansi-dark"].variables, **_ANSI_EXTRA},
 )
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from rich.cells import cell_len
+
 from kdharness.harness.util.text import DASH, figure, safe_text
 
 GAP = "  "
@@ -38,8 +40,6 @@ class GridColumn:
 
 def cell_width(text: str) -> int:
     """Return the number of terminal cells that a text takes."""
-    from rich.cells import cell_len
-
     return cell_len(text)
 
 

@@ -4,6 +4,7 @@ judge: openai:MODEL                            # or a list; KDHARNESS_JUDGE come
 prices: {MODEL: {input: 2.5, output: 10}}      # US dollars per million tokens
 vllm: {gpu_memory_utilization: 0.8}            # how `vllm serve` is started for vllm:MODEL
 theme: light                                   # of the app
+primary: {domain: shop:score}                  # of the app: the metrics that lead; general too
 keys: {runs.new: c}                            # of the app: an action's name, its key(s)
 """
 
@@ -107,6 +108,11 @@ class UserSettings(Settings):
         description="How `vllm serve` is started for vllm:MODEL.",
     )
     theme: str | None = Field(None, title="Theme", description="The app's theme.")
+    primary: Annotated[dict[Literal["general", "domain"], str], BeforeValidator(_mapping)] = Field(
+        default_factory=dict,
+        title="Primary metrics",
+        description="The bench:metric that leads the app's tables and charts: general, domain.",
+    )
     keys: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(
         default_factory=dict, title="Keys", description="Action -> the key or keys of the app."
     )

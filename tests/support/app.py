@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from rich.console import Console
 from textual.strip import Strip
 
 from kdharness.harness.paths import Paths
@@ -20,6 +21,14 @@ Press = Callable[..., Awaitable[None]]
 def painted(app: HarnessApp) -> list[Strip]:
     """Read the screen line by line; Textual has no public API for it."""
     return app.screen._compositor.render_strips()
+
+
+def help_page(app: HarnessApp) -> str:
+    """Return the whole page of text that is on top, also what is scrolled out."""
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(app.screen.text)  # type: ignore[attr-defined]
+    return captured.get()
 
 
 def notifications(app: HarnessApp) -> list[str]:

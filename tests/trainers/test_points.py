@@ -235,6 +235,9 @@ def test_stopped_and_resumed_run_makes_the_same_choice(
     with pytest.raises((Interrupted, MemoryError)):
         train(config, paths, "cut", reporter=reporter)
     resumed, rest = train(config, paths, "cut", resume=True)
+    # The bar continues where the run was, before anything is trained.
+    first, values = rest.points[0]
+    assert first > 0 and not values
     assert said(rest, "best by ") == said(whole, "best by ")
     assert said(rest, "stopped early") == said(whole, "stopped early")
     for name in ("final/model.safetensors", "best/model.safetensors", "best/best.json"):

@@ -14,11 +14,10 @@ from textual.pilot import Pilot
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import (
-    RunStatus,
-)
+from kdharness.harness.types import Run, RunStatus
 from kdharness.tui.app import HarnessApp
 from support.app import AppOn, Press, Shown, notifications, painted
+from support.forms import canned_plan
 from support.tui_home import INVALID_SWEEP, NOW, STEPS, add_past_run, fill_sample_data
 
 
@@ -148,3 +147,20 @@ def press() -> Press:
         await pilot.pause()
 
     return press_keys
+
+
+@pytest.fixture
+def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configs passed to `launch.start`, which is replaced by a stub."""
+    configs: list[Any] = []
+
+    def start(paths: Paths, config: Any, **_: Any) -> Run:
+        configs.append(config)
+        with Store(paths.store) as store:
+            run = store.run("kd")
+            assert run is not None
+            return run
+
+    monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", canned_plan)
+    return configs

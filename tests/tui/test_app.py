@@ -7,11 +7,12 @@ import sys
 from typing import Any
 
 import pytest
+from textual.command import CommandPalette
 
 from kdharness.harness.paths import Paths
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, answered, painted
+from support.app import LARGE, AppOn, Press, Shown, answered, help_page, painted
 
 
 async def test_key_starts_the_demo(
@@ -33,12 +34,14 @@ async def test_key_starts_the_demo(
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "d")
+        assert "Run the demo?" in shown(app) and "20 minutes" in shown(app) and not commands
+        await press(pilot, "n", "d", "y")
         assert commands == [
             [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home), "demo"]
         ]
         text = shown(app)
         assert "asset smollm2 \\x1b]0;title\\x07" in text
-        await press(pilot, "d")
+        await press(pilot, "d", "y")
         assert len(commands) == 1
 
 
@@ -54,7 +57,9 @@ async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: P
             if b.enabled and b.binding.description and b.binding.id
         }
         assert bindings <= names and "Theme: light" in names
-        await press(pilot, "ctrl+p", *"theme", "space", *"light", "enter")
+        await press(pilot, "ctrl+p")
+        assert isinstance(app.screen, CommandPalette)
+        await press(pilot, *"theme", "space", *"light", "enter")
         await pilot.pause()
         assert app.theme == "light"
 
@@ -143,8 +148,9 @@ async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: 
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("f1")
         await pilot.pause()
-        text = shown(app)
-        assert "New run" in text and "runs.new" in text
+        assert "All training runs and evaluations" in shown(app)
+        text = help_page(app)
+        assert "New run" in text and "runs.new: n" in text
         await pilot.press("escape", "q")
     assert app.return_code == 0
 

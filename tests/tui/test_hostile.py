@@ -55,7 +55,7 @@ async def test_every_screen_shows_hostile_text_as_text(
     async with app.run_test(size=size) as pilot:
         for keys in (
             ["end"],
-            ["2", "b", "c"],
+            ["2", "b", "down", "enter", "c"],
             ["question_mark"],
             ["escape", "3", "g"],
             ["escape"],

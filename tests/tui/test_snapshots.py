@@ -45,8 +45,8 @@ def test_leaderboard(snap_compare: Any, filled: Paths, app_on: AppOn, size: Any)
 SCREENS = {
     "tradeoff": ("3",),
     "compare": ("4",),
-    "transcripts": ("5", "right"),
-    "labelling": ("5", "L"),
+    "transcripts": ("5", "b", "up", "enter", "right"),
+    "labelling": ("5", "b", "up", "enter", "L"),
     "evaluate": ("6",),
     "judges": ("7",),
     "assets": ("8",),

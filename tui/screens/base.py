@@ -14,7 +14,9 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from kdharness.harness import store as stores
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.bars import KeyBar, NavBar
+from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class PlaceScreen(Screen[Any]):
     about: ClassVar[str] = ""
     AUTO_FOCUS = None
     CSS_PATH: ClassVar[CSSPathType | None] = "screens.tcss"
+    shows_pair: ClassVar[bool] = False
     seen: int = -1
+    followed = Selection()
 
     @property
     def harness(self) -> AppProtocol:
@@ -41,7 +45,7 @@ class PlaceScreen(Screen[Any]):
 
     def compose(self) -> ComposeResult:
         """Yield the bars and the screen's body."""
-        yield NavBar(self.place)
+        yield NavBar(self.place, self.harness.selection)
         yield from self.body()
         yield KeyBar()
 
@@ -76,6 +80,8 @@ class PlaceScreen(Screen[Any]):
         if self.seen != self.harness.version:
             self.seen = self.harness.version
             self.while_here(self.store_changed)
+        if self.followed != self.harness.selection:
+            self.while_here(self.follow_selection)
 
     def while_here(self, show: Callable[[], object]) -> None:
         """Call `show` unless the screen is not mounted yet or is being closed."""
@@ -87,6 +93,22 @@ class PlaceScreen(Screen[Any]):
             # A screen still receives messages after its widgets were removed.
             if self.is_running and not self._pruning and self.app._exit is False:
                 raise
+
+    def follow_selection(self) -> None:
+        """Show the selection after it has changed here or on another screen."""
+        self.followed = self.harness.selection
+        self.query_one(NavBar).show(self.followed)
+        self.selection_changed()
+
+    def selection_changed(self) -> None:
+        """Show the selection; it is in `harness.selection`."""
+
+    def legend(self) -> Iterable[tuple[str, str]]:
+        """Return the symbols of the screen with their meanings, for its help page."""
+        return ()
+
+    def has_started(self) -> None:
+        """Note that what the screen describes has been started."""
 
     def leave_filter(self) -> bool:
         """Undo what Escape undoes before it leaves the screen; return whether there was any."""
@@ -127,7 +149,8 @@ class ListPlace(PlaceScreen):
         """Open the filter line."""
         line = self._filter_line()
         if line is None:
-            line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
+            words = "filter: words, or column:word; ↑↓ move, Esc clears"
+            line = FilterLine(self.listing(), words, "filter")
             await self.mount(line, after=self.listing())
         line.display = True
         line.focus()

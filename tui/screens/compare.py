@@ -22,8 +22,10 @@ from kdharness.tui.viewmodels.compare import (
     Line,
     finite_ends,
     flip_rows,
+    line_order,
     load,
     load_profile,
+    p_words,
     verdict,
 )
 from kdharness.tui.viewmodels.forgetting import profile_page
@@ -51,13 +53,16 @@ class CompareScreen(ListPlace):
 
     place = "compare"
     title_text = "Compare"
+    shows_pair = True
     about = (
-        "A is the base. Each row shows the paired difference to A on the items both answered, "
-        "with its 95 % interval around zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no longer "
-        "told apart once p is corrected (Holm) for all scores of the benchmark shown here. "
-        "[ and ] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter "
-        "opens their answers; g shows the differences between configs; o the cost of each "
-        "checkpoint and its ancestors; p what it lost beside the domain; u the training curves."
+        "The checkpoints that are marked on any screen, or else the newest two that share a scored "
+        "benchmark. A is the base; x swaps A and the other one. Each row shows the paired "
+        "difference to A on the items both answered, with its 95 % interval around zero, on one "
+        "scale per benchmark and judge: ▲ better, ▼ worse, ≈ no significant difference, △ ▽ not "
+        "significant once p is corrected (Holm) for all scores of the benchmark shown here. [ and "
+        "] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter opens "
+        "their answers; g shows the differences between configs; o the cost of each checkpoint and "
+        "its ancestors; p what it lost beside the domain; u the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
@@ -88,8 +93,6 @@ class CompareScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
-        # The marks on other screens that were last compared.
-        self.followed: list[str] = []
         self.found = CompareView()
         self.profile: tuple[Change, ...] | None = None
         self.other = 0
@@ -103,39 +106,33 @@ class CompareScreen(ListPlace):
         yield Static(classes="detail", id="more")
 
     def on_mount(self) -> None:
-        """Compare the marked checkpoints, or else the two newest."""
+        """Compare the selected checkpoints, or else the newest two that share scores."""
         super().on_mount()
         self.seen = self.harness.version
-        marked = self.followed = self.harness.marked_checkpoints()
-        if len(marked) < 2:
-            judged = dict.fromkeys(g["checkpoint"] for g in self.harness.store.judgment_groups())
-            names = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
-            marked = names[-2:]
-        self.set_names(marked)
+        self.follow_selection()
 
-    def on_screen_resume(self) -> None:
-        """Follow marks that changed in the meantime; else keep what was chosen here."""
-        marked = self.harness.marked_checkpoints()
-        if marked != self.followed:
-            self.followed = marked
-            if len(marked) >= 2:
-                self.set_names(marked)
-        super().on_screen_resume()
-
-    def set_names(self, names: Sequence[str]) -> None:
-        """Compare these checkpoints."""
-        self.names = list(names)[:4]
-        self.other = 0
+    def selection_changed(self) -> None:
+        """Compare what is selected; choosing another of the same ones needs no new data."""
+        shown = self.harness.compared()
+        same = list(shown.names) == self.names
+        self.names, self.other = list(shown.names), shown.at - 1
+        if same and shown.is_pair:
+            self._fill()
+            return
         self.found = CompareView()
-        if len(self.names) >= 2:
+        if shown.is_pair:
             self.listing().empty = "pairing the judgments …"
             self.load(list(self.names))
+        else:
+            self.listing().empty = "no two checkpoints share a scored benchmark: evaluate some (6)"
         self._fill()
 
     def store_changed(self) -> None:
-        """Load again: there may be new judgments."""
+        """Load again: there may be new judgments, or a pair that shares them."""
         if len(self.names) >= 2:
             self.load(list(self.names))
+        else:
+            self.selection_changed()
 
     def load(self, names: list[str]) -> None:
         """Compute the comparison in a thread: bootstrap and sign flips are slow."""
@@ -189,7 +186,9 @@ class CompareScreen(ListPlace):
     def _figures(self) -> tuple[list[Column], list[dict[str, object]]]:
         rows = []
         self.scale = {}
-        for line in self.found.lines:
+        lead = list(self.harness.primary.values())
+        lines = sorted(self.found.lines, key=lambda line: line_order(line, lead))
+        for line in lines:
             pair = line.others.get(self.chosen)
             gap = pair.gap if pair else None
             row: dict[str, object] = {
@@ -197,6 +196,7 @@ class CompareScreen(ListPlace):
                 "bench": line.bench,
                 "metric": line.metric.replace(CATEGORY, ""),
                 "base": line.value,
+                "value": pair.other_value if pair else None,
                 "line": line,
                 "difference": gap.value if gap else None,
                 "p": pair.p_holm if pair else None,
@@ -213,12 +213,13 @@ class CompareScreen(ListPlace):
             Column("bench", "benchmark", 10, leave=2),
             Column("metric", "metric", 14, grow=1),
             Column("base", "A", 7, right=True),
+            Column("value", LETTERS[1 + self.other], 7, right=True, leave=3),
             *(
                 Column(letter, f"{letter} − A", 8, right=True)
                 for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
             ),
-            Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
-            Column("p", "p", 6, right=True),
+            Column("bar", "95 % interval", 16, grow=2),
+            Column("p", "p Holm", 6, right=True),
             Column("n", "n", 4, right=True, leave=1),
         ]
         return columns, rows
@@ -332,8 +333,8 @@ class CompareScreen(ListPlace):
             return
         gap, (mark, _) = pair.gap, verdict(pair)
         need = (
-            f"; detecting a difference of this size takes {gap.n_needed:,} items"
-            if (mark in "≈△▽" and gap.n_needed)
+            f"; needs about {gap.n_needed:,} items to detect (80 % power)"
+            if (mark in "≈△▽" and gap.n_needed and gap.n_needed > gap.n)
             else ""
         )
         ends = (
@@ -345,7 +346,8 @@ class CompareScreen(ListPlace):
             Text(
                 safe_text(
                     f"{self.chosen} is {WORDS[mark]} on {line.bench} {line.metric}: "
-                    f"{gap.value:+.4g} {ends}, p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
+                    f"{gap.value:+.4g} {ends}, {p_words(pair)}, n {gap.n}{need} "
+                    f"· judge {line.judge}"
                 )
             )
         )
@@ -371,26 +373,18 @@ class CompareScreen(ListPlace):
 
     def action_other(self, by: int) -> None:
         """Compare another checkpoint with the base."""
-        if len(self.names) > 2:
-            self.other = (self.other + by) % (len(self.names) - 1)
-            self._fill()
+        self.harness.select(self.harness.compared().turned(by))
 
     def action_choose(self) -> None:
         """Let the user mark two to four checkpoints; the first one is the base."""
-
-        def take(names: list[str]) -> None:
-            if len(names) < 2:
-                self.notify("mark at least two", severity="warning", markup=False)
-            else:
-                self.set_names(names)
-
-        self.harness.choose_checkpoints(take, marked=self.names)
+        self.harness.action_select_checkpoints()
 
     def action_curves(self) -> None:
         """Open the runs' curves, overlaid."""
         store = self.harness.store
         runs = [c.run for name in self.names if (c := store.checkpoint(name)) and c.run]
         if runs:
-            self.harness.open_run(runs[0], runs[1:])
+            self.harness.select(self.harness.compared())
+            self.harness.open_run(runs[0])
         else:
             self.notify("none of these was trained here", timeout=3, markup=False)

@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
+from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
 
 
@@ -29,31 +30,56 @@ class Confirm(ModalScreen[bool]):
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
     ]
 
-    def __init__(self, question: str, detail: str = "") -> None:
+    def __init__(self, question: str, detail: str = "", *, waits: bool = False) -> None:
+        """Create the dialog.
+
+        Args:
+            question: its title.
+            detail: what is known about it.
+            waits: `tell` follows; until then a yes is only noted.
+        """
         super().__init__()
         self.question, self.detail = question, detail
+        self.waits, self.stops, self.noted = waits, False, False
 
     def compose(self) -> ComposeResult:
         """Yield the question and the details."""
         with Vertical(classes="dialog"):
             yield Static(Text(safe_text(self.question, 400), "bold"))
             yield Static(Text(safe_text(self.detail, 4000)), id="detail")
-            text = Text("\n")
-            text.append(" y ", "bold reverse")
-            text.append(" yes   ")
-            text.append(" n ", "bold reverse")
-            text.append(" no")
-            yield Static(text)
+            yield Static(self._answers(), id="answers-line")
 
-    def tell(self, detail: str) -> None:
-        """Replace the details while the dialog is open."""
-        self.detail = detail
-        if self.is_attached:
-            self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
+    def _answers(self) -> Text:
+        text = Text("\n")
+        if self.stops:
+            text.append("fix what is marked ✗ first   ")
+        else:
+            text.append(" y ", "bold reverse")
+            text.append(" yes, when this is ready   " if self.noted else " yes   ")
+        text.append(" n ", "bold reverse")
+        text.append(" back" if self.stops else " no")
+        return text
+
+    def tell(self, detail: str, *, stops: bool = False) -> None:
+        """Replace the details while the dialog is open; `stops` leaves no as the only answer."""
+        self.detail, self.stops, self.waits = detail, stops, False
+        if not self.is_attached:
+            return
+        if self.noted and not stops:
+            self.dismiss(True)
+            return
+        self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
+        self.query_one("#answers-line", Static).update(self._answers())
 
     def action_answer(self, yes: bool) -> None:
-        """Close the dialog with the answer."""
-        self.dismiss(yes)
+        """Close the dialog with the answer; a yes waits for the details, and ends at an error."""
+        if not yes or not (self.waits or self.stops):
+            self.dismiss(yes)
+        elif self.waits:
+            self.noted = True
+            self.query_one("#answers-line", Static).update(self._answers())
+        else:
+            self.notify("it would fail: fix what is marked ✗ first", severity="warning")
 
 
 class Ask(ModalScreen[str | None]):
@@ -78,7 +104,7 @@ class Ask(ModalScreen[str | None]):
         """Yield title, help, the input, and its error."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter confirms, Esc cancels"
+            frame.border_subtitle = "Enter confirm · Esc cancel"
             if self.help_text:
                 yield Static(Text(safe_text(self.help_text, 1000)))
             yield Input(self.value, id="line")
@@ -130,13 +156,14 @@ class Choose(ModalScreen[list[str] | None]):
 
     def compose(self) -> ComposeResult:
         """Yield the list in a frame."""
-        with Vertical(classes="dialog") as frame:
+        with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            keys = "space marks, " if self.many else ""
-            keys += f"a {self.other}, " if self.other else ""
-            frame.border_subtitle = f"{keys}Enter confirms, / filters, Esc cancels"
-            yield Listing(self.columns, self.cell, id="choices", marks=self.many)
-            line = Input(placeholder="filter", id="narrow")
+            keys = "Space mark · " if self.many else ""
+            keys += "a type another · " if self.other else ""
+            frame.border_subtitle = f"{keys}Enter select · / filter · Esc cancel"
+            listing = Listing(self.columns, self.cell, id="choices", marks=self.many)
+            yield listing
+            line = FilterLine(listing, "filter", "narrow")
             line.display = False
             yield line
 
@@ -174,14 +201,8 @@ class Choose(ModalScreen[list[str] | None]):
         line.focus()
 
     def action_close(self) -> None:
-        """Close the filter, or else the dialog."""
-        line = self.query_one("#narrow", Input)
-        if line.display and line.has_focus:
-            line.value = ""
-            line.display = False
-            self.query_one(Listing).focus()
-        else:
-            self.dismiss(None)
+        """Close the dialog."""
+        self.dismiss(None)
 
     def action_other(self) -> None:
         """Type something that is not in the list."""
@@ -201,7 +222,12 @@ class Choose(ModalScreen[list[str] | None]):
 
     @on(Input.Submitted)
     def _narrowed(self) -> None:
-        self.query_one(Listing).focus()
+        """Take the row; where several can be marked, go back to the list to mark them."""
+        listing = self.query_one(Listing)
+        if self.many:
+            listing.focus()
+        else:
+            listing.action_select()
 
 
 FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, right=True)]
@@ -228,9 +254,11 @@ class PickFile(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         """Yield the folder's entries, and an input for a path."""
-        with Vertical(classes="dialog") as frame:
+        with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter opens, space selects, ← parent, / types, Esc cancels"
+            frame.border_subtitle = (
+                "Enter open · Space select folder · ← parent · / type a path · Esc cancel"
+            )
             yield Static(id="where")
             yield Files(FILE_COLUMNS, _file_cell, key="name", empty="no files here")
             line = Input(placeholder="path", id="path")

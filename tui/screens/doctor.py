@@ -29,7 +29,7 @@ class DoctorScreen(ListPlace):
         "process; broken checks come first. Below the list: how to fix the current one. r checks "
         "again."
     )
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Check again", id="doctor.look")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Re-check", id="doctor.look")]
 
     def body(self) -> Iterable[Widget]:
         """Yield the list."""
@@ -43,7 +43,7 @@ class DoctorScreen(ListPlace):
             key="check",
             id="list",
             opens=False,
-            empty="checking: loading torch takes a moment …",
+            empty="checking … (importing torch)",
         )
         yield TextView(id="advice")
 

@@ -27,11 +27,13 @@ class EvaluateScreen(FormScreen):
     about = (
         "o on Checkpoints, Benchmarks and Judges opens a list; space marks entries. Stored answers "
         "and judgments are never requested again, so starting twice costs nothing. ifeval, shop "
-        "and heldout need no judge. s shows an estimate and starts; r opens the newest evaluation. "
-        "API keys of judges come only from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY."
+        "and heldout need no judge. s shows an estimate and starts; c checks the judge; r opens "
+        "the newest evaluation. API keys of judges come only from OPENAI_API_KEY or "
+        "KDHARNESS_JUDGE_API_KEY."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "running", "Newest", id="evaluate.running"),
+        Binding("c", "check_judge", "Check judge", id="evaluate.check"),
     ]
 
     def __init__(self, checkpoints: Sequence[str] = (), judges: Sequence[str] = ()) -> None:
@@ -54,13 +56,16 @@ class EvaluateScreen(FormScreen):
             judges = []
         if judges and "judge" not in self.values:
             self.put(("judge",), judges)
+        self.kept = self.values
+        if self.restore():
+            self.rebuild()
 
     def look(self) -> FormState:
         """Check the values; unlike the model, require at least one checkpoint."""
         checked = super().look()
         if self.values.get("checkpoints") or self.values.get("imported"):
             return checked
-        errors = {("checkpoints",): "required: press o", **checked.errors}
+        errors = {("checkpoints",): "required: press o to choose", **checked.errors}
         return FormState(None, errors)
 
     def choose(self, checkpoints: Sequence[str]) -> None:
@@ -77,12 +82,22 @@ class EvaluateScreen(FormScreen):
         else:
             self.notify("no evaluation yet", timeout=3, markup=False)
 
+    async def action_check_judge(self) -> None:
+        """Check the first judge without a report card, else the first one."""
+        judges = self.values.get("judge") or []
+        cards = self.harness.store.cards()
+        names = [judges] if isinstance(judges, str) else [str(judge) for judge in judges]
+        if names:
+            await self.harness.check_judge(next((n for n in names if n not in cards), names[0]))
+        else:
+            self.notify("no judge is chosen", timeout=3, markup=False)
+
     def action_start(self) -> None:
         """Show an estimate and ask to start."""
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (x goes to the next one)")
+            self.harness.complain("fix the marked fields first (n goes to the next one)")
             return
 
         known = self.known(config)
@@ -99,7 +114,8 @@ class EvaluateScreen(FormScreen):
                 names = ", ".join(asked + own)
                 lines.append(f"no judge: {names} will be answered but not judged")
             for judge in config.judge:
-                lines.append(f"judge {judge}: {card_words(cards.get(judge))}")
+                untested = "" if judge in cards else " (n, then c checks it)"
+                lines.append(f"judge {judge}: {card_words(cards.get(judge))}{untested}")
                 if warning := plain_http_warning(judge):
                     lines.append(f"warning: {warning}")
             if config.judge:

@@ -18,10 +18,8 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Confirm, PickFile
 from kdharness.tui.viewmodels.experiments import (
-    EXPERIMENT_COLUMNS,
     MARKS,
     OTHER,
-    PLAN_COLUMNS,
     PlanCache,
     View,
     claim_lines,
@@ -31,12 +29,26 @@ from kdharness.tui.viewmodels.experiments import (
     plan_cell,
     start_words,
 )
-from kdharness.tui.viewmodels.rows import Line, Row
+from kdharness.tui.viewmodels.rows import Column, Line, Row
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+
+EXPERIMENT_COLUMNS = [
+    Column("name", "experiment", 12, grow=2),
+    Column("status", "status", 18),
+    Column("from", "from", 8, grow=1, leave=1),
+    Column("question", "question", 20, grow=5),
+]
+PLAN_COLUMNS = [
+    Column("id", "run", 14, grow=2, frozen=True),
+    Column("status", "status", 16),
+    Column("progress", "progress", 11, grow=1),
+    Column("loss", "loss", 6, right=True),
+    Column("needs", "needs", 14, grow=2, leave=1),
+]
 
 
 class Sheet(Listing):
@@ -58,12 +70,12 @@ class ExperimentsScreen(ListPlace):
         "opened with o. Below: the runs of the chosen one with their status; if the file is "
         "invalid, the file with its errors. Enter goes down to the runs, and opens one; Esc goes "
         "back up. s starts or resumes it in a separate process that outlives the app; finished "
-        "runs are not repeated. x stops it: the current run saves a checkpoint first. c shows "
+        "runs are not repeated. X stops it: the current run saves a checkpoint first. c shows "
         "which claims of the file hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "file", "Open a file", id="experiments.file"),
-        Binding("x", "stop", "Stop", id="experiments.stop"),
+        Binding("X", "stop", "Stop", id="experiments.stop"),
         Binding("y", "yaml", "YAML", id="experiments.yaml"),
         Binding("c", "claims", "Claims", id="experiments.claims"),
         Binding("p", "pause", "Pause/resume", show=False, id="experiments.pause"),

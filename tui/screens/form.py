@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual import events, on
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
@@ -15,8 +15,8 @@ from textual.widgets import Input, Static
 from kdharness.harness.config.summary import config_diff
 from kdharness.harness.config.training import known_config
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.screens.base import PlaceScreen as Screen
 from kdharness.tui.screens.dialogs import Ask, Choose
+from kdharness.tui.screens.drafting import Drafting
 from kdharness.tui.screens.pickers import pick
 from kdharness.tui.viewmodels.form import (
     MISSING,
@@ -34,6 +34,7 @@ from kdharness.tui.viewmodels.form import (
     yaml_text,
 )
 from kdharness.tui.viewmodels.rows import Column, Line, text_lines
+from kdharness.tui.widgets.edit_line import EditLine
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
@@ -41,30 +42,7 @@ from kdharness.tui.widgets.text_view import TextView
 WIDE = 110
 
 
-class EditLine(Input):
-    """The input line of a form. Keys that follow Enter at once are not typed into it."""
-
-    closing = False
-
-    def _on_focus(self, event: events.Focus) -> None:
-        self.closing = False
-
-    async def _on_key(self, event: events.Key) -> None:
-        """Pass keys on once Enter was pressed: its action comes only after they have arrived."""
-        if event.key == "enter":
-            self.closing = True
-        elif self.closing:
-            event.stop()
-            event.prevent_default()
-            self.app.post_message(events.Key(event.key, event.character))
-
-    async def action_submit(self) -> None:
-        """Submit, and give the focus back at once."""
-        await super().action_submit()
-        self.screen.set_focus(self.screen.query_one(FormSheet))
-
-
-class FormScreen(Screen):
+class FormScreen(Drafting):
     """The base of New run and Evaluate. Values are plain data; pydantic validates them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -96,7 +74,7 @@ class FormScreen(Screen):
             show=False,
             id="form.previous",
         ),
-        Binding("x", "error", "Next error", show=False, id="form.error"),
+        Binding("n", "error", "Next error", show=False, id="form.error"),
         Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
     ]
 
@@ -105,14 +83,15 @@ class FormScreen(Screen):
     ) -> None:
         super().__init__()
         model = known_config(values["method"])
-        self.values: dict[str, Any] = expand_short_forms(model, dict(values))
-        self.base: dict[str, Any] = expand_short_forms(model, dict(base))
+        self.values = expand_short_forms(model, dict(values))
+        self.base = expand_short_forms(model, dict(base))
         self.origin = origin
         self.fields: list[Field] = []
         self.checked = FormState(None, {})
         self.page = ""
         self.editing: Field | None = None
         self.before: Any = MISSING
+        self.kept = self.values
 
     def body(self) -> Iterable[Widget]:
         """Yield head, sheet and preview, the input line, and help."""
@@ -169,7 +148,7 @@ class FormScreen(Screen):
         text.append(safe_text(f"  {self.origin}  "))
         count = len(self.checked.errors)
         if count:
-            text.append(f"✗ {count} error{'s' * (count != 1)} (x)", sheet.style_of("bad"))
+            text.append(f"✗ {count} error{'s' * (count != 1)} (n)", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
         else:
@@ -233,6 +212,7 @@ class FormScreen(Screen):
 
     @on(Listing.Selected, "#sheet")
     def _change(self, event: Listing.Selected) -> None:
+        self.query_one("#line", Input).select_on_focus = True
         field = event.row["field"] if event.row else None
         if field is None or field.kind == "item":
             return
@@ -269,6 +249,14 @@ class FormScreen(Screen):
                 self.query_one(FormSheet).go_to((*field.place, name, "model"))
 
         self.app.push_screen(Ask(f"{field.title}: a name", help_text=field.help), take)
+
+    def on_form_sheet_digit(self, event: FormSheet.Digit) -> None:
+        """Begin to edit a number with its first character, which would go to another screen."""
+        line = self.query_one("#line", Input)
+        line.select_on_focus = False
+        self.edit(event.field)
+        line.value = event.text
+        line.cursor_position = len(event.text)
 
     def edit(self, field: Field) -> None:
         """Edit a value in the input line; errors show next to the field while typing."""
@@ -388,6 +376,8 @@ class FormScreen(Screen):
         index = next((i for i in order if rows[i]["error"]), None)
         if index is not None:
             sheet.move_to(index)
+        else:
+            self.notify("no errors", timeout=2, markup=False)
 
     def action_start(self) -> None:
         """Start what the form describes; subclasses implement it."""

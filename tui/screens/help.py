@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
@@ -21,10 +24,10 @@ class TextDialog(ModalScreen[None]):
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,enter", "dismiss(None)", "Close", id="dialog.close"),
+        Binding("escape,q,f1,question_mark,enter", "dismiss(None)", "Close", id="dialog.close"),
     ]
 
-    def __init__(self, title: str, text: Text) -> None:
+    def __init__(self, title: str, text: RenderableType) -> None:
         super().__init__()
         self.heading, self.text = title, text
 
@@ -32,7 +35,7 @@ class TextDialog(ModalScreen[None]):
         """Yield a scrollable frame with the text."""
         with Vertical(classes="dialog wide") as frame:
             frame.border_title = Text(self.heading).plain
-            frame.border_subtitle = "Esc closes, ↑↓ scroll"
+            frame.border_subtitle = "↑↓ scroll · Esc close"
             with VerticalScroll():
                 yield Static(self.text)
 
@@ -64,12 +67,41 @@ def key_lines(screen: Screen[Any]) -> list[tuple[KeyLine, ActiveBinding]]:
     ]
 
 
-def help_text(about: str, keys: Sequence[KeyLine]) -> Text:
-    """Return the help page of a screen."""
-    text = Text(f"{about}\n\n" if about else "")
-    for key, what, name in keys:
-        text.append(f"{key:>12}  ", "bold")
-        text.append(f"{what:<26}")
-        text.append(f"  {name}\n", "dim")
-    text.append("\nKeys can be changed in settings.yaml:  keys: {name: key}", "dim")
-    return text
+def help_text(
+    about: str, keys: Sequence[tuple[KeyLine, ActiveBinding]], legend: Iterable[tuple[str, str]]
+) -> Group:
+    """Return the help page of a screen: what it is, its symbols, and what its keys do."""
+    symbols, actions = _columns(2), _columns(3)
+    for symbol, meaning in legend:
+        symbols.add_row(symbol, meaning)
+    names = []
+    for (key, what, name), active in keys:
+        actions.add_row(key, what, Text(action_words(active), "dim"))
+        names.append(f"{name}: {key.split()[0]}")
+    above: list[RenderableType] = [Text(f"{about}\n")] if about else []
+    above += [symbols, Text()] if symbols.rows else []
+    return Group(
+        *above,
+        actions,
+        Text("\nKeys can be changed in settings.yaml, under keys:", "bold"),
+        Text(", ".join(names), "dim"),
+    )
+
+
+def _columns(count: int) -> Table:
+    """Return a table without lines, whose long texts wrap within their column."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", justify="right", no_wrap=True)
+    for _ in range(count - 2):
+        table.add_column(no_wrap=True)
+    table.add_column()
+    return table
+
+
+def action_words(active: ActiveBinding) -> str:
+    """Return what an action does: the first line of its documentation."""
+    name = active.binding.action.partition("(")[0]
+    node, _, action = name.rpartition(".")
+    owner = active.node.screen if node == "screen" else active.node
+    method = getattr(owner, f"action_{action}", None)
+    return (inspect.getdoc(method) or "").partition("\n")[0] if method else ""

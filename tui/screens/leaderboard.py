@@ -13,27 +13,32 @@ from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.screens.help import TextDialog
+from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
     Figure,
-    half_width,
+    interval_width,
+    leading,
     make_board,
     marks_of,
+    missing_sentence,
     sentence,
 )
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
+from kdharness.tui.viewmodels.selection import shortened
 from kdharness.tui.widgets.table import Listing
 
+ALL = "all benchmarks"
 FIXED = [
-    Column("id", "checkpoint", 16, grow=1, frozen=True),
+    Column("id", "checkpoint", 18, grow=3, frozen=True, name=True),
     Column("method", "kind", 5, leave=1, frozen=True),
-    Column("bar", "", 24, grow=2, frozen=True, group="interval"),
+    Column("bar", "", 14, grow=2, frozen=True, group="interval"),
 ]
 
 
@@ -44,14 +49,16 @@ class LeaderboardScreen(ListPlace):
     title_text = "Leaderboard"
     about = (
         "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
-        "drawn on a common scale; s sorts by it. c shows categories as columns, b one benchmark at "
-        "a time, o adds published scores. Space marks checkpoints: 4 compares them, 5 shows their "
-        "answers. Enter opens the run that created a checkpoint."
+        "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
+        "the general metric. c shows categories as columns, b one benchmark, o adds published "
+        "scores. Space marks checkpoints: 4 compares them, 5 shows their answers. Enter opens the "
+        "run that created a checkpoint."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sort", "Sort", id="board.sort"),
         Binding("c", "categories", "Categories", id="board.categories"),
         Binding("b", "bench", "Benchmark", id="board.bench"),
+        Binding("d", "primary('domain')", "Lead: domain", show=False, id="board.domain"),
+        Binding("g", "primary('general')", "Lead: general", show=False, id="board.general"),
         Binding("space", "mark", "Mark", id="board.mark"),
         Binding("o", "published", "Published", show=False, id="board.published"),
         Binding("e", "export", "Export", id="board.export"),
@@ -66,6 +73,7 @@ class LeaderboardScreen(ListPlace):
         self.published = 0
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
+        self.led: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the table and the details of the chosen cell."""
@@ -77,6 +85,7 @@ class LeaderboardScreen(ListPlace):
         """Load in a thread; there may be many judgments."""
         super().on_mount()
         self.seen = self.harness.version
+        self.follow_selection()
         self.load()
 
     def store_changed(self) -> None:
@@ -90,20 +99,26 @@ class LeaderboardScreen(ListPlace):
 
     def show(self, scores: list[Score]) -> None:
         """Show these scores; repaint only if they have changed."""
-        if scores != self.scores or not self.board.figures:
-            self.scores = scores
+        if scores != self.scores or not self.board.figures or self.led != self.harness.primary:
+            self.scores, self.led = scores, dict(self.harness.primary)
             self.rebuild()
 
     def rebuild(self) -> None:
         """Rebuild columns and rows; keep the chosen score if it still exists."""
         listing = self.listing()
         scores = [*self.scores, *self._published()]
-        self.board = make_board(scores, bench=self.bench, categories=self.categories)
+        lead = leading(self.scores, self.harness.primary)
+        self.board = make_board(scores, bench=self.bench, categories=self.categories, lead=lead)
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns(
             [
                 *FIXED,
-                *(Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures),
+                *(
+                    Column(
+                        f.key, f.title, 18, right=True, group=f.bench, falling=not f.lower_is_better
+                    )
+                    for f in self.board.figures
+                ),
             ]
         )
         if self.figure not in self.board.figures:
@@ -131,12 +146,14 @@ class LeaderboardScreen(ListPlace):
             return [(str(row[column.key]), "strong" if column.key == "id" else "dim")]
         if score is None or score.value is None:
             return [("–" + ("✗" if score is not None and score.n_failed else ""), "dim")]
-        close = column.key in row["close"]
-        role = "accent" if self.figure and column.key == self.figure.key else ""
+        # Where one column is chosen, only its ties matter: else nearly every cell has the mark.
+        chosen = self.figure is not None and column.key == self.figure.key
+        close = chosen and column.key in row["close"]
+        role = "accent" if chosen else ""
         marks = marks_of(score, close)
         return [
-            (f"{figure(score.value):>7}", role),
-            (f" {half_width(score):<5}", "dim"),
+            (f"{figure(score.value):>6}", role),
+            (f" {interval_width(score):<8}", "dim"),
             (f"{marks[:3]:<3}", "warn"),
         ]
 
@@ -160,7 +177,7 @@ class LeaderboardScreen(ListPlace):
             arrow = "lower is better" if self.figure.lower_is_better else "higher is better"
             low, high = map(figure, self.scale)
             line.append(f"{self.figure.bench} {self.figure.title}", "bold")
-            line.append(f"  {arrow}  bars {low} to {high}  judge {safe_text(self.figure.judge)}")
+            line.append(f"  judge {shortened(self.figure.judge, 24)}  {arrow}  axis {low}–{high}")
         self.query_one("#what", Static).update(line)
         listing.refresh()
         self._tell(listing.row)
@@ -168,8 +185,11 @@ class LeaderboardScreen(ListPlace):
     def _tell(self, row: Row | None) -> None:
         score = row["scores"].get(self.figure.key) if row and self.figure else None
         detail = self.query_one("#cell", Static)
-        if score is None or row is None or self.figure is None:
+        if row is None or self.figure is None:
             detail.update("")
+            return
+        if score is None:
+            detail.update(Text(safe_text(missing_sentence(row, self.figure), 1000)))
             return
         detail.update(Text(safe_text(sentence(score, self.figure.key in row["close"]), 1000)))
 
@@ -188,25 +208,34 @@ class LeaderboardScreen(ListPlace):
 
     # ------------------------------------------------------------ actions
 
-    def action_sort(self) -> None:
-        """Sort by the chosen score, best first; again: reverse."""
-        listing = self.listing()
-        key = listing.columns[listing.active].key
-        best_high = self.figure is not None and not self.figure.lower_is_better
-        first = best_high if self.figure and key == self.figure.key else False
-        listing.sort_by(key, not listing.reverse if listing.sort_key == key else first)
-
     def action_categories(self) -> None:
         """Toggle categories as columns."""
+        if not any(category_of(score.metric) for score in self.scores):
+            self.notify("no benchmark here has categories", timeout=3, markup=False)
+            return
         self.categories = not self.categories
         self.rebuild()
 
     def action_bench(self) -> None:
-        """Cycle through the benchmarks, then show all."""
-        turns = ["", *self.board.benches]
-        self.bench = turns[(turns.index(self.bench) + 1) % len(turns)]
+        """Choose one benchmark, or all of them."""
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                self.bench = "" if names[0] == ALL else names[0]
+                self.rebuild()
+
+        rows = [{"id": name} for name in (ALL, *self.board.benches)]
+        columns = [Column("id", "benchmark", 30, grow=1)]
+        self.app.push_screen(Choose("Benchmark", rows, columns, current=self.bench or ALL), chosen)
+
+    def action_primary(self, axis: str) -> None:
+        """Let the chosen score lead here, on Compare and on the trade-off's axis."""
+        if self.figure is None:
+            return
+        self.harness.set_primary(axis, self.figure.label)
+        self.seen = self.harness.version
         self.rebuild()
-        self.notify(self.bench or "all benchmarks", timeout=2, markup=False)
+        self.harness.tell(f"{self.figure.label} leads as the {axis} metric on every screen")
 
     def action_published(self) -> None:
         """Cycle through own scores, the paper's scores, and AlpacaEval's as well."""
@@ -225,23 +254,26 @@ class LeaderboardScreen(ListPlace):
 
     def action_mark(self) -> None:
         """Mark the checkpoint for comparison."""
-        self.listing().toggle_mark()
+        row = self.listing().row
+        if row is None:
+            return
+        name = str(row["id"])
+        if self.harness.store.checkpoint(name) is None:
+            self.notify(
+                "published scores have no answers here: they cannot be compared",
+                severity="warning",
+                markup=False,
+            )
+        else:
+            self.harness.toggle_selected(name)
 
-    def marked(self) -> list[str]:
-        """Return the marked checkpoints' names."""
-        return list(self.listing().marked)
+    def selection_changed(self) -> None:
+        """Mark what is selected."""
+        self.listing().set_marks(self.harness.selection.names)
 
-    def legend(self) -> None:
-        """Show what the symbols and flags mean."""
-        text = Text()
-        for mark, meaning in MARKS.items():
-            text.append(f"{mark:>3}  ", "bold")
-            text.append(f"{meaning}\n")
-        text.append("\nFlags\n", "bold")
-        for name, meaning in LEGEND.items():
-            text.append(f"  {name:<16}", "bold")
-            text.append(f"{meaning}\n")
-        self.app.push_screen(TextDialog("Legend", text))
+    def legend(self) -> Iterable[tuple[str, str]]:
+        """Return what the symbols and flags mean."""
+        return [*MARKS.items(), *LEGEND.items()]
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """Return the scores of the rows shown, in the format of `leaderboard --format json`."""

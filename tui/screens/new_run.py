@@ -60,6 +60,7 @@ class NewRunScreen(FormScreen):
     ]
 
     def __init__(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
+        self.fresh = config is None
         if config is None:
             name = next((n for n in FIRST_PRESETS if n in preset_names()), preset_names()[0])
             values = preset_values(name)
@@ -68,6 +69,13 @@ class NewRunScreen(FormScreen):
             values = short_config(config)
             super().__init__({**values, "name": None}, values, f"run {base}")
             self.values.pop("name", None)
+
+    def on_mount(self) -> None:
+        """Go on with a draft: the newest, or that of the run which was copied."""
+        super().on_mount()
+        if self.restore(None if self.fresh else self.origin):
+            self.rebuild()
+            self.notify("your draft is back; p starts over from a preset", timeout=5, markup=False)
 
     def heading(self) -> str:
         """Return the title with the method."""
@@ -83,6 +91,7 @@ class NewRunScreen(FormScreen):
         except ConfigError as error:
             self.harness.complain(f"{origin}: {error}")
             return
+        self.keep_draft()
         self.values = expand_short_forms(model, dict(values))
         self.base = expand_short_forms(model, dict(values))
         self.origin = origin
@@ -169,7 +178,7 @@ class NewRunScreen(FormScreen):
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (x goes to the next one)")
+            self.harness.complain("fix the marked fields first (n goes to the next one)")
             return
         known = plan_text(config, self.harness.store.runs())
         plan = training if config.method != "merge" else None
@@ -196,13 +205,14 @@ def plan_text(config: Any, runs: list[Run]) -> str:
     trainer = values["trainer"]
     train = ", ".join(source["path"] for source in values["data"]["train"])
     lines.append(f"on {train}, rows truncated to {values['data']['max_length']} tokens")
-    length = f"{trainer['epochs']:g} epochs"
+    epochs = trainer["epochs"]
+    length = f"{epochs:g} epoch{'s' * (epochs != 1)}"
     if trainer["max_steps"] is not None:
         length = f"{trainer['max_steps']} steps"
     if trainer["max_tokens"] is not None:
         length = f"{trainer['max_tokens']:,} tokens"
     rows = trainer["batch_size"] * trainer["accumulation"]
-    lines.append(f"{length}, {rows} rows per step, learning rate {trainer['learning_rate']:g}")
+    lines.append(f"{length}, batch size {rows}, learning rate {trainer['learning_rate']:g}")
     held = ", ".join(source["path"] for source in values["data"]["heldout"])
     lines.append(f"held out: {held or 'none, so no held-out loss'}")
     identity = config_hash(config)

@@ -30,6 +30,7 @@ BENCH_HELP = {
     "heldout": "loss on held-out rows, agreement with a teacher, no judge",
 }
 LOCAL = "a folder …"
+FILE = "a file …"
 COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
 
 
@@ -48,9 +49,10 @@ def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], No
     def chosen(names: list[str] | None) -> None:
         if names is None:
             return
-        if LOCAL in names:
-            rest = [name for name in names if name != LOCAL]
-            _pick_from_disk(app, PickFile(field.title), lambda p: take([*rest, p] if many else p))
+        if LOCAL in names or FILE in names:
+            rest = [name for name in names if name not in (LOCAL, FILE)]
+            dialog = PickFile(field.title, suffixes=(".jsonl",) if FILE in names else ())
+            _pick_from_disk(app, dialog, lambda p: take([*rest, p] if many else p))
             return
         take(names if many else names[0])
 
@@ -84,9 +86,10 @@ def _cell(row: Row, column: Column, width: int) -> list[Part]:
 
 def _rows(app: AppProtocol, kind: str) -> list[dict[str, str]]:
     if kind == "benches":
-        return [
+        benches = [
             {"id": name, "what": BENCH_HELP.get(name, "")} for name in BENCHMARKS if name != "file"
         ]
+        return [*benches, {"id": FILE, "what": "your own benchmark, as .jsonl"}]
     if kind == "judges":
         return _judges(app)
     models = [
@@ -125,12 +128,12 @@ def _pick_file(app: AppProtocol, field: Field, take: Callable[[object], None]) -
         from_disk()
         return
     rows = [{"id": name, "what": "built in"} for name in SHIPPED_NAMES]
-    rows.append({"id": LOCAL.replace("folder", "file"), "what": ".jsonl or .parquet"})
+    rows.append({"id": FILE, "what": ".jsonl or .parquet"})
 
     def chosen(names: list[str] | None) -> None:
         if names and names[0] in SHIPPED_NAMES:
             take(names[0])
-        elif names and names[0].startswith("a file"):
+        elif names and names[0] == FILE:
             from_disk()
         elif names:
             take(names[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -17,11 +17,12 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
-from kdharness.tui.screens.base import PlaceScreen
-from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
+from kdharness.tui.screens.chart_keys import ChartKeys
+from kdharness.tui.viewmodels.curves import CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows, log_lines
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart, Series
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
@@ -47,16 +48,17 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(PlaceScreen):
+class RunScreen(ChartKeys):
     """One run, with other runs' curves overlaid."""
 
     place = "runs"
     title_text = "Run"
     about = (
         "↑↓ choose a curve; + and - zoom, ←→ pan, 0 shows all; y toggles the log scale, m "
-        "smoothing; o overlays other runs. p pauses, or resumes a paused, stopped or interrupted "
-        "run; x stops it after saving a checkpoint. n starts a new run from this config, v "
-        "evaluates the checkpoint. Closing the app does not stop the run."
+        "smoothing; o overlays other runs, which are selected on every screen. p pauses, or "
+        "resumes a paused, stopped or interrupted run; X stops it after saving a checkpoint. n "
+        "starts a new run from this config, v evaluates the checkpoint. Closing the app does not "
+        "stop the run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -64,7 +66,7 @@ class RunScreen(PlaceScreen):
             for key, name, title in TABS
         ),
         Binding("p", "pause", "Pause/resume", id="run.pause"),
-        Binding("x", "stop", "Stop", id="run.stop"),
+        Binding("X", "stop", "Stop", id="run.stop"),
         Binding("o", "overlay", "Overlay", id="run.overlay"),
         Binding("y", "log_scale", "Log scale", id="run.log-scale"),
         Binding("m", "smooth", "Smooth", id="run.smooth"),
@@ -79,17 +81,17 @@ class RunScreen(PlaceScreen):
         Binding("e", "export", "Export the chart", show=False, id="run.export"),
     ]
 
-    def __init__(self, run: str, others: Sequence[str] = ()) -> None:
+    def __init__(self, run: str) -> None:
         super().__init__()
-        self.run_id, self.others = run, list(others)
+        self.run_id = run
+        self.others = []
         self.run: Run | None = None
         self.status = RunStatus.STARTING
         self.book = CurveBook()
         self.tab = ""
-        self.log_axis = False
-        self.weight = 0.0
-        self.window: tuple[float, float] | None = None
         self.curve = "loss"
+        # Whether the user has moved to a curve: until then it is the loss, even before it is there.
+        self.picked = False
 
     def body(self) -> Iterable[Widget]:
         """Yield head, tabs and the four pages."""
@@ -119,6 +121,8 @@ class RunScreen(PlaceScreen):
     def on_mount(self) -> None:
         """Show what is known at once; curves are read in a thread."""
         self.seen = self.harness.version
+        self.followed = self.harness.selection
+        self.others = self._selected_runs()
         self.reread()
         without = self.run is not None and self.run.method in (Method.EVAL, Method.SWEEP)
         self.action_tab("log" if without else "curves")
@@ -171,7 +175,7 @@ class RunScreen(PlaceScreen):
             changed |= self.book.add(run, name, [p for p in points if p[0] > after])
         if changed:
             self._names()
-            self._draw()
+            self.draw()
             self._head()
 
     # ------------------------------------------------------------ showing
@@ -233,7 +237,8 @@ class RunScreen(PlaceScreen):
         width = 10 if self.size.width >= 100 else 0
         self.query_one("#names").styles.width = 40 if width else 24
         rows = []
-        for name in self.book.names(self.run_id):
+        lead = [label.partition(":")[2] for label in self.harness.primary.values()]
+        for name in self.book.names(self.run_id, lead):
             points = self.book.ready(self.run_id, name, None, 0.0, max(width, 1))
             rows.append(
                 {
@@ -248,9 +253,18 @@ class RunScreen(PlaceScreen):
             columns.insert(1, Column("course", "", width))
         if [c.key for c in columns] != [c.key for c in listing.columns]:
             listing.set_columns(columns)
-        listing.set_rows(rows)
+        names = [str(row["name"]) for row in rows]
+        # A training reports its loss with the first step; what has none by then has another curve.
+        late = self.run is not None and (self.run.step > 1 or not self.status.is_live)
+        if not self.picked and names and ("loss" in names or late):
+            self.curve = "loss" if "loss" in names else names[0]
+        with listing.prevent(Listing.Highlighted):
+            listing.set_rows(rows)
+            if not self.picked and self.curve in names:
+                listing.move_to(names.index(self.curve))
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw the chosen curve of this run and the overlaid ones."""
         chart = self.query_one("#chart", CurveChart)
         buckets = max(chart.size.width, 40)
         runs = [self.run_id, *self.others]
@@ -297,8 +311,8 @@ class RunScreen(PlaceScreen):
     @on(Listing.Highlighted, "#names")
     def _chosen(self, event: Listing.Highlighted) -> None:
         if event.row is not None and event.row["name"] != self.curve:
-            self.curve = str(event.row["name"])
-            self._draw()
+            self.curve, self.picked = str(event.row["name"]), True
+            self.draw()
 
     @on(Listing.Selected, "#lineage")
     def _walk(self, event: Listing.Selected) -> None:
@@ -307,43 +321,6 @@ class RunScreen(PlaceScreen):
             self.harness.open_run(str(run))
         elif event.row is not None and not run:
             self.notify("not created by a run in this store", timeout=3, markup=False)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show fewer or more steps around the middle."""
-        runs = [self.run_id, *self.others]
-        whole = self.book.span(runs, self.curve)
-        low, high = self.window or whole
-        middle, half = (low + high) / 2, (high - low) / 2 / factor
-        if half >= (whole[1] - whole[0]) / 2:
-            self.window = None
-        elif half >= 1:
-            self.window = (max(whole[0], middle - half), min(whole[1], middle + half))
-        self._draw()
-
-    def action_pan(self, by: int) -> None:
-        """Pan by a quarter of the visible steps."""
-        if self.window is None:
-            return
-        whole = self.book.span([self.run_id, *self.others], self.curve)
-        low, high = self.window
-        shift = max(whole[0] - low, min(by * (high - low) / 4, whole[1] - high))
-        self.window = (low + shift, high + shift)
-        self._draw()
-
-    def action_whole(self) -> None:
-        """Show all steps."""
-        self.window = None
-        self._draw()
-
-    def action_log_scale(self) -> None:
-        """Toggle the logarithmic scale."""
-        self.log_axis = not self.log_axis
-        self._draw()
-
-    def action_smooth(self) -> None:
-        """Cycle through the smoothing weights."""
-        self.weight = SMOOTHING[(SMOOTHING.index(self.weight) + 1) % len(SMOOTHING)]
-        self._draw()
 
     def action_pause(self) -> None:
         """Pause or resume the run."""
@@ -378,9 +355,32 @@ class RunScreen(PlaceScreen):
         self.harness.choose_runs(self._overlay, marked=self.others, but=self.run_id)
 
     def _overlay(self, runs: list[str]) -> None:
-        self.others = [run for run in runs if run != self.run_id][:3]
+        """Select this run and those chosen, in the order that they had."""
+        chosen = [self.run_id, *runs] if runs else []
+        names = list(dict.fromkeys(self._checkpoint_of(run) for run in chosen))
+        before = [name for name in self.harness.selection.names if name in names]
+        self.harness.select(Selection(tuple(dict.fromkeys([*before, *names]))))
+
+    def _checkpoint_of(self, run: str) -> str:
+        stored = self.harness.store.run(run)
+        return stored.checkpoint or run if stored is not None else run
+
+    def _selected_runs(self) -> list[str]:
+        """Return the other runs of the selection."""
+        store = self.harness.store
+        runs = []
+        for name in self.harness.selection.names:
+            checkpoint = store.checkpoint(name)
+            run = checkpoint.run if checkpoint is not None and checkpoint.run else name
+            if run != self.run_id and store.run(run) is not None:
+                runs.append(run)
+        return list(dict.fromkeys(runs))[:3]
+
+    def selection_changed(self) -> None:
+        """Overlay the curves of what is selected."""
+        self.others = self._selected_runs()
         self.load()
-        self._draw()
+        self.draw()
 
     def action_export(self) -> None:
         """Export the chart as a picture."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -12,23 +12,27 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.welcome import tour_text
 from kdharness.tui.viewmodels.marks import bar
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row, reason_of
 from kdharness.tui.widgets.table import Listing
 
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+    from kdharness.tui.viewmodels.primary import PrimaryScores
+
 COLUMNS = [
-    Column("id", "run", 10, grow=2, frozen=True),
+    Column("id", "run", 16, grow=2, frozen=True, name=True),
     Column("method", "kind", 4, leave=2),
-    Column("models", "student ← teacher", 17, grow=3, leave=1),
+    Column("models", "models", 12, grow=3, leave=1),
     Column("status", "status", 13),
-    Column("progress", "progress", 11, grow=1),
+    Column("progress", "progress", 11, grow=1, falling=True),
     Column("eta", "ETA", 7, right=True),
     Column("loss", "loss", 6, right=True),
-    Column("when", "when", 6, right=True),
+    Column("when", "when", 6, right=True, falling=True),
 ]
 
 
@@ -46,17 +50,17 @@ class RunsScreen(ListPlace):
     about = (
         "All training runs and evaluations, newest first; runs started elsewhere appear "
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "Enter overlays their curves, 4 compares their checkpoints. w goes to experiments: "
-        "several runs from one file.\n\n"
-        "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  "
-        "✗ failed  ! interrupted: its process is gone, can be resumed"
+        "Enter overlays their curves, 4 compares their checkpoints. X stops a run. w goes to "
+        "experiments: several runs from one file.\n\n"
+        "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
+        "interrupted: its process is gone, can be resumed"
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="runs.new"),
         Binding("w", "experiments", "Experiments", id="runs.experiments"),
         Binding("space", "mark", "Mark", id="runs.mark"),
         Binding("p", "pause", "Pause/resume", show=False, id="runs.pause"),
-        Binding("x", "stop", "Stop", show=False, id="runs.stop"),
+        Binding("X", "stop", "Stop", show=False, id="runs.stop"),
         Binding("v", "evaluate", "Evaluate", show=False, id="runs.evaluate"),
         Binding("d", "demo", "Demo", show=False, id="runs.demo"),
     ]
@@ -67,6 +71,9 @@ class RunsScreen(ListPlace):
         self.status: dict[str, RunStatus] = {}
         self.lines: dict[str, dict[str, object]] = {}
         self.state: tuple[int, int] = (-1, -1)
+        self.demo_ran = False
+        self.scores: dict[str, dict[str, float]] = {}
+        self.led: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
@@ -86,6 +93,31 @@ class RunsScreen(ListPlace):
         self.state = store.runs_state()
         self.runs = {}
         self._read(store.runs())
+        self._read_scores()
+
+    def _read_scores(self) -> None:
+        """Read the primary metrics of all checkpoints in a thread, if any were chosen."""
+        primary, paths = dict(self.harness.primary), self.harness.paths
+        self.led = primary
+        if not primary:
+            return
+
+        def work(store: Store) -> PrimaryScores:
+            from kdharness.tui.viewmodels.primary import primary_scores
+
+            return primary_scores(store, paths, primary)
+
+        def show(found: PrimaryScores) -> None:
+            self.scores = found.scores
+            self.listing().set_columns([*COLUMNS[:-1], *found.columns, COLUMNS[-1]])
+
+        self.read(work, show, what="scores")
+
+    def on_screen_resume(self) -> None:
+        """Show metrics that were chosen on another screen."""
+        super().on_screen_resume()
+        if self.led != self.harness.primary:
+            self.while_here(self._read_scores)
 
     def _read(self, runs: list[Run], *, look: bool = True) -> None:
         """Add or update rows from the store; new ones go on top."""
@@ -124,6 +156,7 @@ class RunsScreen(ListPlace):
     def _show(self) -> None:
         listing = self.listing()
         listing.set_rows([self.lines[name] for name in self.runs])
+        listing.set_marks(self._marks() if self.harness.selection.names else [])
         empty = not self.runs
         if empty == listing.display:
             listing.display = not empty
@@ -140,10 +173,20 @@ class RunsScreen(ListPlace):
             return
         self._read(self.harness.store.live_runs(run.id for run in self.live()))
 
+    def _follow_demo(self) -> None:
+        """Show the demo's output, and what to do when it has ended."""
+        lines, running = self.harness.demo_lines(), self.harness.demo_is_running
+        if lines and not self.runs:
+            self._show()
+        if self.demo_ran and not running and lines:
+            self.notify(f"demo: {safe_text(lines[-1], 300)}", timeout=15, markup=False)
+        if running and self.runs:
+            self._tell(self.listing().row)
+        self.demo_ran = running
+
     def tick(self) -> None:
         """Check for processes that died, and update the ages."""
-        if not self.runs and self.harness.demo_lines():
-            self._show()
+        self._follow_demo()
         live = self.live()
         if self._judge_status(live):
             self._rebuild_lines(live)
@@ -165,6 +208,9 @@ class RunsScreen(ListPlace):
             return [(clock(row["eta"]), "")]
         if key == "loss":
             return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
+        if key in self.led:
+            scores = self.scores.get(str(row["checkpoint"]), {})
+            return [(figure(scores.get(key)), "")]
         if key == "when":
             return [(age(self.harness.now() - row["when"]), "dim")]
         text = str(row.get(key) or DASH)
@@ -172,7 +218,7 @@ class RunsScreen(ListPlace):
 
     def _progress(self, row: Row, status: str, width: int) -> list[Part]:
         if status == "failed":
-            return [(str(row["error"]) or "failed", "bad")]
+            return [(reason_of(str(row["error"])) or "failed", "bad")]
         if not row["max_steps"]:
             return [(str(row["stage"]) or DASH, "dim")]
         share = f"{row['progress']:4.0%} "
@@ -194,6 +240,8 @@ class RunsScreen(ListPlace):
             count = f"{_unit(row)[:-1]} {row['step']} of {row['max_steps']}"
             parts += [count] if row["max_steps"] else []
             text.append(safe_text(" · ".join(filter(None, parts)), 400))
+        if self.harness.demo_is_running:
+            text.append(f"\ndemo: {safe_text(self.harness.demo_lines()[-1], 200)}")
         more.update(text)
 
     @on(Listing.Highlighted, "#list")
@@ -205,12 +253,30 @@ class RunsScreen(ListPlace):
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:
         if event.row is not None:
-            others = [name for name in self.listing().marked if name != event.row["id"]]
-            self.harness.open_run(str(event.row["id"]), others)
+            self.harness.open_run(str(event.row["id"]))
 
     def action_mark(self) -> None:
-        """Mark the run for comparison."""
-        self.listing().toggle_mark()
+        """Mark the run's checkpoint for comparison, or the run until it has one."""
+        run = self.chosen()
+        if run is None:
+            return
+        if run.method in (Method.EVAL, Method.SWEEP):
+            self.notify(
+                f"{run.id} makes no checkpoint: mark the runs it is about",
+                severity="warning",
+                markup=False,
+            )
+            return
+        selected = self.harness.selection.names
+        self.harness.toggle_selected(run.id if run.id in selected else run.checkpoint or run.id)
+
+    def selection_changed(self) -> None:
+        """Mark the runs of what is selected."""
+        self.listing().set_marks(self._marks())
+
+    def _marks(self) -> list[str]:
+        names = {*self.harness.selection.names}
+        return [run.id for run in self.runs.values() if {run.id, run.checkpoint} & names]
 
     def action_new(self) -> None:
         """Open the form of a new run."""
@@ -242,9 +308,8 @@ class RunsScreen(ListPlace):
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 
     def action_demo(self) -> None:
-        """Run the demo on this machine."""
-        self.harness.start_demo()
-        self._show()
+        """Ask to run the demo on this machine."""
+        self.harness.ask_to_start_demo()
 
     def _with_run(self, do: Any) -> None:
         run = self.chosen()

@@ -27,6 +27,7 @@ from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.settings import AXES
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
 from kdharness.tui.widgets.table import Listing
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     Column("number", "#", 3, right=True),
-    Column("id", "checkpoint", 12, grow=1),
+    Column("id", "checkpoint", 12, grow=1, name=True),
     Column("general", "general", 8, right=True),
     Column("domain", "domain", 8, right=True),
-    Column("gain", "gain", 6, right=True),
-    Column("retention", "retention", 9, right=True),
+    Column("gain", "gain", 6, right=True, falling=True),
+    Column("retention", "retention", 9, right=True, falling=True),
 ]
 View = tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]
 
@@ -54,15 +55,17 @@ class TradeOffScreen(ListPlace):
         "Each point is a checkpoint with its intervals; filled points are on the Pareto front: no "
         "other is better on both axes. Up and right are better; axes of losses are reversed. gain "
         "is the share of the expert's domain gain, retention the share of the reference's general "
-        "score. g and d choose the axes, r and x the reference and the expert, i hides the "
-        "intervals. Joined by lines: merges on their WiSE-FT curve, runs that differ in one "
-        "setting such as the learning rate, and the step checkpoints of a run."
+        "score. g and d choose the axes, r and E the reference and the expert, i hides the "
+        "intervals. Space marks checkpoints: the chart names them. Joined by lines: merges on the "
+        "WiSE-FT curve, runs that differ in one setting such as the learning rate, and the step "
+        "checkpoints of a run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "axis('general')", "General axis", id="tradeoff.general"),
-        Binding("d", "axis('domain')", "Domain axis", id="tradeoff.domain"),
+        Binding("g", "axis('general')", "General", id="tradeoff.general"),
+        Binding("d", "axis('domain')", "Domain", id="tradeoff.domain"),
         Binding("r", "role('reference')", "Reference", id="tradeoff.reference"),
-        Binding("x", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
+        Binding("E", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
+        Binding("space", "mark", "Mark", show=False, id="tradeoff.mark"),
         Binding("i", "whiskers", "Intervals", id="tradeoff.intervals"),
         Binding("p", "picture", "Picture", id="tradeoff.picture"),
         Binding("e", "export", "Export", show=False, id="tradeoff.export"),
@@ -70,7 +73,6 @@ class TradeOffScreen(ListPlace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.axes: dict[str, str | None] = {"general": None, "domain": None}
         self.roles: dict[str, str | None] = {"reference": None, "expert": None}
         self.view: View | None = None
         self.labels: list[str] = []
@@ -82,12 +84,13 @@ class TradeOffScreen(ListPlace):
         yield Static(classes="line", id="what")
         with Container(id="plane"):
             yield PlaneChart(id="chart")
-            yield Listing(COLUMNS, self.cell, id="list", empty="loading scores …")
+            yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="loading scores …")
 
     def on_mount(self) -> None:
         """Load the scores in a thread."""
         super().on_mount()
         self.seen = self.harness.version
+        self.follow_selection()
         self.load()
 
     def on_resize(self) -> None:
@@ -100,23 +103,27 @@ class TradeOffScreen(ListPlace):
 
     def load(self) -> None:
         """Read axes, points and front from the store."""
-        paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
+        paths, axes, roles = self.harness.paths, dict(self.harness.primary), dict(self.roles)
 
         def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
             labels = list(
                 dict.fromkeys(
                     f"{s.bench}:{s.metric}"
                     for s in leaderboard(store, paths)
-                    if not is_bookkeeping(s.metric)
+                    if s.value is not None and not is_bookkeeping(s.metric)
                 )
             )
             merges = merge_curves(store.checkpoints())
+            # A metric that was chosen for another store is not on this one.
+            general, domain = (
+                label if (label := axes.get(axis)) in labels else None for axis in AXES
+            )
             try:
                 view = trade_off_view(
                     store,
                     paths,
-                    axes["general"],
-                    axes["domain"],
+                    general,
+                    domain,
                     roles["reference"],
                     roles["expert"],
                 )
@@ -157,6 +164,7 @@ class TradeOffScreen(ListPlace):
             }
             for number, item in enumerate(placed, 1)
         ]
+        higher = [k for k, axis in (("general", x), ("domain", y)) if not axis.lower_is_better]
         listing.set_columns(
             [
                 *COLUMNS[:2],
@@ -166,6 +174,7 @@ class TradeOffScreen(ListPlace):
                         {"general": "→ gen.", "domain": "↑ dom."}.get(c.key, c.title),
                         c.width,
                         right=True,
+                        falling=c.falling or c.key in higher,
                     )
                     for c in COLUMNS[2:]
                 ),
@@ -176,6 +185,7 @@ class TradeOffScreen(ListPlace):
         text.append(f"{x.label} × {y.label}", "bold")
         text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
         area = dominated_area(placed)
+        text.append("  ● Pareto front  ○ not")
         text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
         self.query_one("#what", Static).update(text)
         self._draw()
@@ -194,6 +204,7 @@ class TradeOffScreen(ListPlace):
                 p.point.domain_interval,
                 p.on_front,
                 "good" if p.on_front else "",
+                p.point.checkpoint in self.harness.selection.names,
             )
             for p in placed
         ]
@@ -244,7 +255,8 @@ class TradeOffScreen(ListPlace):
         """Choose a score of any benchmark as an axis."""
 
         def take(chosen: str) -> None:
-            self.axes[name] = chosen
+            self.harness.set_primary(name, chosen)
+            self.seen = self.harness.version
             self.view = None
             self.load()
 
@@ -276,6 +288,17 @@ class TradeOffScreen(ListPlace):
         self.app.push_screen(
             Choose(title, rows, [Column("id", "name", 30, grow=1)], current=current), chosen
         )
+
+    def action_mark(self) -> None:
+        """Mark the checkpoint for comparison."""
+        row = self.listing().row
+        if row is not None:
+            self.harness.toggle_selected(str(row["id"]))
+
+    def selection_changed(self) -> None:
+        """Mark what is selected, and name it in the chart."""
+        self.listing().set_marks(self.harness.selection.names)
+        self._draw()
 
     def action_whiskers(self) -> None:
         """Show or hide the intervals."""

@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.compared_with import texts_and_others
+from kdharness.harness.analysis.tradeoff import DOMAIN_DEFAULTS
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
@@ -28,6 +29,7 @@ from kdharness.tui.viewmodels.transcripts import (
     benches_of,
     other_lines,
     read_transcript,
+    shown_mean,
     verdict_lines,
 )
 from kdharness.tui.widgets.text_view import TextView
@@ -41,28 +43,45 @@ class TranscriptsScreen(PlaceScreen):
 
     place = "transcripts"
     title_text = "Transcripts"
+    shows_pair = True
     about = (
-        "The prompt, both answers (scrolling together), and the judge's reply to each. Words "
-        "that only one answer has are highlighted. ←→ go from item to item; d to the next with "
+        "The prompt, both answers (scrolling together), and the judge's reply to each. Words that "
+        "only one answer has are highlighted. ←→ go from item to item; d to the next with "
         "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "b the benchmark, o shows what the answers were compared with: the baseline's answer, the "
-        "reference. v gives the verdicts more room. y copies the exchange to the clipboard, "
-        "w writes it to a file. L asks you to rate or compare these checkpoints' answers, without "
-        "names and verdicts: your labels correct the judge's scores."
+        "x swaps them, b the benchmark, o shows what the answers were compared with: the "
+        "baseline's answer, the reference. v gives the verdicts more room. y copies the exchange "
+        "to the clipboard, w writes it to a file. L asks you to rate or compare these checkpoints' "
+        "answers, without names and verdicts: your labels correct the judge's scores."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
         Binding("right", "step(1)", "Next", show=False, id="texts.next"),
-        Binding("d", "jump('differs')", "Next difference", id="texts.difference"),
+        Binding("d", "jump('differs')", "Next diff", id="texts.difference"),
         Binding("f", "jump('failed')", "Next failure", id="texts.failure"),
         Binding("l", "items", "Items", id="texts.items"),
-        Binding("c", "choose", "Checkpoints", id="texts.checkpoints"),
+        Binding("c", "choose", "Choose", id="texts.checkpoints"),
         Binding("b", "bench", "Benchmark", id="texts.bench"),
         Binding("L", "label", "Label", id="texts.label"),
         Binding("o", "others", "Compared with", show=False, id="texts.others"),
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
         Binding("y", "copy", "Copy", show=False, id="texts.copy"),
         Binding("w", "write", "Write", show=False, id="texts.write"),
+        Binding(
+            "right_square_bracket",
+            "other(1)",
+            "Next",
+            key_display="]",
+            show=False,
+            id="texts.other",
+        ),
+        Binding(
+            "left_square_bracket",
+            "other(-1)",
+            "Previous",
+            key_display="[",
+            show=False,
+            id="texts.other-before",
+        ),
         Binding("tab", "swap_pane", "Other pane", show=False, id="texts.pane"),
     ]
 
@@ -89,28 +108,28 @@ class TranscriptsScreen(PlaceScreen):
             yield TextView(id="second-verdict")
 
     def on_mount(self) -> None:
-        """Load the marked checkpoints, or the two newest with answers."""
+        """Load the selected checkpoints, or the two newest that share scores."""
         self.seen = self.harness.version
         first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
         self.query_one("#others").display = False
-        if not self.names[0]:
-            marked = self.harness.marked_checkpoints()
-            if len(marked) < 2:
-                judged = dict.fromkeys(
-                    g["checkpoint"]
-                    for g in self.harness.store.judgment_groups()
-                    if g["bench"] != "heldout"
-                )
-                marked = [c.name for c in self.harness.store.checkpoints() if c.id in judged][-2:]
-            if marked:
-                self.names = (marked[0], marked[-1])
+        self.follow_selection()
+
+    def selection_changed(self) -> None:
+        """Show the base and the other one, at the same item if they answered it."""
+        shown = self.harness.compared()
+        names = (shown.base, shown.other or shown.base)
+        if names == self.names and self.asked:
+            return
+        if not self.wanted and self.exchange is not None:
+            self.wanted = self.exchange.item
+        self.names = names
         self.load()
 
-    def open(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Show two checkpoints on a benchmark, at an item."""
-        self.names, self.bench, self.wanted = (first, second), bench, item
+    def open(self, bench: str, item: str = "") -> None:
+        """Show a benchmark, at an item."""
+        self.bench, self.wanted = bench, item
         if self.is_mounted:
             self.load()
 
@@ -125,10 +144,12 @@ class TranscriptsScreen(PlaceScreen):
         """Load answers, verdicts and prompts."""
         self.asked += 1
         names, wanted, paths, asked = self.names, self.bench, self.harness.paths, self.asked
+        lead = self.harness.primary.get("domain", DOMAIN_DEFAULTS[0]).partition(":")[0]
 
         def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
-            bench = wanted if wanted in benches else next(iter(benches), "")
+            first = lead if lead in benches else next(iter(benches), "")
+            bench = wanted if wanted in benches else first
             texts, others = texts_and_others(store, paths, bench, names, store.bench_notes())
             return benches, read_transcript(store, bench, names, texts.prompts, others)
 
@@ -168,7 +189,7 @@ class TranscriptsScreen(PlaceScreen):
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
         text.append(f"  {safe_text(exchange.category, 30)}")
         text.append(f"  {self.index + 1} of {len(self.transcript.exchanges)}")
-        text.append("  ≠ verdicts differ" if exchange.differs else "  = same verdict")
+        text.append(f"  {exchange.relation}")
         text.append("  ✗ failure" if exchange.failed else "")
         what.update(text)
         prompt = self.query_one("#prompt", TextView)
@@ -181,12 +202,13 @@ class TranscriptsScreen(PlaceScreen):
         prompt.set_lines(lines or [[(missing, "dim")]])
         height = self.size.height
         prompt.styles.height = min(len(lines) or 1, 3 if height < 30 else 8) or 1
+        self.query_one("#verdicts").set_class(height >= 30, "roomy")
         for pane, name, side, other in (
             ("first", self.names[0], exchange.first, exchange.second),
             ("second", self.names[1], exchange.second, exchange.first),
         ):
             box = self.query_one(f"#{pane}", TextView)
-            value = figure(side.value, 3)
+            value = shown_mean(side.value)
             box.border_title = escape(safe_text(f"{name}  {value}", 60))
             box.set_lines(answer_lines(side, other))
             box.scroll_to(y=0, animate=False)
@@ -256,22 +278,24 @@ class TranscriptsScreen(PlaceScreen):
         self.app.push_screen(Choose("Items", rows, columns, cell=cell, current=current), chosen)
 
     def action_choose(self) -> None:
-        """Let the user mark two checkpoints."""
+        """Let the user mark the checkpoints."""
+        self.harness.action_select_checkpoints()
 
-        def take(names: list[str]) -> None:
-            if names:
-                self.names = (names[0], names[-1])
-                self.load()
-
-        self.harness.choose_checkpoints(take, marked=[n for n in self.names if n])
+    def action_other(self, by: int) -> None:
+        """Show another selected checkpoint beside the base."""
+        self.harness.select(self.harness.compared().turned(by))
 
     def action_bench(self) -> None:
-        """Switch to the next benchmark with answers."""
-        if self.benches:
-            index = self.benches.index(self.bench) if self.bench in self.benches else -1
-            self.bench = self.benches[(index + 1) % len(self.benches)]
-            self.index = 0
-            self.load()
+        """Choose a benchmark with answers."""
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                self.bench, self.index = names[0], 0
+                self.load()
+
+        rows = [{"id": name} for name in self.benches]
+        columns = [Column("id", "benchmark", 30, grow=1)]
+        self.app.push_screen(Choose("Benchmark", rows, columns, current=self.bench), chosen)
 
     def action_label(self) -> None:
         """Label answers of these checkpoints, blind; show the labels afterwards."""

@@ -30,7 +30,7 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         ("n", "start your own run", "a form with presets and help for each field"),
         ("8", "pull models and benchmarks", "with their licences"),
         ("9", "check this machine", "versions, memory, disk, judge"),
-        ("F1", "help", "all keys of the current screen"),
+        ("?", "help", "what the current screen shows, and what its keys do"),
     ):
         text.append(f"  {key:>2}  ", "bold reverse" if key == "d" else "bold")
         text.append(f" {what}", "bold")

@@ -13,6 +13,7 @@ from kdharness.harness.analysis.side_by_side import flips, settings_that_differ
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
+from kdharness.tui.viewmodels.leaderboard import FEW
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
     ]
 
 
+def line_order(line: Line, lead: Sequence[str]) -> tuple[int, bool]:
+    """Return a sort key: the metrics that lead, then the others; scores of few items last."""
+    label = f"{line.bench}:{line.metric}"
+    few = max((pair.gap.n for pair in line.others.values()), default=0) < FEW
+    return (lead.index(label) if label in lead else len(lead)), few
+
+
 def flip_rows(base: Side, other: Side) -> list[dict[str, object]]:
     """Return a row for each item whose verdict changed, the largest moves first."""
     return [
@@ -98,8 +106,13 @@ def finite_ends(gap: Difference) -> tuple[float, float]:
     return gap.low, gap.high
 
 
+def p_words(pair: PairedComparison) -> str:
+    """Return both p-values by name: the corrected one of the table, and the one of this pair."""
+    return f"p {pair.gap.p:.3g} (Holm {pair.p_holm:.3g})"
+
+
 def verdict(pair: PairedComparison) -> tuple[str, str]:
-    """Return ▲ better, ▼ worse, ≈ not told apart; hollow if open after the correction."""
+    """Return ▲ better, ▼ worse, ≈ no difference; hollow if not significant once corrected."""
     if not pair.lean:
         return "≈", "dim"
     better = pair.lean == "better"
@@ -111,7 +124,7 @@ def verdict(pair: PairedComparison) -> tuple[str, str]:
 WORDS = {
     "▲": "better",
     "▼": "worse",
-    "≈": "not told apart",
+    "≈": "not significantly different",
     "△": "perhaps better",
     "▽": "perhaps worse",
 }

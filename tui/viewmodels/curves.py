@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdharness.harness.analysis.curves import HIGH, LOW, downsample, smooth
@@ -71,10 +72,11 @@ class CurveBook:
         self._thinned = {key: value for key, value in self._thinned.items() if key[0] != run}
         self._cache.clear()
 
-    def names(self, run: str) -> list[str]:
-        """Return the names of a run's curves, the most important ones first."""
+    def names(self, run: str, lead: Sequence[str] = ()) -> list[str]:
+        """Return the names of a run's curves: the loss, those that lead, then by importance."""
         order = [
             "loss",
+            *lead,
             "ce",
             "kl",
             "attention",
@@ -90,7 +92,9 @@ class CurveBook:
             "memory_gb",
         ]
         have = [n for n in self.curves.get(run, {}) if not n.endswith((LOW, HIGH))]
-        return [n for n in order if n in have] + sorted(n for n in have if n not in order)
+        return [n for n in dict.fromkeys(order) if n in have] + sorted(
+            n for n in have if n not in order
+        )
 
     def last(self, run: str, name: str) -> float | None:
         """Return a curve's newest value."""

@@ -61,7 +61,8 @@ def training(paths: Paths, config: Any) -> list[str]:
     lines += [f"! {row['value']}" for row in rows if row["figure"] == "note"]
     free = _free_memory()
     if estimate.get("memory peak", 0) > free:
-        lines.append(f"✗ only {free:.1f} GiB of memory available here")
+        # Estimates may be too high, so that it is for the user to decide.
+        lines.append(f"! only {free:.1f} GiB of memory available here")
     if estimate.get("time"):
         lines.append(f"about {clock(estimate['time'])}")
     return [*lines, *_checked(checks)]

@@ -16,7 +16,15 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.viewmodels.marks import bar
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
+from kdharness.tui.viewmodels.rows import (
+    STATUS_MARKS,
+    Column,
+    Line,
+    Part,
+    Row,
+    reason_of,
+    text_lines,
+)
 
 if TYPE_CHECKING:
     from kdharness.harness.experiments.claims import ClaimSpec
@@ -243,7 +251,7 @@ def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 def _progress(row: Row, status: str, width: int) -> list[Part]:
     if status == "failed":
-        return [(str(row["error"]) or "failed", "bad")]
+        return [(reason_of(str(row["error"])) or "failed", "bad")]
     if not row["max_steps"]:
         return [(str(row["stage"]) or DASH, "dim")]
     share = f"{row['progress']:4.0%} "
@@ -380,20 +388,3 @@ def file_lines(plan: ExperimentPlan) -> tuple[list[Line], int]:
         for sentence in plan.wrong.get(number, []):
             lines.append([("     ╰ ", "bad"), (safe_text(sentence, 600), "bad")])
     return lines, first
-
-
-EXPERIMENT_COLUMNS = [
-    Column("name", "experiment", 12, grow=2),
-    Column("status", "status", 18),
-    Column("from", "from", 8, grow=1, leave=1),
-    Column("question", "question", 20, grow=5),
-]
-
-
-PLAN_COLUMNS = [
-    Column("id", "run", 14, grow=2, frozen=True),
-    Column("status", "status", 16),
-    Column("progress", "progress", 11, grow=1),
-    Column("loss", "loss", 6, right=True),
-    Column("needs", "needs", 14, grow=2, leave=1),
-]

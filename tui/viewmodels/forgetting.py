@@ -40,7 +40,7 @@ def profile_page(
 
 
 def _row(change: Change) -> dict[str, object]:
-    word, role = MARKS.get(change.change, ("≈ not told apart", "dim"))
+    word, role = MARKS.get(change.change, ("≈ no significant difference", "dim"))
     low, high = change.gap.low, change.gap.high
     ends = "" if low is None or high is None else f" [{figure(low, 2)}, {figure(high, 2)}]"
     distance = change.part == CLOSENESS

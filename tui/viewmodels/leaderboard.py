@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.analysis.leaderboard import unresolved
-from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
+from kdharness.harness.analysis.metrics import flag_name, is_bookkeeping, is_lower_better
+from kdharness.harness.analysis.tradeoff import choose_axes
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.stats.metric_specs import CATEGORY, category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure
@@ -36,6 +38,11 @@ class Figure:
         """The column's name in rows and exports."""
         judge = "" if self.judge == "exact" else f"@{self.judge}"
         return f"{self.bench}:{self.metric}{judge}"
+
+    @property
+    def label(self) -> str:
+        """`bench:metric`, as axes and settings name it."""
+        return f"{self.bench}:{self.metric}"
 
     @property
     def lower_is_better(self) -> bool:
@@ -76,17 +83,45 @@ class Board:
         return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
-def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = False) -> Board:
+FEW = 8
+"""Scores of fewer items do not lead a table."""
+
+
+def is_weak(scores: Sequence[Score]) -> bool:
+    """Return whether scores are of too few items, or of a judge that is not to be trusted."""
+    few = max((score.n for score in scores), default=0) < FEW
+    return few or all("judge" in map(flag_name, score.flags) for score in scores)
+
+
+def leading(scores: Sequence[Score], primary: Mapping[str, str]) -> list[str]:
+    """Return the labels that lead: the chosen primary metrics, or the axes of the trade-off."""
+    stored = {f"{score.bench}:{score.metric}" for score in scores if score.value is not None}
+    chosen = {axis: label if label in stored else None for axis, label in primary.items()}
+    try:
+        x, y = choose_axes(scores, chosen.get("general"), chosen.get("domain"))
+    except ConfigError:
+        return [label for label in chosen.values() if label]
+    return [y.label, x.label]
+
+
+def make_board(
+    scores: Sequence[Score],
+    *,
+    bench: str = "",
+    categories: bool = False,
+    lead: Sequence[str] = (),
+) -> Board:
     """Build the table of some scores.
 
     Args:
         scores: the whole leaderboard.
         bench: only this benchmark; all of them if empty.
         categories: include each benchmark's categories as columns.
+        lead: labels of the metrics that come first; weak scores come last.
     """
     benches = list(dict.fromkeys(score.bench for score in scores))
     close = unresolved(scores)
-    figures: dict[Figure, None] = {}
+    figures: dict[Figure, list[Score]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for score in scores:
         if bench and score.bench != bench:
@@ -94,7 +129,7 @@ def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = F
         column = Figure(score.bench, score.metric, score.judge)
         if is_bookkeeping(score.metric) or (column.is_category and not categories):
             continue
-        figures[column] = None
+        figures.setdefault(column, []).append(score)
         row = rows.setdefault(
             score.checkpoint,
             {
@@ -109,7 +144,13 @@ def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = F
         row["scores"][column.key] = score
         if (score.checkpoint, score.bench, score.metric, score.judge) in close:
             row["close"].add(column.key)
-    ordered = sorted(figures, key=lambda f: (benches.index(f.bench), f.is_category))
+
+    def order(column: Figure) -> tuple[int, bool, int, bool]:
+        rank = lead.index(column.label) if column.label in lead else len(lead)
+        weak = is_weak(figures[column])
+        return rank, weak, benches.index(column.bench), column.is_category
+
+    ordered = sorted(figures, key=order)
     return Board(ordered, list(rows.values()), benches)
 
 
@@ -123,12 +164,32 @@ def marks_of(score: Score, close: bool) -> str:
     return marks + ("≈" if close and score.value is not None else "")
 
 
-def half_width(score: Score) -> str:
-    """Return half of the interval in few digits: `±0.3`."""
-    if score.ci_low is None or score.ci_high is None:
+def interval_width(score: Score) -> str:
+    """Return how far the interval reaches: `±.03`, or `−.05+.2` if its sides are not equal.
+
+    A side that the scale's end cuts to nothing is left out: 1 with [0.95, 1] is `−.05`.
+    """
+    if score.ci_low is None or score.ci_high is None or score.value is None:
         return ""
-    half = (score.ci_high - score.ci_low) / 2
-    return f"±{figure(half, 2)}".replace("±0.", "±.")
+    below, above = score.value - score.ci_low, score.ci_high - score.value
+    larger = max(below, above)
+    if larger <= 0 or abs(below - above) <= 0.1 * larger:
+        return f"±{_short((below + above) / 2, 2)}"
+    parts = [f"{sign}{_short(side, 1)}" for sign, side in (("−", below), ("+", above)) if side > 0]
+    return "".join(parts)
+
+
+def _short(value: float, digits: int) -> str:
+    text = figure(value, digits)
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def missing_sentence(row: Mapping[str, Any], wanted: Figure) -> str:
+    """Return that a checkpoint has no such score, and what it was scored on."""
+    benches = dict.fromkeys(score.bench for score in row["scores"].values())
+    return (
+        f"{row['id']} has no {wanted.bench} {wanted.title}; it was scored on {', '.join(benches)}"
+    )
 
 
 def sentence(score: Score, row_close: bool) -> str:

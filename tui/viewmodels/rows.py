@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,11 @@ STATUS_MARKS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the higher `leave`, the earlier it is dropped without room (0: never)."""
+    """One column: the higher `leave`, the earlier it is dropped without room (0: never).
+
+    The `name` of a row is cut in its middle, and its title counts the rows. `falling` columns are
+    sorted from the highest value on, because it is the best or the newest.
+    """
 
     key: str
     title: str
@@ -47,6 +52,8 @@ class Column:
     leave: int = 0
     frozen: bool = False
     group: str = ""
+    falling: bool = False
+    name: bool = False
 
 
 CellOf = Callable[[Row, Column, int], list[Part]]
@@ -56,6 +63,49 @@ def plain_cell(row: Row, column: Column, width: int) -> list[Part]:
     """Return a row's value as text."""
     value = row.get(column.key)
     return [("" if value is None else str(value), "")]
+
+
+Place = tuple[int, Column]
+"""A column and its index among all columns."""
+
+
+def window_of(
+    columns: Sequence[Place], room: int, active: int, offset: int
+) -> tuple[int, list[Place]]:
+    """Return the frozen columns and as many others as fit, including the active one.
+
+    Args:
+        columns: with their indices.
+        room: cells for them and a space between each.
+        active: the index of the column that must be seen.
+        offset: how many are scrolled out; the first result is the new one.
+    """
+    frozen = [place for place in columns if place[1].frozen]
+    rest = [place for place in columns if not place[1].frozen]
+    room -= sum(column.width + 1 for _, column in frozen)
+
+    def fitting(start: int) -> list[Place]:
+        used = 0
+        out: list[Place] = []
+        for place in rest[start:]:
+            used += place[1].width + 1
+            if used - 1 > room and out:
+                break
+            out.append(place)
+        return out
+
+    offset = min(offset, max(len(rest) - 1, 0))
+    at = next((n for n, (index, _) in enumerate(rest) if index == active), None)
+    if at is not None:
+        offset = min(offset, at)
+        while rest[at] not in fitting(offset):
+            offset += 1
+    return offset, [*frozen, *fitting(offset)]
+
+
+def reason_of(error: str) -> str:
+    """Return an error without the folders of the file it begins with, for one cell."""
+    return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
 
 
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:

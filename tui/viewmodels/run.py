@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from kdharness.harness.config.summary import origins
@@ -13,6 +14,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run
 from kdharness.tui.viewmodels.rows import Line, text_lines
+
+BAR = re.compile(r"\s*(.*?):?\s*\d+%\|")
+"""A progress bar's line: its name, its share, and its drawing."""
 
 
 def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
@@ -27,9 +31,30 @@ def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
     # Events are printed to the worker's log too; output of libraries is only there.
     printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
     tail = [line for line in log_tail(paths, run, 400).splitlines() if not printed.match(line)]
+    tail = without_updates(tail)
     if tail:
         lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
     return lines
+
+
+def without_updates(lines: Sequence[str]) -> list[str]:
+    """Return lines with only the last state of each progress bar, which redraws its line.
+
+    Nested bars take turns: as long as only bars are printed, each has one line.
+    """
+    kept: list[str] = []
+    bars: dict[str, int] = {}
+    for line in lines:
+        found = BAR.match(line)
+        if not found:
+            bars = {}
+        elif found[1] in bars:
+            kept[bars[found[1]]] = line
+            continue
+        else:
+            bars[found[1]] = len(kept)
+        kept.append(line)
+    return kept
 
 
 def lineage_rows(store: Store, run: Run) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ SHOWN = 5
 """Ratings shown of a distribution."""
 MIDDLE = 0.5
 """The value of a tie."""
+CLOSE = 0.5
+"""Texts that share a smaller part have hardly a word in common: all would be highlighted."""
 WORDS = 1500
 """Longer texts, in words, are not compared word by word."""
 
@@ -62,6 +64,11 @@ class Side:
         )
 
 
+def shown_mean(value: float | None) -> str:
+    """Return an item's verdict as it is shown."""
+    return figure(value, 3)
+
+
 def _mean(judgments: Sequence[Judgment]) -> float | None:
     judged = [j for j in judgments if j.value is not None and j.weight > 0]
     if not judged:
@@ -82,8 +89,17 @@ class Exchange:
 
     @property
     def differs(self) -> bool:
-        """Whether the verdicts are not the same."""
-        return (self.first.value, self.first.mean) != (self.second.value, self.second.mean)
+        """Whether both have a verdict, and they are not the same as they are shown."""
+        values = self.first.value, self.second.value
+        return None not in values and len({shown_mean(value) for value in values}) > 1
+
+    @property
+    def relation(self) -> str:
+        """What the two verdicts say together."""
+        count = sum(side.value is not None for side in (self.first, self.second))
+        if count < 2:
+            return "only one verdict" if count else "no verdict"
+        return "≠ verdicts differ" if self.differs else "= same verdict"
 
     @property
     def failed(self) -> bool:
@@ -176,7 +192,7 @@ def answer_lines(side: Side, other: Side) -> list[Line]:
         lines += marked_lines(answer.text, theirs.get(answer.turn))
         end = {"length": "… cut off at the token limit", "error": "✗ no answer"}
         if answer.finish.value in end:
-            lines.append([(end[answer.finish.value], "warn")])
+            lines.append([(end[answer.finish.value], "bad")])
         lines.append([])
     return lines or [[("no answer stored", "dim")]]
 
@@ -189,6 +205,8 @@ def marked_lines(text: str, other: str | None) -> list[Line]:
     if len(mine) > 2 * WORDS or len(theirs) > 2 * WORDS:
         return text_lines(text)
     matcher = difflib.SequenceMatcher(None, mine, theirs, autojunk=False)
+    if matcher.ratio() < CLOSE:
+        return text_lines(text)
     lines: list[Line] = [[]]
     for tag, start, stop, _, _ in matcher.get_opcodes():
         role = "" if tag == "equal" else "accent"

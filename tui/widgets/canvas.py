@@ -109,9 +109,19 @@ class Scale:
     """A mapping from values to dots: linear or logarithmic, forwards or reversed."""
 
     def __init__(
-        self, low: float, high: float, size: int, *, log: bool = False, reverse: bool = False
+        self,
+        low: float,
+        high: float,
+        size: int,
+        *,
+        log: bool = False,
+        reverse: bool = False,
+        whole: bool = False,
     ) -> None:
-        self.log = log and low > 0
+        """Create the scale; `whole` is for counts, whose ticks are whole and never negative."""
+        self.log, self.whole = log and low > 0, whole
+        if whole and not high > low:
+            low, high = max(low - 1, 0.0), max(low, 0.0) + 1
         if not high > low:
             pad = abs(low) * 0.05 or 1.0
             low, high = (low / 1.5, high * 1.5) if self.log else (low - pad, high + pad)
@@ -136,6 +146,10 @@ class Scale:
             step = math.ceil(len(powers) / max(count, 1))
             if len(powers) >= 2:
                 return powers[::step]
+        if self.whole:
+            count = max(min(count, int(self.high - self.low)), 1)
+            found = [tick for tick in ticks(self.low, self.high, count) if tick == int(tick)]
+            return found or [math.ceil(self.low)]
         return ticks(self.low, self.high, count)
 
 

@@ -18,6 +18,7 @@ from kdharness.tui.viewmodels.rows import ROLES
 from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
 
 LETTERS = "ABCDEFGH"
+NO_ROOM = "  a chart needs a larger window"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Mark:
     y_ends: tuple[float | None, float | None] = (None, None)
     front: bool = False
     role: str = ""
+    named: bool = False
 
 
 class Chart(Widget):
@@ -144,8 +146,10 @@ class CurveChart(Chart):
         ]
         curves = [(s, points) for s, points in curves if points]
         top = self._top(curves, width)
-        if not curves or height < 5 or width < 16:
+        if not curves:
             return [top, [], [(f"  no {self.title or 'points'} yet", "dim")]]
+        if height < 5 or width < 16:
+            return [top, [(NO_ROOM, "dim")]]
         xs = [x for _, points in curves for x, _ in (points[0], points[-1])]
         ys = [y for _, points in curves for _, y in points]
         rows = height - 3
@@ -153,7 +157,7 @@ class CurveChart(Chart):
         values = y_scale.ticks(max(rows // 3, 3))
         room = max((len(tick_text(v, values)) for v in values), default=1) + 1
         canvas = Canvas(width - room, rows)
-        x_scale = Scale(min(xs), max(xs), canvas.width * 2)
+        x_scale = Scale(min(xs), max(xs), canvas.width * 2, whole=True)
         for series, points in curves:
             self._curve(canvas, series, points, x_scale, y_scale)
         if len(curves) > 1:
@@ -234,8 +238,10 @@ class PlaneChart(Chart):
             (plane.x_name, "strong"),
             (low[1], "dim"),
         ]
-        if not plane.marks or height < 6 or width < 20:
+        if not plane.marks:
             return [top, [], [("  no checkpoint has both scores yet", "dim")]]
+        if height < 6 or width < 20:
+            return [top, [(NO_ROOM, "dim")]]
         rows = height - 3
         y_scale = self._scale([(m.y, *m.y_ends) for m in plane.marks], rows * 4, plane.y_reverse)
         values = y_scale.ticks(max(rows // 3, 3))
@@ -263,7 +269,8 @@ class PlaneChart(Chart):
         bottom = canvas.height * 4 - 1
         if self.plane.whiskers:
             for mark in self.plane.marks:
-                x, y = x_scale.place(mark.x), bottom - y_scale.place(mark.y)
+                # The cross is drawn in the cell of the mark, which has no finer place.
+                x, y = x_scale.place(mark.x) & ~1, (bottom - y_scale.place(mark.y)) & ~3 | 1
                 if mark.x_ends[0] is not None and mark.x_ends[1] is not None:
                     ends = [x_scale.place(end) for end in mark.x_ends if end is not None]
                     canvas.line(min(ends), y, max(ends), y, "dim")
@@ -283,13 +290,14 @@ class PlaneChart(Chart):
     def _draw_marks(self, canvas: Canvas, x_scale: Scale, y_scale: Scale) -> None:
         bottom = canvas.height * 4 - 1
         order = sorted(
-            enumerate(self.plane.marks, 1), key=lambda pair: pair[1].name != self.plane.chosen
+            enumerate(self.plane.marks, 1),
+            key=lambda pair: (pair[1].name != self.plane.chosen, not pair[1].named),
         )
         for number, mark in order:
             x, y = x_scale.place(mark.x) // 2, (bottom - y_scale.place(mark.y)) // 4
             chosen = mark.name == self.plane.chosen
             text = f"{'●' if mark.front else '○'}{number}"
-            if chosen:
+            if chosen or mark.named:
                 text += f" {safe_text(mark.name, 20)}"
             row = y
             for shift in (0, -1, 1, -2, 2):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from kdharness.tui.viewmodels.form import MISSING, Field, FieldPath, get_value, text_of
 from kdharness.tui.viewmodels.rows import Column, Part, Row
@@ -16,6 +18,10 @@ COLUMNS = [
     Column("value", "value", 20, grow=3),
     Column("note", "", 18, grow=3),
 ]
+
+
+NUMERIC = ("integer", "number", "numbers")
+"""Kinds of fields that digits are typed into."""
 
 
 class FormSheet(Listing):
@@ -29,6 +35,23 @@ class FormSheet(Listing):
         Binding("s", "screen.start", "Start", id="form.start"),
         Binding("k", "move(-1)", show=False),
     ]
+
+    class Digit(Message):
+        """A number was typed on a field that takes one."""
+
+        def __init__(self, field: Field, text: str) -> None:
+            super().__init__()
+            self.field, self.text = field, text
+
+    def on_key(self, event: events.Key) -> None:
+        """Take digits on numeric fields; elsewhere they go to another screen."""
+        field = self.field
+        if field is None or event.character is None or field.kind not in NUMERIC:
+            return
+        if event.character.isdigit() or event.character in "-.":
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Digit(field, event.character))
 
     def __init__(self) -> None:
         super().__init__(COLUMNS, form_cell, id="sheet")
@@ -98,7 +121,7 @@ def form_cell(row: Row, column: Column, width: int) -> list[Part]:
         return [("  " * field.depth + row["title"], "strong" if heading else "")]
     if column.key == "value":
         if not row["value"] and not heading:
-            return [("·" if not field.required else "…", "dim")]
+            return [("not set" if not field.required else "…", "dim")]
         return [(str(row["value"]), "accent" if row["set"] and not heading else "dim")]
     if row["error"]:
         return [(f"✗ {row['error']}", "bad")]
@@ -110,11 +133,11 @@ def hint(field: Field) -> str:
     if field.kind == "choice":
         return " ".join(field.choices)
     if field.kind == "group":
-        return "space toggles it" if field.optional else ""
+        return "Space toggles" if field.optional else ""
     if field.kind in ("groups", "mapping"):
-        return "Enter adds one"
+        return "Enter adds"
     if field.kind == "item":
-        return "Del removes it"
+        return "Del removes"
     if field.limits:
         return field.limits
     return " ".join(field.choices) or ("o: choose" if field.pick else "")

@@ -29,7 +29,9 @@ from kdharness.tui.viewmodels.rows import (
     narrowed,
     ordered,
     plain_cell,
+    window_of,
 )
+from kdharness.tui.viewmodels.selection import shortened
 
 
 class Listing(ScrollView, can_focus=True):
@@ -175,8 +177,9 @@ class Listing(ScrollView, can_focus=True):
     # ------------------------------------------------------------ layout and painting
 
     def on_resize(self) -> None:
-        """Adapt the widths to the terminal."""
+        """Adapt the widths to the terminal; the row with the cursor stays in view."""
         self._arrange()
+        self._show_cursor()
 
     def notify_style_update(self) -> None:
         """Drop cached styles after the theme changed."""
@@ -194,7 +197,7 @@ class Listing(ScrollView, can_focus=True):
         while need(kept) > room and any(column.leave for _, column in kept):
             kept.remove(max(kept, key=lambda pair: pair[1].leave))
         if need(kept) > room:
-            kept = self._window(kept, room)
+            self._offset, kept = window_of(kept, room, self.active, self._offset)
         spare = max(0, room - need(kept))
         shares = sum(column.grow for _, column in kept)
         self._layout = []
@@ -203,30 +206,6 @@ class Listing(ScrollView, can_focus=True):
             self._layout.append((index, column, column.width + extra))
         self.virtual_size = Size(self.size.width - 1, len(self.rows) + self.header_lines)
         self.refresh()
-
-    def _window(self, kept: list[tuple[int, Column]], room: int) -> list[tuple[int, Column]]:
-        """Return the frozen columns and as many others as fit, including the active one."""
-        frozen = [pair for pair in kept if pair[1].frozen]
-        rest = [pair for pair in kept if not pair[1].frozen]
-        room -= sum(column.width + 1 for _, column in frozen)
-
-        def fitting(offset: int) -> list[tuple[int, Column]]:
-            used = 0
-            out: list[tuple[int, Column]] = []
-            for pair in rest[offset:]:
-                used += pair[1].width + 1
-                if used - 1 > room and out:
-                    break
-                out.append(pair)
-            return out
-
-        active = [index for index, pair in enumerate(rest) if pair[0] == self.active]
-        self._offset = min(self._offset, max(len(rest) - 1, 0))
-        if active:
-            self._offset = min(self._offset, active[0])
-            while rest[active[0]] not in fitting(self._offset):
-                self._offset += 1
-        return [*frozen, *fitting(self._offset)]
 
     def style_of(self, role: str) -> Style:
         """Return the terminal style of a role in the current theme."""
@@ -254,14 +233,19 @@ class Listing(ScrollView, can_focus=True):
             title = column.group if groups else column.title
             if groups:
                 title, previous = ("" if title == previous else title), title
-            elif column.key == self.sort_key:
-                title += "▼" if self.reverse else "▲"
+            else:
+                title += self._count() if column.name else ""
+                title += ("▼" if self.reverse else "▲") if column.key == self.sort_key else ""
             chosen = index == self.active and self.has_focus and not groups
             text = safe_text(title)
             text = text.rjust(size) if column.right and cell_len(text) <= size else text
             segments.append(Segment(set_cell_size(text, size), active if chosen else style))
             segments.append(Segment(" ", style))
         return Strip(segments).adjust_cell_length(width, style)
+
+    def _count(self) -> str:
+        some = len(self.rows) < len(self.all_rows)
+        return f" {len(self.rows)}" + (f" of {len(self.all_rows)}" if some else "")
 
     def _line(self, row: Row, cursor: bool, width: int) -> Strip:
         base = self.style_of("cursor" if cursor else "row")
@@ -274,7 +258,9 @@ class Listing(ScrollView, can_focus=True):
             parts = []
             for text, role in self.cell(row, column, size):
                 text = safe_text(text.replace("\n", " ").replace("\t", " "), 400)
-                if used + cell_len(text) > size:
+                if column.name:
+                    text = shortened(text, size - used)
+                elif used + cell_len(text) > size:
                     text = set_cell_size(text, max(size - used - 1, 0)) + "…"
                 parts.append(Segment(text, self._mix(role, base, cursor)))
                 used += cell_len(text)
@@ -343,10 +329,11 @@ class Listing(ScrollView, can_focus=True):
         self.post_message(self.ColumnChosen(self))
 
     def action_sort(self) -> None:
-        """Sort by the chosen column; again: reverse."""
+        """Sort by the chosen column, best first; again: reverse."""
         if self.columns:
-            key = self.columns[self.active].key
-            self.sort_by(key, not self.reverse if key == self.sort_key else False)
+            column = self.columns[self.active]
+            again = column.key == self.sort_key
+            self.sort_by(column.key, not self.reverse if again else column.falling)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide the action in lists whose rows do not open anything."""
@@ -358,7 +345,7 @@ class Listing(ScrollView, can_focus=True):
             self.post_message(self.Selected(self, self.row))
 
     def toggle_mark(self) -> None:
-        """Mark or unmark the row, and move to the next."""
+        """Mark or unmark the row; the cursor stays, so that what was marked is in view."""
         if self.row is None:
             return
         name = str(self.row.get(self.key))
@@ -367,7 +354,14 @@ class Listing(ScrollView, can_focus=True):
         else:
             self.marked.append(name)
         self._repaint(self.cursor)
-        self.move_to(self.cursor + 1)
+
+    def set_marks(self, names: Sequence[str]) -> None:
+        """Mark exactly these rows."""
+        changed = {*self.marked} ^ {*names}
+        self.marked = list(names)
+        for index, row in enumerate(self.rows if changed else ()):
+            if row.get(self.key) in changed:
+                self._repaint(index)
 
     def on_focus(self) -> None:
         """Repaint: the chosen column shows only while focused."""

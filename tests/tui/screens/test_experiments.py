@@ -21,7 +21,7 @@ from kdharness.tui.screens.dialogs import Confirm
 from kdharness.tui.screens.experiments import ExperimentsScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.app import LARGE, SMALL, AppOn, Press, Shown, help_page
 
 pytestmark = pytest.mark.slow
 
@@ -304,9 +304,9 @@ async def test_stop_and_pause_address_the_experiment_run(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "x")
+        await press(pilot, "w", "X")
         assert "no run of this experiment is running" in notified(app)
-        await press(pilot, "p", "g", "down", "p", "x")
+        await press(pilot, "p", "g", "down", "p", "X")
         assert "Stop sweep-small?" in shown(app) and "The current run saves" in shown(app)
         await press(pilot, "y")
         with Store(experiment_home.store) as store:
@@ -314,7 +314,7 @@ async def test_stop_and_pause_address_the_experiment_run(
             # If run by a command in a terminal, the experiment has no run entry.
             store.update_run("sweep-small", status="stopped")
         app.follow()
-        await press(pilot, "x")
+        await press(pilot, "X")
         assert "Stop small-kd-s2?" in shown(app)
 
 
@@ -364,7 +364,7 @@ async def test_palette_and_help_list_experiments(
             titles = [command.title for command in app.get_system_commands(app.screen)]
             assert titles.count("Experiments") == 1
         await press(pilot, "1", "w", "f1")
-        assert "kdharness sweep" in shown(app) and "experiments.start" in shown(app)
+        assert "kdharness sweep" in shown(app) and "experiments.start: s" in help_page(app)
 
 
 async def test_experiment_files_are_read_off_the_main_thread(

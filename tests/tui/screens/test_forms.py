@@ -13,75 +13,15 @@ from textual.widgets import Input
 from kdharness.harness.config.files import load_config, parse_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
-from kdharness.harness.types import Run
 from kdharness.tui.app import HarnessApp
 from kdharness.tui.screens.evaluate import EvaluateScreen
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.form_sheet import FormSheet
 from support.app import LARGE, AppOn, Press, Shown
+from support.forms import canned_plan, move_to
 
 pytestmark = pytest.mark.slow
-
-
-def canned_plan(command: list[str], text: str = "") -> Any:
-    """Return canned output of the planning process."""
-    if command[0] == "-c":
-        return [
-            {
-                "checkpoint": "kd",
-                "bench": "mt-bench",
-                "judge": "openai:judge-x",
-                "answers": 3,
-                "calls": 160,
-                "tokens": 9000,
-                "usd": 0.123,
-            }
-        ]
-    if "check" in command:
-        return [
-            {"check": "labelled", "of": "rows", "status": "ok", "detail": "62 %", "advice": ""},
-            {
-                "check": "end of answers",
-                "of": "teacher",
-                "status": "note",
-                "detail": "it stops elsewhere",
-                "advice": "use its template",
-            },
-        ]
-    return [
-        {"figure": "parameters student", "value": 42_000_000},
-        {"figure": "parameters trained", "value": 42_000_000},
-        {"figure": "steps", "value": 60},
-        {"figure": "tokens", "value": 30_876},
-        {"figure": "tokens labelled", "value": 19_000},
-        {"figure": "memory peak", "value": 1.041},
-        {"figure": "disk", "value": 0.63},
-    ]
-
-
-@pytest.fixture
-def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configs passed to `launch.start`, which is replaced by a stub."""
-    configs: list[Any] = []
-
-    def start(paths: Paths, config: Any, **_: Any) -> Run:
-        configs.append(config)
-        with Store(paths.store) as store:
-            run = store.run("kd")
-            assert run is not None
-            return run
-
-    monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", canned_plan)
-    return configs
-
-
-def move_to(app: HarnessApp, name: str) -> None:
-    """Move the cursor to a field."""
-    sheet = app.screen.query_one(FormSheet)
-    sheet.move_to([row["id"] for row in sheet.rows].index(name))
 
 
 def row(app: HarnessApp, name: str) -> Any:
@@ -190,7 +130,7 @@ async def test_run_is_copied_edited_and_started(
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "n", "c", "slash", "s", "f", "t", "enter", "end", "enter")
+        await press(pilot, "n", "c", "slash", "s", "f", "t", "down", "enter")
         screen = app.screen
         assert isinstance(screen, NewRunScreen)
         assert screen.values["method"] == "sft" and "run sft" in shown(app)
@@ -215,8 +155,13 @@ async def test_run_is_copied_edited_and_started(
         assert isinstance(app.screen, RunScreen)
 
 
-async def test_failed_plan_is_explained_before_the_start(
-    filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+async def test_failed_plan_is_explained_and_starts_nothing(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    press: Press,
+    started: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(command: list[str], text: str = "") -> Any:
         raise RunError("smollm2 has not been pulled")
@@ -225,7 +170,12 @@ async def test_failed_plan_is_explained_before_the_start(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n", "s")
-        assert "✗ smollm2 has not been pulled" in shown(app)
+        text = shown(app)
+        assert "✗ smollm2 has not been pulled" in text and "fix what is marked ✗ first" in text
+        await press(pilot, "y")
+        assert "smollm2 has not been pulled" in shown(app) and not started
+        await press(pilot, "escape")
+        assert isinstance(app.screen, NewRunScreen)
 
 
 async def test_start_failure_is_notified(
@@ -251,7 +201,7 @@ async def test_form_opens_from_a_run_and_shows_yaml_at_80_columns(
         assert "run dae" in shown(app)
         await press(pilot, "y")
         assert "method: dae" in shown(app)
-        await press(pilot, "escape", "x", "right_square_bracket")
+        await press(pilot, "escape", "n", "right_square_bracket")
         assert isinstance(app.screen, NewRunScreen)
 
 
@@ -264,7 +214,7 @@ async def test_merge_form_is_completed_and_started(
         assert "wise-ft needs a reference and an expert" in shown(app)
         for name, row_name in (("reference", "kd"), ("expert", "expert")):
             move_to(app, name)
-            await press(pilot, "o", "slash", *row_name, "enter", "enter")
+            await press(pilot, "o", "slash", *row_name, "enter")
         move_to(app, "alphas")
         await type_value(pilot, press, "0.3")
         assert app.screen.values["alphas"] == [0.3]
@@ -312,7 +262,7 @@ async def test_evaluate_form_keeps_its_values_and_requires_checkpoints(
         assert "required: press o" in shown(app)
         move_to(app, "limit")
         await type_value(pilot, press, "5")
-        await press(pilot, "1", "6")
+        await press(pilot, "f2", "f7")
         assert row(app, "limit")["value"] == "5"
         await press(pilot, "r")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "scores"

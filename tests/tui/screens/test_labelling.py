@@ -9,6 +9,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.screens.labelling import LabelScreen
 from kdharness.tui.screens.transcripts import TranscriptsScreen
+from kdharness.tui.viewmodels.selection import Selection
 from support.app import LARGE, SMALL, AppOn, Press, Shown
 from support.labelled_home import add_labels, add_pairs, add_ratings
 
@@ -23,7 +24,8 @@ async def test_answers_are_rated_blind_and_the_labels_are_shown_afterwards(
         await press(pilot, "5")
         transcripts = app.screen
         assert isinstance(transcripts, TranscriptsScreen)
-        transcripts.open("sft", "kd", "mt-bench", "q1")
+        app.select(Selection(("sft", "kd")))
+        transcripts.open("mt-bench", "q1")
         await press(pilot)
         await press(pilot, "L")
         screen = app.screen
@@ -42,7 +44,7 @@ async def test_answers_are_rated_blind_and_the_labels_are_shown_afterwards(
         assert f"4 of {total}" in shown(app)
         await press(pilot, "escape")
         assert app.screen is transcripts
-        transcripts.open("sft", "kd", "mt-bench", labelled.answer.item)
+        transcripts.open("mt-bench", labelled.answer.item)
         await press(pilot)
         transcripts.query_one("#verdicts").add_class("tall")
         await press(pilot)
@@ -63,8 +65,8 @@ async def test_pairs_are_compared_in_an_order_that_is_recorded(
         await press(pilot, "5")
         transcripts = app.screen
         assert isinstance(transcripts, TranscriptsScreen)
-        transcripts.open("kd", "kd", "mt-bench-pair")
-        await press(pilot)
+        # The only one with answers is shown on both sides.
+        assert transcripts.names == ("kd", "kd") and transcripts.bench == "mt-bench-pair"
         await press(pilot, "L")
         text = shown(app)
         assert "Answer a" in text and "Answer b" in text and "1 of 6" in text
@@ -87,7 +89,8 @@ async def test_nothing_to_label_is_said(
         await press(pilot, "5")
         transcripts = app.screen
         assert isinstance(transcripts, TranscriptsScreen)
-        transcripts.open("sft", "kd", "shop")
+        app.select(Selection(("sft", "kd")))
+        transcripts.open("shop")
         await press(pilot)
         await press(pilot, "L")
         assert "nothing is left to label" in shown(app)

@@ -10,6 +10,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, RunStatus
 from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, painted
@@ -73,6 +74,44 @@ async def test_new_points_are_added_and_a_resumed_run_is_reloaded(
         assert book.last_step("dae", "loss") == 40
 
 
+async def test_the_loss_is_shown_from_the_start_whatever_curve_comes_first(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(filled.store) as other:
+        other.drop_points_after("dae", -1)
+        other.add_progress("dae", points=[("general_loss", 0, 3.0, 0.0)], step=0)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot)
+        assert "no loss yet" in shown(app)
+        with Store(filled.store) as other:
+            other.add_progress("dae", points=[("loss", 1, 2.5, 0.0)], step=1)
+        app.follow()
+        await press(pilot)
+        screen = app.screen
+        assert isinstance(screen, RunScreen) and screen.curve == "loss"
+        assert len(screen.query_one("#chart", CurveChart).series) == 1
+        names = screen.query_one("#names", Listing)
+        assert names.row is not None and names.row["name"] == "loss"
+        assert "-1.0" not in shown(app) and "0.5" not in shown(app).splitlines()[-2]
+        await press(pilot, "down")
+        assert screen.curve == "general_loss"
+
+
+async def test_a_run_without_a_loss_shows_its_first_curve(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    with Store(filled.store) as other:
+        other.drop_points_after("dae", -1)
+        other.add_progress("dae", points=[("score", 5, 3.0, 0.0)], step=5)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot)
+        assert app.screen.curve == "score"  # type: ignore[attr-defined]
+
+
 async def test_log_config_and_lineage_tabs(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
@@ -101,12 +140,12 @@ async def test_stop_asks_for_confirmation(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("dae")
-        await press(pilot, "x")
+        await press(pilot, "X")
         assert "Stop dae?" in shown(app)
         await press(pilot, "enter", "n")
         with Store(filled.store) as store:
             assert store.take_requests("dae") == []
-        await press(pilot, "x", "y")
+        await press(pilot, "X", "y")
         with Store(filled.store) as store:
             assert store.take_requests("dae") == [Request.STOP]
 
@@ -141,7 +180,7 @@ async def test_stopping_a_finished_run_is_notified(
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
-        await press(pilot, "x", "y")
+        await press(pilot, "X", "y")
         assert "is not running" in notified(app)
 
 
@@ -167,7 +206,8 @@ async def test_charts_work_without_colour(
     monkeypatch.setenv("NO_COLOR", "1")
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
-        app.open_run("kd", ["sft"])
+        app.select(Selection(("kd", "sft")))
+        app.open_run("kd")
         await press(pilot, "down", "up")
         assert "A kd" in shown(app)
         styles = [s.style for strip in painted(app) for s in strip]

@@ -29,11 +29,11 @@ async def test_tradeoff_axes_whiskers_reference_and_opening_a_point(
         assert isinstance(screen, TradeOffScreen) and screen.view is not None
         assert screen.view[0].label == "heldout:general_loss"
         assert "(lower is better)" in shown(app) and "●" in shown(app)
-        await press(pilot, "g", "slash", *"mt", "minus", *"bench", "enter", "enter")
+        await press(pilot, "g", "slash", *"mt", "minus", *"bench", "enter")
         assert screen.view[0].label.startswith("mt-bench:")
         await press(pilot, "i")
         assert not screen.query_one("#chart", PlaneChart).plane.whiskers
-        await press(pilot, "r", "slash", "k", "d", "enter", "enter")
+        await press(pilot, "r", "slash", "k", "d", "enter")
         assert screen.view[3][0] == "kd"
         listing = screen.listing()
         listing.move_to([row["id"] for row in listing.rows].index("expert"))

@@ -10,6 +10,7 @@ from textual.widgets import Input
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.screens.transcripts import TranscriptsScreen
+from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.text_view import TextView
 from support.app import LARGE, AppOn, Press, Shown
 from support.labelled_home import add_pairs
@@ -38,7 +39,8 @@ async def test_transcripts_navigation_synchronized_scrolling_and_export(
         await press(pilot, "5")
         screen = app.screen
         assert isinstance(screen, TranscriptsScreen)
-        screen.open("sft", "kd", "mt-bench", "q1")
+        app.select(Selection(("sft", "kd")))
+        screen.open("mt-bench", "q1")
         await press(pilot)
         await press(pilot, "right")
         text = shown(app)
@@ -59,7 +61,7 @@ async def test_transcripts_navigation_synchronized_scrolling_and_export(
         target = tmp_path / "x.md"
         app.screen.query_one("#line", Input).value = str(target)
         await press(pilot, "enter")
-        await press(pilot, "b")
+        await press(pilot, "b", "down", "enter")
         assert screen.bench == "shop"
     assert "## kd" in target.read_text() and "Rating: [[" in target.read_text()
 
@@ -85,7 +87,7 @@ async def test_store_update_keeps_the_item_being_opened(
         screen = app.screen
         assert isinstance(screen, TranscriptsScreen) and len(screen.transcript.exchanges) > 2
         item = screen.transcript.exchanges[2].item
-        screen.open(*screen.names, screen.bench, item)
+        screen.open(screen.bench, item)
         screen.store_changed()
         await press(pilot)
         assert screen.exchange is not None and screen.exchange.item == item

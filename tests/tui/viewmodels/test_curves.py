@@ -30,3 +30,11 @@ def test_ends_of_an_interval_belong_to_their_curve() -> None:
     assert book.names("r") == ["loss", "shop/score"]
     assert book.interval("r", "shop/score") == (0.2, 0.8)
     assert book.interval("r", "loss") is None
+
+
+def test_the_loss_comes_first_then_the_primary_metrics() -> None:
+    book = CurveBook()
+    for name in ("kl", "general_loss", "loss"):
+        book.add("run", name, [(1.0, 2.0)])
+    assert book.names("run", ["general_loss", "score"]) == ["loss", "general_loss", "kl"]
+    assert book.names("run") == ["loss", "kl", "general_loss"]

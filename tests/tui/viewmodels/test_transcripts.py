@@ -6,7 +6,13 @@ import pytest
 
 from kdharness.harness.types import Judgment, JudgmentStatus
 from kdharness.judges.scoring.arena import battle
-from kdharness.tui.viewmodels.transcripts import Side, shown_value, verdict_lines
+from kdharness.tui.viewmodels.transcripts import (
+    Exchange,
+    Side,
+    marked_lines,
+    shown_value,
+    verdict_lines,
+)
 
 
 def judged(
@@ -62,3 +68,46 @@ def test_the_verdict_of_an_item_is_a_win_rate() -> None:
 def test_an_imported_figure_is_its_value_not_its_sum() -> None:
     side = Side((), (judged(659.5, 1319.0, "acc", baseline=""),))
     assert side.value == 0.5 and shown_value(side.judgments[0]) == "0.5"
+
+
+def side(value: float | None) -> Side:
+    status = JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK
+    base = Judgment(
+        id="j",
+        checkpoint="c",
+        bench="b",
+        revision="r",
+        item="q",
+        turn=1,
+        category="",
+        judge="judge",
+        metric="score",
+        status=status,
+        created=0.0,
+        value=value,
+        weight=1.0,
+    )
+    return Side((), (base,), "score")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words", "differs"),
+    [
+        (None, None, "no verdict", False),
+        (None, 3.0, "only one verdict", False),
+        (1.4001, 1.4002, "= same verdict", False),
+        (1.4, 1.5, "≠ verdicts differ", True),
+    ],
+)
+def test_the_words_on_two_verdicts_agree_with_what_is_shown(
+    first: float | None, second: float | None, words: str, differs: bool
+) -> None:
+    exchange = Exchange("q", "", side(first), side(second))
+    assert exchange.relation == words and exchange.differs is differs
+
+
+def test_words_are_highlighted_only_where_texts_are_close() -> None:
+    roles = {role for line in marked_lines("the cat sat", "the dog sat") for _, role in line}
+    assert roles == {"", "accent"}
+    far = marked_lines("Toys and the games", "Planes fly over the old town today")
+    assert {role for line in far for _, role in line} == {""}

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text, ticks
+from kdharness.tui.widgets.chart import CurveChart, Mark, Plane, PlaneChart, Series
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -32,3 +33,23 @@ def test_canvas_draws_dots_with_letters_on_top() -> None:
     canvas.put(3, 0, "A", "series-2")
     assert canvas.row(0)[-1] == ("A", "series-2")
     assert any("\u2800" < char <= "\u28ff" for text, _ in canvas.row(0) for char in text)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 50), st.integers(1, 12))
+def test_ticks_of_steps_are_whole_and_not_negative(first: int, more: int, count: int) -> None:
+    scale = Scale(first, first + more, 80, whole=True)
+    values = scale.ticks(count)
+    assert values and all(v >= 0 and v == int(v) for v in values)
+    assert 0 <= scale.place(first) <= 79
+
+
+def test_a_small_window_is_not_called_a_lack_of_data() -> None:
+    mark = Mark("kd", 1.0, 2.0)
+    plane = PlaneChart()
+    plane.plane = Plane([mark], "x", "y")
+    assert "larger window" in str(plane.draw(60, 4)) and "no checkpoint" in str(
+        PlaneChart().draw(60, 4)
+    )
+    curves = CurveChart()
+    curves.series = [Series("kd", [(1.0, 2.0)])]
+    assert "larger window" in str(curves.draw(60, 4))
