@@ -106,7 +106,7 @@ async def test_o_shows_the_baselines_answer_by_its_name(
         await press(pilot, "5")
         screen = app.screen
         assert isinstance(screen, TranscriptsScreen)
-        screen.open("kd", "dae", "mt-bench-pair", "q1")
+        screen.open("mt-bench-pair", "q1")
         await press(pilot)
         assert "answer 1 of strong-model" not in shown(app)
         await press(pilot, "o")
