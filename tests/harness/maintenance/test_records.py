@@ -15,7 +15,7 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Checkpoint, Run, RunStatus
 from support.commands import CommandLine
 from support.store_rows import contents, fill_store, stored_answer, stored_judgment
 
@@ -182,6 +182,71 @@ def test_unknown_names_have_suggestions(home: Paths, kd: CommandLine) -> None:
     for args in (["rm", "kd-22", "--yes"], ["rename", "kd-22", "x"], ["tag", "kd-22", "x"]):
         code, _, err = kd(*args)
         assert code == 2 and "no run or checkpoint named 'kd-22'; did you mean kd-2" in err
+
+
+def add_model(paths: Paths, name: str, folder: Path, **parents: str) -> None:
+    """Store a checkpoint that no run made, with its folder."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x")
+    with Store(paths.store) as store:
+        made = Checkpoint(name, name, "model", str(folder), created=1.0, parents=parents)
+        store.add_checkpoint(made)
+
+
+def add_twin(paths: Paths) -> Path:
+    """Store a later run with the weights of kd-2, whose checkpoint then leads to its folder."""
+    add_run(paths, "twin", RunStatus.FINISHED, checkpoint="kd-2")
+    final = paths.runs / "twin" / "final"
+    shutil.copytree(paths.runs / "kd-2" / "final", final)
+    with Store(paths.store) as store:
+        store.set_checkpoint_path("id-here-2", str(final))
+    return final
+
+
+def path_of(paths: Paths, name: str) -> str:
+    with Store(paths.store) as store:
+        found = store.checkpoint(name)
+    assert found is not None
+    return found.path
+
+
+def test_cascade_leaves_no_ancestor_of_a_model_without_a_run(home: Paths, kd: CommandLine) -> None:
+    add_model(home, "merged", home.models / "merged", adapter="id-here-2")
+    code, _, err = kd("rm", "kd-2", "--yes", "--cascade")
+    assert code == 0 and "checkpoints: kd-2, merged" in err and "stays" not in err
+    with Store(home.store) as store:
+        assert store.checkpoint("id-here-2") is None and store.checkpoint("merged") is None
+    assert not (home.models / "merged").exists()
+
+
+def test_the_weights_of_a_twin_are_found_again(home: Paths, kd: CommandLine) -> None:
+    """A repeated run has the checkpoint of the first one, which then leads to its folder."""
+    add_twin(home)
+    assert kd("rm", "twin", "--yes")[0] == 0
+    assert path_of(home, "kd-2") == str(home.runs / "kd-2" / "final")
+
+
+def test_the_only_weights_of_another_run_need_a_decision(home: Paths, kd: CommandLine) -> None:
+    final = add_twin(home)
+    shutil.rmtree(home.runs / "kd-2")
+    code, _, err = kd("rm", "twin", "--yes")
+    assert code == 1 and "runs that made the same weights: kd-2" in err and final.is_dir()
+    assert kd("rm", "twin", "--yes", "--force")[0] == 0
+    assert path_of(home, "kd-2") == ""
+
+
+def test_evaluated_steps_go_with_their_run(home: Paths, kd: CommandLine) -> None:
+    add_model(home, "kd-2/checkpoint-10", home.runs / "kd-2" / "checkpoint-10")
+    code, _, err = kd("rm", "kd-2", "--yes")
+    assert code == 0 and "checkpoints: kd-2, kd-2/checkpoint-10" in err
+    with Store(home.store) as store:
+        assert store.checkpoint("kd-2/checkpoint-10") is None
+
+
+def test_kept_files_keep_their_place(home: Paths, kd: CommandLine) -> None:
+    code, _, err = kd("rm", "kd-1", "--yes", "--force", "--keep-files")
+    assert code == 0 and "kd-1 stays in the lineage, without scores" in err
+    assert path_of(home, "kd-1") == str(home.runs / "kd-1" / "final")
 
 
 # ---------------------------------------------------------------- renaming
