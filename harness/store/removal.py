@@ -133,11 +133,13 @@ class RemovalRows(AdoptionRows):
             self.db.execute(
                 "UPDATE annotations SET id = ? WHERE kind = 'run' AND id = ?", [new, old]
             )
-            for made in self.checkpoints(new):
+            for made in self.checkpoints():
+                # Equal weights of another run, and evaluated steps, have their path here too.
                 if folder is not None and Path(made.path).is_relative_to(source):
                     inside = Path(made.path).relative_to(source)
                     self.set_checkpoint_path(made.id, str(folder / inside))
-                if made.name == old or made.name.startswith((f"{old}-", f"{old}@", f"{old}/")):
+                named = (f"{old}-", f"{old}@", f"{old}/")
+                if made.run == new and (made.name == old or made.name.startswith(named)):
                     current = self.checkpoint(made.id) or made
                     self.rename_model(current, new + made.name.removeprefix(old))
             if folder is not None:

@@ -269,6 +269,14 @@ def test_renaming_a_run_changes_no_score_and_no_identity(home: Paths, kd: Comman
     assert kd("store", "check")[0] == 0
 
 
+def test_all_weights_in_a_renamed_folder_are_found(home: Paths, kd: CommandLine) -> None:
+    add_twin(home)
+    add_model(home, "step", home.runs / "twin" / "checkpoint-10")
+    kd.ok("rename", "twin", "again")
+    assert path_of(home, "kd-2") == str(home.runs / "again" / "final")
+    assert path_of(home, "step") == str(home.runs / "again" / "checkpoint-10")
+
+
 @pytest.mark.parametrize("name", ["kd-0", "a/b", "..", "", "x" * 300])
 def test_taken_and_invalid_names_are_refused(home: Paths, kd: CommandLine, name: str) -> None:
     before = contents(home.store)
