@@ -244,7 +244,26 @@ def test_what_is_not_a_repository_is_refused(repo: str, model: str, paths: Paths
         ("shop:train", "shop:train"),
         ("domain subject to general >= 0.98 * reference", None),
         ("{{ a }}/\n{{ b }}/{{ c }}", None),
+        ("{% if a // b %}\n{{ '\\n' + c + '\\n' }}", None),
+        ("read\n/home/me/data/rows.jsonl", "read\nrows.jsonl"),
     ],
 )
 def test_places_of_this_machine_are_left_out(value: str, shown: str | None) -> None:
     assert without_places({"x": [value]}) == {"x": [shown if shown is not None else value]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("Answer in English/German/French, briefly.", None),
+        ("1/2/3", None),
+        ("<b>x</b> and/or y", None),
+        ("Read /home/me/notes.txt and (~/a/b.txt).", "Read notes.txt and (b.txt)."),
+        (r"Read C:\Users\me\notes.txt", "Read notes.txt"),
+        ("Ask http://10.0.0.5:8000/v1 first", "Ask (an endpoint) first"),
+    ],
+)
+def test_a_prompt_is_shown_as_it_is_but_for_places(prompt: str, shown: str | None) -> None:
+    """Slashes between its words are no path."""
+    found = without_places({"data": {"self_written": {"prompt": prompt}}})
+    assert found == {"data": {"self_written": {"prompt": shown if shown is not None else prompt}}}
