@@ -280,9 +280,7 @@ def _verify(paths: Paths, archived: Paths, target: Store, names: Sequence[str]) 
             )
 
 
-def _forget(
-    paths: Paths, archived: Paths, names: Sequence[str], moved: Mapping[str, str]
-) -> None:
+def _forget(paths: Paths, archived: Paths, names: Sequence[str], moved: Mapping[str, str]) -> None:
     """Remove runs and what depends on them; checkpoints that stay point to the archive."""
     with Store(paths.store) as store, store.db.atomic():
         going = {c.id: c for name in names for c in store.checkpoints(name)}

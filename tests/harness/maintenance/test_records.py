@@ -15,6 +15,7 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
+from kdharness.harness.store.removal import Annotation
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from support.commands import CommandLine
 from support.store_rows import contents, fill_store, stored_answer, stored_judgment
@@ -342,3 +343,32 @@ def test_tags_follow_renames_merges_and_end_with_the_run(
     kd.ok("rm", "best", "--yes")
     with Store(home.store) as store:
         assert store.annotations() == {}
+
+
+def test_tags_and_notes_of_two_homes_are_united(home: Paths, tmp_path: Path) -> None:
+    """As all of a merge, whichever home is merged into the other one."""
+    other = Paths(Path(shutil.copytree(home.home, tmp_path / "other")))
+    run, checkpoint = ("run", "kd-1"), ("checkpoint", "id-here-1")
+    for paths, tag, note in ((home, "good", "ours"), (other, "bad", "theirs")):
+        with Store(paths.store) as store:
+            store.annotate(run, Annotation((tag, "both"), note))
+            store.annotate(checkpoint, Annotation((), "the same"))
+    third = Paths(Path(shutil.copytree(other.home, tmp_path / "third")))
+    for target, source in ((home, other), (third, home), (home, other)):
+        with Store(target.store) as store:
+            merge(store, source.store)
+            found = store.annotations()
+        assert found[run] == Annotation(("bad", "both", "good"), "ours\ntheirs")
+        assert found[checkpoint] == Annotation((), "the same")
+
+
+def test_a_checkpoint_that_is_another_one_by_now_brings_its_note(home: Paths) -> None:
+    with Store(home.store) as store:
+        store.annotate(("checkpoint", "id-here-1"), Annotation(("good",), "ours"))
+        store.annotate(("checkpoint", "id-here-2"), Annotation(("best",), "theirs"))
+        old, new = store.checkpoint("id-here-1"), store.checkpoint("id-here-2")
+        assert old is not None and new is not None
+        store.adopt_checkpoint(old, new.id, new.weights, new.interface, path=new.path)
+        assert store.annotations() == {
+            ("checkpoint", "id-here-2"): Annotation(("best", "good"), "ours\ntheirs")
+        }
