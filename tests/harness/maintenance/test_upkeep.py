@@ -14,6 +14,7 @@ from kdharness.harness.errors import StoreError
 from kdharness.harness.maintenance.salvage import salvage
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.removal import Annotation
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from kdharness.harness.util.atomic import seal
 from support.commands import CommandLine
@@ -230,6 +231,17 @@ def test_random_damage_never_causes_a_traceback(kd: CommandLine, paths: Paths, s
     if code == 0:
         assert kd("store", "check")[0] == 0
         assert kd("runs")[0] == 0
+
+
+def test_tags_that_cannot_be_read_are_left_out(paths: Paths) -> None:
+    fill_store(paths.store, runs=2)
+    with Store(paths.store) as store:
+        for run in ("kd-0", "kd-1"):
+            store.annotate(("run", run), Annotation(("good",), run))
+        store.db.execute("UPDATE annotations SET tags = '[\"go' WHERE id = 'kd-0'")
+    salvage(paths)
+    with Store(paths.store) as store:
+        assert store.annotations() == {("run", "kd-1"): Annotation(("good",), "kd-1")}
 
 
 def test_file_that_is_not_a_store_is_left_unchanged(kd: CommandLine, paths: Paths) -> None:
