@@ -101,6 +101,20 @@ def test_nothing_is_overwritten_without_force(
     assert "model-00001-of-00002.safetensors" not in files
 
 
+def test_scores_of_other_weights_are_not_published(model: str, paths: Paths) -> None:
+    """A folder that was trained into again has the name, but not the scores."""
+    with Store(paths.store) as store:
+        known = store.checkpoint(model)
+    assert known is not None
+    make_llama(Path(known.path), num_hidden_layers=1, seed=7)
+    with pytest.raises(ModelError, match="has changed") as caught:
+        prepare(paths, model, REPO)
+    assert "evaluate it again" in str(caught.value.hint)
+    # As an evaluation does: the name is that of the present content.
+    assert model_checkpoint(paths, known.path).name == model
+    assert prepare(paths, model, REPO).files
+
+
 def test_an_interrupted_upload_is_resumed(hub: HubServer, model: str, paths: Paths) -> None:
     found = prepare(paths, model, REPO)
     hub.lost = 1
