@@ -343,10 +343,10 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
 def _work_on_rank(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """Run the training on a rank other than 0, without writing to the store."""
     with Store(paths.store) as store:
-        run = store.run(run_id)
+        run, places = store.run(run_id), store.places
     if run is None:
         return 2
-    config = parse_config(run.config)
+    config = parse_config(places.moved(run.config), where=f"{run.folder}/config.yaml")
     try:
         _train(
             config,

@@ -170,6 +170,11 @@ def _cost_of_rows(
         for number, teacher in method.teachers.items()
         if isinstance(teacher, CachedTeacher) and teacher.head_shape
     }
+    anchors = {
+        setting.kinds[number]: shape_of(teacher.model)
+        for number, teacher in method.anchors.items()
+        if isinstance(teacher, (OnlineTeacher, AdapterTeacher))
+    }
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
     shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
 
@@ -195,16 +200,11 @@ def _cost_of_rows(
         for kind, (vocab, hidden) in heads.items():
             taught = rows if len(method.teachers) == 1 else [r for r in rows if r.kind == kind]
             total += 2.0 * vocab * hidden * sum(row.labelled for row in taught)
-        for number, teacher in method.anchors.items():
-            taught = [row for row in rows if row.kind == setting.kinds[number]]
-            if taught and isinstance(teacher, (OnlineTeacher, AdapterTeacher)):
+        for kind, shape in anchors.items():
+            if taught := [row for row in rows if row.kind == kind]:
                 labelled = sum(row.labelled for row in taught)
-                total += forward_flops(
-                    shape_of(teacher.model),
-                    rows=len(taught),
-                    width=max(map(len, taught)),
-                    labelled=labelled,
-                )
+                width = max(map(len, taught))
+                total += forward_flops(shape, rows=len(taught), width=width, labelled=labelled)
                 # The student's head once more, with its gradients.
                 total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
         if method.mix.token_weights:

@@ -329,7 +329,7 @@ def _make_trainer(
         sent = tracked(job.reporter, names, job.run, job.folder, args, student)
         job = setting.job = replace(job, reporter=sent)
     watcher = HeldoutCallback(setting)
-    models = [t.model for t in method.teachers.values() if isinstance(t, OnlineTeacher)]
+    models = [t.model for t in method.frozen if isinstance(t, OnlineTeacher)]
     for model in (causal_model(setting.student), *models):
         if not config.trainer.packing:
             skip_masks(model)  # the collator pads at the ends of rows alone

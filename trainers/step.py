@@ -217,6 +217,12 @@ class Objective:
     anchors: Mapping[int, Teacher] = field(default_factory=dict)
     anchor_mix: Mix | None = None
 
+    @property
+    def frozen(self) -> list[Teacher]:
+        """All models that only score, each once: a reference may be a teacher and an anchor."""
+        every = [*self.teachers.values(), *self.anchors.values()]
+        return list({id(teacher): teacher for teacher in every}.values())
+
 
 def loss_inputs(method: Objective, batch: Batch, items: Tensor | int | None = None) -> LossInputs:
     """Run the teachers on a batch; return what the student's forward needs for its loss.

@@ -130,7 +130,7 @@ class DistillTrainer(Trainer):
                 plugin.auto_wrap_policy = None
         prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
         if sharded:
-            for teacher in self.method.teachers.values():
+            for teacher in self.method.frozen:
                 if isinstance(teacher, AdapterTeacher):
                     teacher.sharded = True
                 elif isinstance(teacher, OnlineTeacher) and not teacher.sharded:

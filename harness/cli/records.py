@@ -48,8 +48,9 @@ def rm_command(
         if not yes:
             _confirm("remove this?")
         kept = remove_records(paths, store, plan, force=force, keep_files=keep_files)
+    lost = "scores" if keep_files else "weights and scores"
     for name in kept:
-        click.echo(f"{safe_text(name)} stays in the lineage, without weights and scores", err=True)
+        click.echo(f"{safe_text(name)} stays in the lineage, without {lost}", err=True)
     click.echo("removed", err=True)
 
 

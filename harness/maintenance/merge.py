@@ -11,6 +11,7 @@ the older answer or judgment (it was paid for first), or the run that is further
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -344,17 +345,14 @@ def _labels(target: Store) -> int:
 
 
 def _annotations(target: Store, names: Mapping[str, str]) -> None:
-    """Add the tags and notes of what has none here."""
+    """Add tags and notes to those that are here."""
     chosen = {row[0] for row in target.db.execute("SELECT id FROM chosen_checkpoints")}
     for kind, key, tags, note in target.db.execute(
         "SELECT kind, id, tags, note FROM other.annotations"
     ).fetchall():
         new = names.get(key) if kind == "run" else key if key in chosen else None
         if new is not None:
-            target.db.execute(
-                "INSERT OR IGNORE INTO main.annotations (kind, id, tags, note) VALUES (?, ?, ?, ?)",
-                [kind, new, tags, note],
-            )
+            target.add_annotation(kind, new, json.loads(tags), note)
 
 
 def _columns(target: Store, table: str) -> list[str]:

@@ -5,14 +5,19 @@ Removing is planned first: the plan names everything that would go, and what dep
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdharness.harness.errors import ConfigError, RunError, StoreError, did_you_mean
+from kdharness.harness.maintenance.removed_folders import (
+    folders_of,
+    made_in,
+    moved_weights,
+    set_aside,
+)
 from kdharness.harness.maintenance.upkeep import folder_bytes
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status
@@ -36,6 +41,8 @@ class Removal:
         children: checkpoints that descend from what goes; they stay, without these ancestors.
         users: unfinished runs whose configs name what goes.
         twins: other runs that made the same weights: they would lose their checkpoint.
+        moved: checkpoint id -> where its weights are, of those that stay while the folder of their
+            path goes; empty where they are nowhere else.
         opponents: checkpoint -> how many judgments of others compare with it; those stay.
         experiments: experiments that would run a removed run again.
     """
@@ -50,6 +57,7 @@ class Removal:
     children: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     twins: tuple[str, ...] = ()
+    moved: dict[str, str] = field(default_factory=dict)
     opponents: dict[str, int] = field(default_factory=dict)
     experiments: tuple[str, ...] = ()
 
@@ -134,7 +142,7 @@ def plan_removal(
         run, checkpoint = find(store, name)
         if run is not None:
             runs[run.id] = run
-            checkpoints |= {c.id: c for c in store.checkpoints(run.id)}
+            checkpoints |= made_in(paths, store, run.id)
         elif checkpoint is not None:
             checkpoints[checkpoint.id] = checkpoint
     wanted = tuple(benches)
@@ -147,11 +155,14 @@ def plan_removal(
             made = {c.id for c in store.checkpoints(key)}
             if (run := store.run(key)) is not None and made <= set(checkpoints):
                 runs[key] = run
+                checkpoints |= made_in(paths, store, key)
         descendants = {}
     _refuse_live(runs.values())
-    files, outside = _folders(paths, store, runs, checkpoints)
+    files, outside = folders_of(paths, store, runs, checkpoints)
     going = {c.name for c in checkpoints.values()}
     opponents = {name: store.baseline_of(name) for name in sorted(going)}
+    moved = moved_weights(paths, store, runs, checkpoints)
+    lost = [c.name for c in store.checkpoints() if moved.get(c.id) == ""]
     return Removal(
         runs=tuple(runs.values()),
         checkpoints=tuple(checkpoints.values()),
@@ -161,7 +172,8 @@ def plan_removal(
         bytes=sum(map(folder_bytes, files)),
         children=tuple(c.name for c in descendants.values()),
         users=tuple(_users(store, runs, checkpoints.values())),
-        twins=tuple(_twins(store, runs, checkpoints.values())),
+        twins=tuple(dict.fromkeys([*_twins(store, runs, checkpoints.values()), *lost])),
+        moved=moved,
         opponents={name: count for name, count in opponents.items() if count},
         experiments=tuple(dict.fromkeys(filter(None, (_experiment(paths, r) for r in runs)))),
     )
@@ -224,7 +236,7 @@ def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]
     for run in store.runs():
         if run.id in leaving or run.status is RunStatus.FINISHED:
             continue
-        if names & set(_texts(run.config)):
+        if names & set(_texts(store.places.moved(run.config))):
             _refuse_live([run])
             yield run.id
 
@@ -246,41 +258,6 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-
-
-def _folders(
-    paths: Paths, store: Store, runs: Iterable[str], checkpoints: Mapping[str, Checkpoint]
-) -> tuple[list[Path], list[str]]:
-    """Return (the folders that go; those that stay: outside the home, or of something else).
-
-    A run's own folder goes, and weights in the folder of the run that made them, or of models made
-    here, unless another checkpoint has them as well.
-    """
-    going = set(runs)
-    goes = [paths.run(run) for run in sorted(going) if exists(paths.run(run), folder=True)]
-    stays = [run.folder for run in map(store.run, sorted(going)) if run is not None]
-    stays = [folder for folder in stays if Path(folder).resolve() not in _resolved(goes)]
-    others = {c.path for c in store.checkpoints() if c.id not in checkpoints and c.path}
-    for checkpoint in checkpoints.values():
-        path = Path(checkpoint.path)
-        if not path.is_absolute() or any(_is_in(path, folder) for folder in goes):
-            continue
-        homes = [paths.models, *([paths.run(checkpoint.run)] if checkpoint.run else [])]
-        is_own = any(_is_in(path, home) for home in homes)
-        if is_own and not any(_is_in(Path(other), path) for other in others) and exists(path):
-            goes.append(path)
-        else:
-            stays.append(checkpoint.path)
-    return goes, [folder for folder in dict.fromkeys(stays) if exists(Path(folder))]
-
-
-def _resolved(folders: Iterable[Path]) -> set[Path]:
-    return {folder.resolve() for folder in folders}
-
-
-def _is_in(path: Path, folder: Path) -> bool:
-    """Return whether a path is a folder, or inside it."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _experiment(paths: Paths, run_id: str) -> str:
@@ -311,38 +288,17 @@ def remove_records(
     aside: list[Path] = []
     with store.db.atomic():
         _refuse_live(filter(None, (store.run(run.id) for run in plan.runs)))
-        kept = store.forget_runs([run.id for run in plan.runs])
-        of_runs = {c.id for c in plan.checkpoints if c.run in {run.id for run in plan.runs}}
-        kept += store.forget_checkpoints([c.id for c in plan.checkpoints if c.id not in of_runs])
-        for key in kept:
-            store.set_checkpoint_path(key, "")
+        kept = store.forget_runs(
+            [run.id for run in plan.runs], [checkpoint.id for checkpoint in plan.checkpoints]
+        )
+        for key, path in {**plan.moved, **dict.fromkeys(kept, "")}.items():
+            if not keep_files:
+                store.set_checkpoint_path(key, path)
         if not keep_files:
-            aside = _set_aside(plan.files)
+            aside = set_aside(plan.files)
     for folder in aside:
         shutil.rmtree(folder)
     return [c.name for c in plan.checkpoints if c.id in kept]
-
-
-def _set_aside(folders: Iterable[Path]) -> list[Path]:
-    """Rename folders, all or none, before they are deleted; `store prune` finds what is left.
-
-    Raises:
-        OSError: one of them cannot be moved.
-    """
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for folder in folders:
-            if folder.is_symlink():
-                folder.unlink()
-                continue
-            aside = folder.with_name(f".removing-{secrets.token_hex(4)}")
-            folder.rename(aside)
-            moved.append((folder, aside))
-    except OSError:
-        for folder, aside in moved:
-            aside.rename(folder)
-        raise
-    return [aside for _, aside in moved]
 
 
 # ---------------------------------------------------------------- renaming

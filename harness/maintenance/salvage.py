@@ -46,6 +46,7 @@ JSON_COLUMNS = {
     "label_designs": ("strata",),
     "cards": ("card",),
     "bench_notes": ("info",),
+    "annotations": ("tags",),
 }
 _KEYS = {
     "points": ("run", "name", "step"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdharness.harness.errors import RunError, StoreError
 from kdharness.harness.maintenance.merge import merge
+from kdharness.harness.maintenance.removed_folders import moved_weights
 from kdharness.harness.maintenance.salvage import JSON_COLUMNS, TABLES
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
@@ -262,7 +263,7 @@ def archive(paths: Paths, names: Sequence[str], folder: Path, *, keep: bool) -> 
         _verify(paths, archived, target, names)
         moved = {c.id: c.path for name in names for c in target.checkpoints(name)}
     if not keep:
-        _forget(paths, names, moved)
+        _forget(paths, archived, names, moved)
     return counts
 
 
@@ -279,9 +280,15 @@ def _verify(paths: Paths, archived: Paths, target: Store, names: Sequence[str]) 
             )
 
 
-def _forget(paths: Paths, names: Sequence[str], moved: Mapping[str, str]) -> None:
-    """Remove runs and what depends on them; checkpoints kept as parents point to the archive."""
-    with Store(paths.store) as store:
+def _forget(paths: Paths, archived: Paths, names: Sequence[str], moved: Mapping[str, str]) -> None:
+    """Remove runs and what depends on them; checkpoints that stay point to the archive."""
+    with Store(paths.store) as store, store.db.atomic():
+        going = {c.id: c for name in names for c in store.checkpoints(name)}
+        for key, path in moved_weights(paths, store, names, going).items():
+            known = store.checkpoint(key)
+            assert known is not None
+            inside = Path(known.path).resolve().relative_to(paths.runs.resolve())
+            store.set_checkpoint_path(key, path or str(archived.runs / inside))
         for kept in store.forget_runs(names):
             store.set_checkpoint_path(kept, moved.get(kept, ""))
     for name in names:

@@ -27,6 +27,12 @@ FEW = 8
 """Scores of fewer items are in the text alone, not in the metadata that the hub ranks by."""
 TRAINED = ("sft", "kd", "dae")
 _ENDPOINT = re.compile(r"@https?://\S+")
+_URL = re.compile(r"https?://\S+")
+_PATH_IN_PROSE = re.compile(
+    r"(?<![\w/\\.:~])(?:(?:~\w*|\.{1,2})?/[^\s/]+/\S*|[A-Za-z]:\\\S*)(?<![/\\])"
+)
+PROSE = ("prompt",)
+"""Fields whose slashes stand between words."""
 _PATH = re.compile(r"^(~|[A-Za-z]:)?[/\\]|^file:|^local:[/\\~.]|[/\\].*[/\\]")
 
 
@@ -98,7 +104,10 @@ def hub_id(checkpoint: Checkpoint) -> str:
 def without_places(value: object) -> object:
     """Return plain data with the last part of every local path, and no address of an endpoint."""
     if isinstance(value, Mapping):
-        return {key: without_places(part) for key, part in value.items()}
+        return {
+            key: _prose(part) if key in PROSE and isinstance(part, str) else without_places(part)
+            for key, part in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [without_places(part) for part in value]
     if not isinstance(value, str):
@@ -106,9 +115,21 @@ def without_places(value: object) -> object:
     text = _ENDPOINT.sub("", value)
     if re.match(r"^https?://", text):
         return "(an endpoint)"
-    if _PATH.search(text) and "\n" not in text:
-        return ntpath.basename(posixpath.basename(text.rstrip("/\\")))
+    if "\n" in text:
+        return _prose(text)
+    if _PATH.search(text):
+        return _last_part(text)
     return text
+
+
+def _prose(text: str) -> str:
+    """Return a text for people or models without the paths and addresses among its words."""
+    plain = _URL.sub("(an endpoint)", _ENDPOINT.sub("", text))
+    return _PATH_IN_PROSE.sub(lambda found: _last_part(found[0]), plain)
+
+
+def _last_part(path: str) -> str:
+    return ntpath.basename(posixpath.basename(path.rstrip("/\\")))
 
 
 def _is_told(score: Score) -> bool:

@@ -19,7 +19,7 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.hub import split_hub_name
-from kdharness.harness.models.resolve import naming_base
+from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.reports.hub_card import hub_card, hub_id
@@ -88,7 +88,8 @@ def prepare(
 
     Raises:
         ConfigError: not a hub id, no such checkpoint, an adapter whose base is not on the hub.
-        ModelError: its weights are gone, or a file names a local path or holds a secret.
+        ModelError: its weights are gone or other ones by now, or a file names a local path or
+            holds a secret.
     """
     named = split_hub_name(repo)
     if named is None or named[1] is not None:
@@ -114,6 +115,13 @@ def prepare(
                 files[path.name] = _cleaned(path, store, paths)
         if not any(fnmatch(file, "*.safetensors") for file in files):
             raise ModelError(f"{name} has no safetensors weights", where=str(folder))
+        own = checkpoint.path
+        if checkpoint.weights and identity_of(own, paths, store).id != checkpoint.id:
+            raise ModelError(
+                f"the model has changed since {name} was stored: its scores are those of another",
+                where=own,
+                hint="evaluate it again (kdharness eval --ckpt); earlier scores are kept",
+            )
         card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder))
         files[CARD] = card.encode()
     return Publication(repo, files)

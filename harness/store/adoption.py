@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kdharness.harness.store.checkpoints import moved_id
 from kdharness.harness.store.labels import LabelRows
-from kdharness.harness.store.rows import stored_json
+from kdharness.harness.store.rows import stored_json, stored_text
 from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, digest
 
 
@@ -50,11 +51,30 @@ class AdoptionRows(LabelRows):
             if rival is not None:
                 self._unite(old, rival)
             self._insert("former_ids", [{"old": old.id, "new": new}], "REPLACE")
-            self.db.execute(
-                "UPDATE OR IGNORE annotations SET id = ? WHERE kind = 'checkpoint' AND id = ?",
-                [new, old.id],
-            )
+            self._move_annotation(old.id, new)
             self.db.execute("UPDATE former_ids SET new = ? WHERE new = ?", [new, old.id])
+
+    def add_annotation(self, kind: str, key: str, tags: Iterable[str], note: str) -> None:
+        """Add tags and a note to those that a run or checkpoint has, in an order of their own."""
+        with self.db.atomic():
+            notes, united = {note} - {""}, {*tags}
+            sql = "SELECT tags, note FROM annotations WHERE kind = ? AND id = ?"
+            for row in self.db.query(sql, [kind, key]):
+                united.update(self._json(row["tags"], "a tag"))
+                notes |= {row["note"]} - {""}
+            whole = sorted(text for text in notes if not any(text in n for n in notes - {text}))
+            values = {"kind": kind, "id": key, "tags": json.dumps(sorted(united))}
+            text = stored_text("\n".join(whole))
+            self._insert("annotations", [{**values, "note": text}], "REPLACE")
+
+    def _move_annotation(self, old: str, new: str) -> None:
+        where = "FROM annotations WHERE kind = 'checkpoint' AND id = ?"
+        for row in self.db.query(f"SELECT tags, note {where}", [old]):
+            if old != new:
+                self.db.execute(f"DELETE {where}", [old])
+                self.add_annotation(
+                    "checkpoint", new, self._json(row["tags"], "a tag"), row["note"]
+                )
 
     def _unite(self, old: Checkpoint, rival: Checkpoint) -> None:
         """Unite two rows of one checkpoint: the row that knows its run keeps its name."""

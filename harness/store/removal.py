@@ -29,8 +29,8 @@ class Annotation:
 class RemovalRows(AdoptionRows):
     """Statements that remove, rename and annotate."""
 
-    def forget_runs(self, runs: Sequence[str]) -> list[str]:
-        """Remove runs, their checkpoints, and all answers and judgments of those.
+    def forget_runs(self, runs: Sequence[str], checkpoints: Iterable[str] = ()) -> list[str]:
+        """Remove runs, their checkpoints and some others, and all answers and judgments of those.
 
         Return the checkpoints that are kept, without results, because others descend from them.
         """
@@ -43,7 +43,7 @@ class RemovalRows(AdoptionRows):
                     self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
                 self.db.execute("DELETE FROM annotations WHERE kind = 'run' AND id = ?", [run])
                 self.db.execute("DELETE FROM runs WHERE id = ?", [run])
-            return self.forget_checkpoints(made)
+            return self.forget_checkpoints({*made, *checkpoints})
 
     def forget_checkpoints(self, checkpoints: Collection[str]) -> list[str]:
         """Remove checkpoints by id, with their results.
@@ -133,11 +133,13 @@ class RemovalRows(AdoptionRows):
             self.db.execute(
                 "UPDATE annotations SET id = ? WHERE kind = 'run' AND id = ?", [new, old]
             )
-            for made in self.checkpoints(new):
+            for made in self.checkpoints():
+                # Equal weights of another run, and evaluated steps, have their path here too.
                 if folder is not None and Path(made.path).is_relative_to(source):
                     inside = Path(made.path).relative_to(source)
                     self.set_checkpoint_path(made.id, str(folder / inside))
-                if made.name == old or made.name.startswith((f"{old}-", f"{old}@", f"{old}/")):
+                named = (f"{old}-", f"{old}@", f"{old}/")
+                if made.run == new and (made.name == old or made.name.startswith(named)):
                     current = self.checkpoint(made.id) or made
                     self.rename_model(current, new + made.name.removeprefix(old))
             if folder is not None:

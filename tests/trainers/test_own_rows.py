@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DAEConfig, config_hash
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, Reply
 from kdharness.trainers.data.own_rows import writer_of
 from support.commands import CommandLine
+from support.remote_code import make_remote
 from support.reporters import Listener
 from support.training_runs import train
 
@@ -182,3 +184,15 @@ def test_who_writes(tiny_teacher: Path) -> None:
     named = config_of(tiny_teacher, reference="r")
     assert getattr(writer_of(named, "start"), "model", None) == "r"
     assert writer_of(dae, None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dae"])
+def test_a_student_of_its_own_code_writes(method: str, tmp_path: Path, paths: Paths) -> None:
+    """What is trusted to train is trusted to write: the default reference is the student."""
+    student = {"model": str(make_remote(tmp_path / "own")), "trust_remote_code": True}
+    config = config_of(tmp_path / "own", method, student=student)
+    if method == "dae":
+        config = config.model_copy(update={"expert": TeacherSpec(**student)})
+    train(config, paths, "run")
+    assert len(rows_of(paths)) == 1

@@ -220,6 +220,33 @@ def test_two_processes_train_the_same_adapter(
             )
 
 
+def test_a_reference_that_teaches_no_row_is_sharded_too(
+    tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """Without general rows it only scores what is not the target of domain rows."""
+    file = tmp_path / "engine.yaml"
+    file.write_text(yaml.safe_dump(ENGINES["fsdp2"]), "utf-8")
+    for name, accumulation in (("single", 4), ("double", 2)):
+        config = Path(
+            make_config(
+                tmp_path, tiny_teacher, "dae", accumulation, non_target_weight=0.5, max_steps=2
+            )
+        )
+        values = yaml.safe_load(config.read_text("utf-8"))
+        values["data"] = {"train": values["data"]["train"][1:], "max_length": 64}
+        config.write_text(yaml.safe_dump(values), "utf-8")
+        engine = ["--accelerate", str(file)] if name == "double" else []
+        args = ["--home", str(paths.home), "train", str(config), "--name", name, *engine]
+        assert cli.run(args) == 0, launch.log_tail(paths, name, 30)
+    with Store(paths.store) as store:
+        for part in ("loss", "non_target"):
+            single, double = (store.curve(name, part) for name in ("single", "double"))
+            assert double == [(step, pytest.approx(value, rel=1e-2)) for step, value in single]
+        runs = store.checkpoint("single"), store.checkpoint("double")
+    # Shapes of a sharded model would be those of a process's part.
+    assert len({run.info["flops"] for run in runs if run is not None}) == 1
+
+
 def test_two_processes_fill_one_cache_of_hidden_states(
     tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:

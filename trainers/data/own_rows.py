@@ -66,7 +66,8 @@ def writer_of(config: TrainConfig, start: str | None) -> TeacherSpec | None:
         )
     if isinstance(config, DAEConfig) and config.reference is not None:
         return config.reference
-    return TeacherSpec(model=start) if start else None
+    code = config.student.trust_remote_code
+    return TeacherSpec(model=start, trust_remote_code=code) if start else None
 
 
 def with_own_rows(

@@ -27,7 +27,11 @@ def without_targets(logits: Tensor, targets: Tensor, temperature: float) -> Tens
         targets: next tokens [c].
         temperature: that of the divergence; below 1 it must not make the logit infinite.
     """
-    return logits.scatter_(-1, targets[:, None], REMOVED * min(temperature, 1.0))
+    places = targets[:, None].clamp(max=logits.shape[-1] - 1)
+    # A token that only the student's tokenizer has is not among the ids that are compared.
+    is_here = targets[:, None] < logits.shape[-1]
+    removed = torch.where(is_here, REMOVED * min(temperature, 1.0), logits.gather(-1, places))
+    return logits.scatter_(-1, places, removed)
 
 
 def non_target_chunk(

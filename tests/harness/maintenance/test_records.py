@@ -15,7 +15,8 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.store.removal import Annotation
+from kdharness.harness.types import Checkpoint, Run, RunStatus
 from support.commands import CommandLine
 from support.store_rows import contents, fill_store, stored_answer, stored_judgment
 
@@ -184,6 +185,71 @@ def test_unknown_names_have_suggestions(home: Paths, kd: CommandLine) -> None:
         assert code == 2 and "no run or checkpoint named 'kd-22'; did you mean kd-2" in err
 
 
+def add_model(paths: Paths, name: str, folder: Path, **parents: str) -> None:
+    """Store a checkpoint that no run made, with its folder."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x")
+    with Store(paths.store) as store:
+        made = Checkpoint(name, name, "model", str(folder), created=1.0, parents=parents)
+        store.add_checkpoint(made)
+
+
+def add_twin(paths: Paths) -> Path:
+    """Store a later run with the weights of kd-2, whose checkpoint then leads to its folder."""
+    add_run(paths, "twin", RunStatus.FINISHED, checkpoint="kd-2")
+    final = paths.runs / "twin" / "final"
+    shutil.copytree(paths.runs / "kd-2" / "final", final)
+    with Store(paths.store) as store:
+        store.set_checkpoint_path("id-here-2", str(final))
+    return final
+
+
+def path_of(paths: Paths, name: str) -> str:
+    with Store(paths.store) as store:
+        found = store.checkpoint(name)
+    assert found is not None
+    return found.path
+
+
+def test_cascade_leaves_no_ancestor_of_a_model_without_a_run(home: Paths, kd: CommandLine) -> None:
+    add_model(home, "merged", home.models / "merged", adapter="id-here-2")
+    code, _, err = kd("rm", "kd-2", "--yes", "--cascade")
+    assert code == 0 and "checkpoints: kd-2, merged" in err and "stays" not in err
+    with Store(home.store) as store:
+        assert store.checkpoint("id-here-2") is None and store.checkpoint("merged") is None
+    assert not (home.models / "merged").exists()
+
+
+def test_the_weights_of_a_twin_are_found_again(home: Paths, kd: CommandLine) -> None:
+    """A repeated run has the checkpoint of the first one, which then leads to its folder."""
+    add_twin(home)
+    assert kd("rm", "twin", "--yes")[0] == 0
+    assert path_of(home, "kd-2") == str(home.runs / "kd-2" / "final")
+
+
+def test_the_only_weights_of_another_run_need_a_decision(home: Paths, kd: CommandLine) -> None:
+    final = add_twin(home)
+    shutil.rmtree(home.runs / "kd-2")
+    code, _, err = kd("rm", "twin", "--yes")
+    assert code == 1 and "runs that made the same weights: kd-2" in err and final.is_dir()
+    assert kd("rm", "twin", "--yes", "--force")[0] == 0
+    assert path_of(home, "kd-2") == ""
+
+
+def test_evaluated_steps_go_with_their_run(home: Paths, kd: CommandLine) -> None:
+    add_model(home, "kd-2/checkpoint-10", home.runs / "kd-2" / "checkpoint-10")
+    code, _, err = kd("rm", "kd-2", "--yes")
+    assert code == 0 and "checkpoints: kd-2, kd-2/checkpoint-10" in err
+    with Store(home.store) as store:
+        assert store.checkpoint("kd-2/checkpoint-10") is None
+
+
+def test_kept_files_keep_their_place(home: Paths, kd: CommandLine) -> None:
+    code, _, err = kd("rm", "kd-1", "--yes", "--force", "--keep-files")
+    assert code == 0 and "kd-1 stays in the lineage, without scores" in err
+    assert path_of(home, "kd-1") == str(home.runs / "kd-1" / "final")
+
+
 # ---------------------------------------------------------------- renaming
 
 
@@ -202,6 +268,14 @@ def test_renaming_a_run_changes_no_score_and_no_identity(home: Paths, kd: Comman
     shown = json.loads(kd.ok("show", "best", "--format", "json"))
     assert shown["checkpoint"] == "best" and shown["config_hash"] == "h1"
     assert kd("store", "check")[0] == 0
+
+
+def test_all_weights_in_a_renamed_folder_are_found(home: Paths, kd: CommandLine) -> None:
+    add_twin(home)
+    add_model(home, "step", home.runs / "twin" / "checkpoint-10")
+    kd.ok("rename", "twin", "again")
+    assert path_of(home, "kd-2") == str(home.runs / "again" / "final")
+    assert path_of(home, "step") == str(home.runs / "again" / "checkpoint-10")
 
 
 @pytest.mark.parametrize("name", ["kd-0", "a/b", "..", "", "x" * 300])
@@ -269,3 +343,32 @@ def test_tags_follow_renames_merges_and_end_with_the_run(
     kd.ok("rm", "best", "--yes")
     with Store(home.store) as store:
         assert store.annotations() == {}
+
+
+def test_tags_and_notes_of_two_homes_are_united(home: Paths, tmp_path: Path) -> None:
+    """As all of a merge, whichever home is merged into the other one."""
+    other = Paths(Path(shutil.copytree(home.home, tmp_path / "other")))
+    run, checkpoint = ("run", "kd-1"), ("checkpoint", "id-here-1")
+    for paths, tag, note in ((home, "good", "ours"), (other, "bad", "theirs")):
+        with Store(paths.store) as store:
+            store.annotate(run, Annotation((tag, "both"), note))
+            store.annotate(checkpoint, Annotation((), "the same"))
+    third = Paths(Path(shutil.copytree(other.home, tmp_path / "third")))
+    for target, source in ((home, other), (third, home), (home, other)):
+        with Store(target.store) as store:
+            merge(store, source.store)
+            found = store.annotations()
+        assert found[run] == Annotation(("bad", "both", "good"), "ours\ntheirs")
+        assert found[checkpoint] == Annotation((), "the same")
+
+
+def test_a_checkpoint_that_is_another_one_by_now_brings_its_note(home: Paths) -> None:
+    with Store(home.store) as store:
+        store.annotate(("checkpoint", "id-here-1"), Annotation(("good",), "ours"))
+        store.annotate(("checkpoint", "id-here-2"), Annotation(("best",), "theirs"))
+        old, new = store.checkpoint("id-here-1"), store.checkpoint("id-here-2")
+        assert old is not None and new is not None
+        store.adopt_checkpoint(old, new.id, new.weights, new.interface, path=new.path)
+        assert store.annotations() == {
+            ("checkpoint", "id-here-2"): Annotation(("best", "good"), "ours\ntheirs")
+        }

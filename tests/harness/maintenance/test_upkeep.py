@@ -14,6 +14,7 @@ from kdharness.harness.errors import StoreError
 from kdharness.harness.maintenance.salvage import salvage
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.removal import Annotation
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from kdharness.harness.util.atomic import seal
 from support.commands import CommandLine
@@ -133,6 +134,28 @@ def test_archive_is_a_home_and_can_be_merged_back(
         }
 
 
+def test_weights_in_an_archived_folder_are_found(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
+    """An evaluated step stays in the home, and so does the checkpoint of a run with a twin."""
+    fill_store(paths.store, runs=3)
+    for n in range(3):
+        make_step_checkpoint(paths.run(f"kd-{n}") / "final", complete=False)
+    step = paths.run("kd-2") / "checkpoint-10"
+    make_step_checkpoint(step, complete=True)
+    with Store(paths.store) as store:
+        store.add_checkpoint(Checkpoint("step", "step", "model", str(step), created=1.0))
+        store.update_run("kd-2", checkpoint="kd-1")
+        store.set_checkpoint_path("id-here-1", str(paths.run("kd-2") / "final"))
+    archive = tmp_path / "archive"
+    assert kd("store", "archive", "kd-2", "--to", str(archive))[0] == 0
+    with Store(paths.store) as store:
+        places = {c.id: c.path for c in store.checkpoints()}
+    assert places["step"] == str(archive / "runs" / "kd-2" / "checkpoint-10")
+    assert places["id-here-1"] == str(paths.run("kd-1") / "final")
+    assert all(Path(place).is_dir() for place in places.values())
+
+
 def test_archive_with_an_unknown_run_changes_nothing(
     kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
@@ -208,6 +231,17 @@ def test_random_damage_never_causes_a_traceback(kd: CommandLine, paths: Paths, s
     if code == 0:
         assert kd("store", "check")[0] == 0
         assert kd("runs")[0] == 0
+
+
+def test_tags_that_cannot_be_read_are_left_out(paths: Paths) -> None:
+    fill_store(paths.store, runs=2)
+    with Store(paths.store) as store:
+        for run in ("kd-0", "kd-1"):
+            store.annotate(("run", run), Annotation(("good",), run))
+        store.db.execute("UPDATE annotations SET tags = '[\"go' WHERE id = 'kd-0'")
+    salvage(paths)
+    with Store(paths.store) as store:
+        assert store.annotations() == {("run", "kd-1"): Annotation(("good",), "kd-1")}
 
 
 def test_file_that_is_not_a_store_is_left_unchanged(kd: CommandLine, paths: Paths) -> None:

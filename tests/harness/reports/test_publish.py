@@ -101,6 +101,20 @@ def test_nothing_is_overwritten_without_force(
     assert "model-00001-of-00002.safetensors" not in files
 
 
+def test_scores_of_other_weights_are_not_published(model: str, paths: Paths) -> None:
+    """A folder that was trained into again has the name, but not the scores."""
+    with Store(paths.store) as store:
+        known = store.checkpoint(model)
+    assert known is not None
+    make_llama(Path(known.path), num_hidden_layers=1, seed=7)
+    with pytest.raises(ModelError, match="has changed") as caught:
+        prepare(paths, model, REPO)
+    assert "evaluate it again" in str(caught.value.hint)
+    # As an evaluation does: the name is that of the present content.
+    assert model_checkpoint(paths, known.path).name == model
+    assert prepare(paths, model, REPO).files
+
+
 def test_an_interrupted_upload_is_resumed(hub: HubServer, model: str, paths: Paths) -> None:
     found = prepare(paths, model, REPO)
     hub.lost = 1
@@ -244,7 +258,26 @@ def test_what_is_not_a_repository_is_refused(repo: str, model: str, paths: Paths
         ("shop:train", "shop:train"),
         ("domain subject to general >= 0.98 * reference", None),
         ("{{ a }}/\n{{ b }}/{{ c }}", None),
+        ("{% if a // b %}\n{{ '\\n' + c + '\\n' }}", None),
+        ("read\n/home/me/data/rows.jsonl", "read\nrows.jsonl"),
     ],
 )
 def test_places_of_this_machine_are_left_out(value: str, shown: str | None) -> None:
     assert without_places({"x": [value]}) == {"x": [shown if shown is not None else value]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("Answer in English/German/French, briefly.", None),
+        ("1/2/3", None),
+        ("<b>x</b> and/or y", None),
+        ("Read /home/me/notes.txt and (~/a/b.txt).", "Read notes.txt and (b.txt)."),
+        (r"Read C:\Users\me\notes.txt", "Read notes.txt"),
+        ("Ask http://10.0.0.5:8000/v1 first", "Ask (an endpoint) first"),
+    ],
+)
+def test_a_prompt_is_shown_as_it_is_but_for_places(prompt: str, shown: str | None) -> None:
+    """Slashes between its words are no path."""
+    found = without_places({"data": {"self_written": {"prompt": prompt}}})
+    assert found == {"data": {"self_written": {"prompt": shown if shown is not None else prompt}}}

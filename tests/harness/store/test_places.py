@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdharness.harness import worker
+from kdharness.harness.config.training import SFTConfig
 from kdharness.harness.doctor.home import weights
+from kdharness.harness.errors import Interrupted
 from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.maintenance.salvage import salvage
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.store.migrations import migrations
@@ -223,6 +227,31 @@ def test_dots_do_not_lead_outside_unnoticed(tmp_path: Path) -> None:
     places = Places(tmp_path / "home")
     outside = str(tmp_path / "home" / ".." / "other")
     assert places.stored(outside) == outside
+
+
+def test_every_process_of_a_run_reads_this_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process read the copy's rows, and the others those of the original."""
+    original, copy = make_home(tmp_path / "home"), tmp_path / "copy"
+    rows = original.home / "rows.jsonl"
+    rows.write_text("")
+    config = {"method": "sft", "student": "kd-0", "data": {"train": str(rows)}}
+    with Store(original.store) as store:
+        store.update_run("kd-1", config=config, method="sft")
+    shutil.copytree(original.home, copy)
+    read: list[str] = []
+
+    def train(config: SFTConfig, job: Job) -> Outcome:
+        read.extend(source.path for source in config.data.train)
+        raise Interrupted("enough")
+
+    monkeypatch.setattr(worker, "_train", train)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(sys, "argv", ["worker", "kd-1", "--home", str(copy)])
+    with pytest.raises(SystemExit) as caught:
+        worker.main()
+    assert caught.value.code == 130 and read == [str(copy / "rows.jsonl")]
 
 
 def test_salvage_keeps_paths_and_places(tmp_path: Path) -> None:

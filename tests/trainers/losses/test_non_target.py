@@ -94,6 +94,32 @@ def test_chunks_match_the_definition(kind: str, temperature: float, vocab: int) 
         assert float((mine - wanted).norm()) <= 2e-5 * float(wanted.norm())
 
 
+def test_targets_that_only_the_student_knows_remove_nothing() -> None:
+    """A tokenizer may have tokens of its own after those that both models share."""
+    torch.manual_seed(0)
+    weight, other = torch.randn(11, 5), torch.randn(11, 4)
+    hidden, states = torch.randn(3, 5, requires_grad=True), torch.randn(3, 4)
+
+    def loss(targets: list[int]) -> torch.Tensor:
+        return fused_loss(
+            hidden,
+            Head(weight, vocab=9),
+            mix=Mix(kl_weight=1.0),
+            teacher=(Head(other), states),
+            targets=torch.tensor(targets),
+            inner=non_target_chunk,
+        )[0]
+
+    ours, theirs = (
+        torch.log_softmax(part[:, :9], -1) for part in (hidden @ weight.t(), states @ other.t())
+    )
+    whole = (theirs.exp() * (theirs - ours)).sum(-1)
+    got, want = loss([9, 10, 9]), whole.sum()
+    assert float(got.detach()) == pytest.approx(float(want.detach()), rel=1e-5)
+    for mine, wanted in zip(*(torch.autograd.grad(v, [hidden]) for v in (got, want)), strict=True):
+        assert torch.allclose(mine, wanted, atol=1e-5)
+
+
 @given(shift=st.floats(-200, 200), target=st.integers(0, 10))
 def test_the_targets_own_logit_does_not_count(shift: float, target: int) -> None:
     """However likely one of them finds the target, or impossible: neither loss nor gradient."""
