@@ -131,8 +131,6 @@ def stop_command(paths: Paths, run: str, no_wait: bool, kill: bool) -> None:
             launch.kill(store, run)
     if no_wait:
         return
-    if not kill:
-        click.echo(f"stopping {run}: {ending_of(record)}", err=True)
     began = time.monotonic()
 
     def show(current: Run) -> None:
@@ -142,6 +140,8 @@ def stop_command(paths: Paths, run: str, no_wait: bool, kill: bool) -> None:
             click.echo(f"  still waiting: {progress_text(current)}", err=True)
 
     try:
+        if not kill:
+            click.echo(f"stopping {run}: {ending_of(record)}", err=True)
         status = effective_status(launch.wait(paths, run, WAIT_SECONDS, show))
     except KeyboardInterrupt:
         raise Interrupted(

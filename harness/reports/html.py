@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 
 from jinja2 import Environment
 
@@ -91,7 +92,10 @@ def page(title: str, blocks: Sequence[Block]) -> str:
 def _sections(blocks: Sequence[Block]) -> Iterator[Section]:
     """Yield the sections that headings begin."""
     starts = [n for n, block in enumerate(blocks) if isinstance(block, Heading)]
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(blocks)], strict=True)):
+    if not starts or starts[0]:
+        first = starts[0] if starts else len(blocks)
+        yield Section("", "start", False, tuple(blocks[:first]))
+    for number, (start, end) in enumerate(pairwise([*starts, len(blocks)])):
         heading = blocks[start]
         assert isinstance(heading, Heading)
         part = tuple(blocks[start + 1 : end])

@@ -69,6 +69,14 @@ def shown_mean(value: float | None) -> str:
     return figure(value, 3)
 
 
+def _shown_verdicts(side: Side) -> dict[tuple[str, str, int], str]:
+    """Return (judge, metric, turn) -> the mean of its verdicts as it is shown."""
+    found: dict[tuple[str, str, int], list[Judgment]] = {}
+    for judgment in side.judgments:
+        found.setdefault((judgment.judge, judgment.metric, judgment.turn), []).append(judgment)
+    return {key: shown_mean(_mean(group)) for key, group in found.items()}
+
+
 def _mean(judgments: Sequence[Judgment]) -> float | None:
     judged = [j for j in judgments if j.value is not None and j.weight > 0]
     if not judged:
@@ -89,9 +97,16 @@ class Exchange:
 
     @property
     def differs(self) -> bool:
-        """Whether both have a verdict, and they are not the same as they are shown."""
+        """Whether both have a verdict, and they are not the same as they are shown.
+
+        Beside a headline that is equal, another metric's verdict may differ.
+        """
         values = self.first.value, self.second.value
-        return None not in values and len({shown_mean(value) for value in values}) > 1
+        if None in values:
+            return False
+        ours, theirs = _shown_verdicts(self.first), _shown_verdicts(self.second)
+        others = any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys())
+        return others or len({shown_mean(value) for value in values}) > 1
 
     @property
     def relation(self) -> str:
