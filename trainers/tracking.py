@@ -155,6 +155,7 @@ def tracked(
     """
     args = copy.copy(args)
     args.run_name = run
+    folder.mkdir(parents=True, exist_ok=True)  # wandb falls back to a temporary one otherwise
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     os.environ.setdefault("WANDB_DIR", str(folder))
     for project in ("WANDB_PROJECT", "TRACKIO_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
@@ -180,10 +181,13 @@ def track_scores(
     Each checkpoint is a run of the tracker's own, so that scores of several stand side by side.
     """
     args = TrainingArguments(output_dir=str(folder), report_to=[], use_cpu=True)
+    root = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or folder / "scores")
+    own_run = "WANDB_RUN_ID" not in os.environ
     for checkpoint, values in scores.items():
-        os.environ.pop("WANDB_RUN_ID", None)
-        os.environ.pop("TENSORBOARD_LOGGING_DIR", None)
-        place = folder / "scores" / checkpoint.replace("/", "-")
+        place = root / checkpoint.replace("/", "-")
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(place)
+        if own_run:
+            os.environ.pop("WANDB_RUN_ID", None)
         sent = tracked(reporter, names, checkpoint, place, args, None)
         for tracker in sent.trackers:
             tracker.log(0, values)

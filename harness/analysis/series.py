@@ -37,6 +37,7 @@ ASIDE = frozenset(
         "trainer.device",
         "trainer.threads",
         "trainer.workers",
+        "trainer.track",
     }
 )
 """Fields that say what is saved, measured or used on the way: the training is the same."""

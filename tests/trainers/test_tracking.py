@@ -19,12 +19,13 @@ from kdharness.harness.paths import Paths
 from kdharness.trainers import tracking
 from support.commands import CommandLine
 from support.configs import config_file
+from support.reporters import Listener
 from support.training_runs import config_of, train
 
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what trackers are told through the environment to each test."""
+    """Isolate the environment variables that are set for trackers."""
     monkeypatch.setattr(tracking.os, "environ", dict(os.environ))
 
 
@@ -158,3 +159,25 @@ def test_scores_of_an_evaluation_are_tracked(kd: CommandLine, tiny_teacher: Path
     found = scalars(kd.home / "runs")
     ours = {f"train/{r['bench']}/{r['metric']}": r["value"] for r in rows}
     assert found and {tag: values[-1][1] for tag, values in found.items()}.items() <= ours.items()
+
+
+def test_scores_follow_the_users_own_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that the user named was replaced by the run's."""
+    seen: list[tuple[str | None, str]] = []
+
+    class Notes(TrainerCallback):
+        def on_train_begin(self, args: Any, *_: object, **__: object) -> None:
+            seen.append((os.environ.get("WANDB_RUN_ID"), args.run_name))
+
+    use(monkeypatch, Notes)
+    scores = {"a": {"shop/score": 0.5}, "org/b": {"shop/score": 0.25}}
+    tracking.track_scores(["tensorboard", "wandb"], scores, tmp_path / "run", Listener())
+    assert [name for _, name in seen] == ["a", "org/b"] and seen[0][0] != seen[1][0]
+    assert scalars(tmp_path / "run" / "scores" / "org-b") == {"train/shop/score": [(0, 0.25)]}
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("WANDB_RUN_ID", "one")
+    tracking.track_scores(["tensorboard", "wandb"], scores, tmp_path / "run", Listener())
+    assert [run for run, _ in seen[2:]] == ["one", "one"]
+    assert scalars(tmp_path / "mine" / "a") == {"train/shop/score": [(0, 0.5)]}

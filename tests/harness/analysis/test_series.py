@@ -50,6 +50,13 @@ def lines(store: Store) -> dict[str, dict[float, str]]:
     return {line.name: dict(zip(line.values, line.checkpoints, strict=True)) for line in found}
 
 
+def test_trackers_are_no_part_of_a_setting(store: Store) -> None:
+    add_checkpoint(store, "start", "kd")
+    trained(store, "slow", 1e-5, track=["wandb"])
+    trained(store, "fast", 1e-4)
+    assert [set(line.values()) for line in lines(store).values()] == [{"start", "slow", "fast"}]
+
+
 # ---------------------------------------------------------------- which lines there are
 
 
