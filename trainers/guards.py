@@ -90,5 +90,5 @@ class Guard:
             f"stopped: in the last {len(self.steps)} steps {seen}; the limit is {limit:g}",
             where=f"trainer.on_policy.{field}",
             hint=f"read them: kdharness rollouts RUN. {advice}. A checkpoint was saved; kdharness "
-            "resume RUN goes on from it, and looks at the next answers afresh",
+            "resume RUN continues from it, with a new window of answers",
         )

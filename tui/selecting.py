@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Selecting(Background):
-    """Marks checkpoints, and tells the active screen; others catch up when they are resumed."""
+    """Marks checkpoints and updates the active screen; other screens update when resumed."""
 
     selection = Selection()
 

@@ -64,13 +64,13 @@ class BoardColumn:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it comes last: few rows, or a judge that nobody has tested."""
+        """Whether it is listed last: few rows, or an untested judge."""
         return self.counts[1] < FEW or any("†" in flag_marks(s) for s in self.scores.values())
 
 
 @dataclass(frozen=True)
 class Board:
-    """Columns, the checkpoints in the order of the first of them, and what differs is told from."""
+    """Columns, the checkpoints sorted by the first of them, and the reference for marks."""
 
     columns: tuple[BoardColumn, ...]
     checkpoints: tuple[str, ...]
@@ -153,7 +153,7 @@ def _variant(score: Score) -> str:
 
 
 def _place(column: BoardColumn) -> tuple[bool, bool, bool, str, str]:
-    """Order columns: doubtful ones last, then published ones, one's own benchmarks first."""
+    """Return a column's sort key: own benchmarks first, doubtful ones late, published ones last."""
     is_own = column.bench == "shop" or column.bench not in BENCHMARKS
     published = column.judge.startswith("published:")
     return published, column.is_doubtful, not is_own, column.bench, column.judge

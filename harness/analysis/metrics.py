@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdharness.harness.stats.metric_specs import category_of, metric_spec
@@ -72,6 +72,11 @@ BOOKKEEPING = frozenset(
 def flag_name(flag: str) -> str:
     """Return a flag without its value: `subset` of `subset:8`, `max_tokens` of `max_tokens=8`."""
     return flag.split(":")[0].split("=")[0]
+
+
+def explained(flags: Iterable[str]) -> dict[str, str]:
+    """Return the names of some flags that need an explanation, in order, with it."""
+    return {name: LEGEND[name] for name in sorted(set(map(flag_name, flags)) & set(LEGEND))}
 
 
 def is_bookkeeping(metric: str) -> bool:

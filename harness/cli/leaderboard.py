@@ -19,7 +19,7 @@ from kdharness.harness.analysis.board import (
 )
 from kdharness.harness.analysis.judged_answers import headline_metric
 from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges
-from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.analysis.metrics import SCORE_COLUMNS
 from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.analysis.tradeoff import canonical_name, roles
 from kdharness.harness.cli.completion import CHECKPOINT
@@ -66,9 +66,9 @@ def print_scores(scores: Sequence[Score], form: str) -> None:
 
 def _print_legend(rows: Sequence[dict[str, Any]], known: Collection[str] = ()) -> None:
     """Explain the flags of some rows on stderr, except those that are known."""
-    flags = {metrics.flag_name(flag) for row in rows for flag in row["flags"]}
-    for flag in sorted((flags & set(LEGEND)) - set(known)):
-        click.echo(f"  {flag}: {LEGEND[flag]}", err=True)
+    for name, text in metrics.explained(flag for row in rows for flag in row["flags"]).items():
+        if name not in known:
+            click.echo(f"  {name}: {text}", err=True)
 
 
 @click.command("leaderboard")

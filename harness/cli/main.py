@@ -147,7 +147,7 @@ REST = "kdharness.rest"
 
 
 PROGRESS = "kdharness.progress"
-"""Where a command's context keeps how progress is told: auto, json or none."""
+"""Key in a command's context: how progress is printed (auto, json or none)."""
 
 
 class LazyGroup(SuggestingGroup):
@@ -202,26 +202,18 @@ class LazyGroup(SuggestingGroup):
     default=None,
     help="Folder of the store, runs and logs (default: the platform's data folder).",
 )
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "json", "none"]),
-    default="auto",
-    help="How runs tell of their progress on stderr: bars or lines, JSON lines, or not at all.",
-)
-@click.option("--quiet", is_flag=True, help="The same as --progress none.")
-@click.option("--json-progress", is_flag=True, help="The same as --progress json.")
+@click.option("--quiet", is_flag=True, help="Print no progress of runs.")
+@click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stderr.")
 @click.version_option(package_name="kdharness", prog_name="kdharness")
 @click.pass_context
-def cli(
-    ctx: click.Context, home: str | None, progress: str, quiet: bool, json_progress: bool
-) -> None:
+def cli(ctx: click.Context, home: str | None, quiet: bool, json_progress: bool) -> None:
     """Distil a small model from a large one, align it to a domain, and measure the trade-off.
 
     Without a command, opens the terminal app.
     """
-    if quiet + json_progress + (progress != "auto") > 1:
-        raise click.UsageError("give one of --progress, --quiet and --json-progress")
-    ctx.meta[PROGRESS] = "none" if quiet else "json" if json_progress else progress
+    if quiet and json_progress:
+        raise click.UsageError("give one of --quiet and --json-progress")
+    ctx.meta[PROGRESS] = "none" if quiet else "json" if json_progress else "auto"
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:
         _open_app(ctx.obj)
@@ -321,9 +313,9 @@ def globals_first(args: Sequence[str]) -> list[str]:
     for word in words:
         if word == "--":
             return [*found, *rest, word, *words]
-        if word.startswith(("--home=", "--progress=")) or word in ("--quiet", "--json-progress"):
+        if word.startswith("--home=") or word in ("--quiet", "--json-progress"):
             found.append(word)
-        elif word in ("--home", "--progress") and (value := next(words, None)) is not None:
+        elif word == "--home" and (value := next(words, None)) is not None:
             found += [word, value]
         else:
             rest.append(word)

@@ -15,7 +15,7 @@ from kdharness.harness.util.tables import print_table
 @click.option("--private", is_flag=True, help="Create it as a private one.")
 @click.option("--merged", is_flag=True, help="Merge an adapter into its base first.")
 @click.option("--force", is_flag=True, help="Replace files that the repository has already.")
-@click.option("--dry-run", is_flag=True, help="Show files and model card; contact nobody.")
+@click.option("--dry-run", is_flag=True, help="Show files and model card; upload nothing.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the base's repository.")
 @click.pass_obj
 def publish_command(

@@ -42,6 +42,15 @@ def formerly(default: float) -> dict[str, JsonValue]:
     return {"hashed": "former default", "former default": default}
 
 
+def listed(value: object, *, key: str) -> object:
+    """Accept a single entry without a list, and a plain string as an entry's field `key`."""
+    if isinstance(value, (str, dict)):
+        value = [value]
+    if isinstance(value, list):
+        return [{key: entry} if isinstance(entry, str) else entry for entry in value]
+    return value
+
+
 FORMER: dict[str, Any] = {"deprecated": True}
 """`json_schema_extra` of a field that still works but is no longer offered."""
 

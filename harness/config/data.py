@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kdharness.harness.config.base import ADDED, Settings
+from kdharness.harness.config.base import ADDED, Settings, listed
 
 
 class SourceSpec(Settings):
@@ -41,18 +42,12 @@ class SourceSpec(Settings):
     )
 
 
-def _sources(value: object) -> object:
-    """Accept a single source without a list, and a plain string as its path."""
-    if isinstance(value, (str, dict)):
-        value = [value]
-    if isinstance(value, list):
-        return [{"path": entry} if isinstance(entry, str) else entry for entry in value]
-    return value
-
-
 Sources = Annotated[
     list[SourceSpec],
-    BeforeValidator(_sources, json_schema_input_type=str | SourceSpec | list[str | SourceSpec]),
+    BeforeValidator(
+        partial(listed, key="path"),
+        json_schema_input_type=str | SourceSpec | list[str | SourceSpec],
+    ),
 ]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from kdharness.harness.config.base import Settings
+from kdharness.harness.config.base import Settings, listed
 from kdharness.harness.config.evaluation import BENCH_ALIASES, SPECS, bench_name, parse_spec
 from kdharness.harness.errors import ConfigError
 
@@ -72,18 +73,12 @@ class BenchPoint(Settings):
         return bench_name(self.bench)
 
 
-def _points(value: object) -> object:
-    """Accept a single benchmark without a list, and a plain string as its name."""
-    if isinstance(value, (str, dict)):
-        value = [value]
-    if isinstance(value, list):
-        return [{"bench": entry} if isinstance(entry, str) else entry for entry in value]
-    return value
-
-
 BenchPoints = Annotated[
     list[BenchPoint],
-    BeforeValidator(_points, json_schema_input_type=str | BenchPoint | list[str | BenchPoint]),
+    BeforeValidator(
+        partial(listed, key="bench"),
+        json_schema_input_type=str | BenchPoint | list[str | BenchPoint],
+    ),
 ]
 
 # ---------------------------------------------------------------- the best checkpoint

@@ -302,6 +302,16 @@ def trusted_code(config: AnyConfig) -> list[str]:
     return list(dict.fromkeys(walk(config.model_dump(mode="json", by_alias=True))))
 
 
+def untrained(config: TrainConfig, start: str) -> TeacherSpec:
+    """Return the student before training as a teacher: the default reference.
+
+    Args:
+        config: a training config.
+        start: the model or folder that the student starts from.
+    """
+    return TeacherSpec(model=start, trust_remote_code=config.student.trust_remote_code)
+
+
 def runs_code_of(config: AnyConfig, source: str) -> bool:
     """Return whether a config allows running the own code of a model that it names."""
     if isinstance(config, (MergeConfig, EvalConfig)):

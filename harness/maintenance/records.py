@@ -29,7 +29,7 @@ from kdharness.harness.util.text import listed
 
 @dataclass(frozen=True)
 class Removal:
-    """What would be removed, and what stands against it.
+    """What would be removed, and what prevents it.
 
     Attributes:
         runs, checkpoints: what goes.

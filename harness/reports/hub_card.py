@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND, flag_name, is_bookkeeping, is_headline
+from kdharness.harness.analysis.metrics import explained, is_bookkeeping, is_headline
 from kdharness.harness.assets import manifest
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.paths import Paths
@@ -173,9 +173,10 @@ def _table(scores: Sequence[Score]) -> str:
         }
         for score in scores
     ]
-    text = format_rows(rows, list(rows[0]), "md")
-    flags = sorted({flag_name(flag) for score in scores for flag in score.flags} & set(LEGEND))
-    return "\n".join([text, *([""] if flags else []), *(f"- `{f}`: {LEGEND[f]}" for f in flags)])
+    lines = [format_rows(rows, list(rows[0]), "md")]
+    if notes := explained(flag for score in scores for flag in score.flags):
+        lines += ["", *(f"- `{name}`: {text}" for name, text in notes.items())]
+    return "\n".join(lines)
 
 
 def _how(checkpoint: Checkpoint) -> str:

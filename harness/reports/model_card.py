@@ -6,7 +6,7 @@ import json
 import time
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND, flag_name, is_bookkeeping
+from kdharness.harness.analysis.metrics import explained, is_bookkeeping
 from kdharness.harness.interop.export import chosen
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -39,9 +39,8 @@ def model_card(paths: Paths, name: str) -> str:
     columns = ["bench", "metric", "value", "95 % interval", "n", "n_failed", "judge", "flags"]
     lines += ["", "## Scores", ""]
     lines.append(format_rows(rows, columns, "md") if rows else "No scores yet.")
-    flags = {flag_name(flag) for row in rows for flag in row["flags"]}
-    if flags & set(LEGEND):
-        lines += ["", *(f"- `{flag}`: {LEGEND[flag]}" for flag in sorted(flags & set(LEGEND)))]
+    if notes := explained(flag for row in rows for flag in row["flags"]):
+        lines += ["", *(f"- `{name}`: {text}" for name, text in notes.items())]
     if run is not None:
         config = json.dumps(run.config, indent=2, ensure_ascii=False)
         lines += ["", "## Training config", "", "```json", config, "```"]

@@ -77,7 +77,7 @@ class Publication:
 def prepare(
     paths: Paths, name: str, repo: str, *, merged: bool = False, trust_remote_code: bool = False
 ) -> Publication:
-    """Collect what is published of a checkpoint; contacts nobody.
+    """Collect what is published of a checkpoint, without any network access.
 
     Args:
         paths: the home.
@@ -183,7 +183,7 @@ def _base_on_hub(folder: Path, store: Store, paths: Paths) -> str:
     found = hub_id(known)
     if not found:
         raise ConfigError(
-            f"the adapter's base is a local model ({known.name}): nobody else could load it",
+            f"the adapter's base is a local model ({known.name}): others could not load it",
             hint="publish it merged (--merged), or publish the base first and name it by hub id",
         )
     return found

@@ -24,7 +24,7 @@ import torch
 
 from kdharness.harness.config.data import SelfWritten, SourceSpec
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DAEConfig, SFTConfig, TrainConfig
+from kdharness.harness.config.training import DAEConfig, SFTConfig, TrainConfig, untrained
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError, RunError
 from kdharness.harness.models.loading import load_model, pick_device, teacher_options
 from kdharness.harness.models.resolve import identity_of, resolve_model
@@ -66,8 +66,7 @@ def writer_of(config: TrainConfig, start: str | None) -> TeacherSpec | None:
         )
     if isinstance(config, DAEConfig) and config.reference is not None:
         return config.reference
-    code = config.student.trust_remote_code
-    return TeacherSpec(model=start, trust_remote_code=code) if start else None
+    return untrained(config, start) if start else None
 
 
 def with_own_rows(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
-from kdharness.harness.config.training import DAEConfig, field_of, role_of
+from kdharness.harness.config.training import DAEConfig, field_of, role_of, untrained
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
@@ -75,8 +75,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
         # No reference given: use the student as it was before training.
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None, 0, setting.precision), setting.start.id
-        code = setting.config.student.trust_remote_code
-        spec = TeacherSpec(model=setting.start.path, trust_remote_code=code)
+        spec = untrained(setting.config, setting.start.path)
     parent = parent_of(spec, paths, setting.job.reporter)
     vocab = shared_vocab(setting, spec)
     if spec.cache:
