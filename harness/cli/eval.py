@@ -41,7 +41,15 @@ class EvalCommand(SectionedCommand):
             *("judge_max_tokens", "keep_failures"),
         ),
         "Answering": (
-            *("answer_engine", "max_new_tokens", "batch_size", "seed", "dtype", "device"),
+            *(
+                "answer_engine",
+                "max_new_tokens",
+                "batch_size",
+                "cuda_graphs",
+                "seed",
+                "dtype",
+                "device",
+            ),
             "trust_remote_code",
         ),
         "Held-out rows": ("teacher", "general", "domain"),
@@ -122,6 +130,7 @@ Examples:
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of sampled answers.")
 @click.option("--batch-size", type=click.IntRange(1), help="Chats generated per batch.")
+@click.option("--cuda-graphs", is_flag=True, help="Replay a token's pass on a GPU.")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum answer length, in tokens.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
 @click.option("--device", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -253,6 +262,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
                 "answer_engine",
                 "seed",
                 "batch_size",
+                "cuda_graphs",
                 "max_new_tokens",
                 "dtype",
                 "device",

@@ -36,15 +36,10 @@ from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.batching import Limits, batches_of, generation_batches
-from kdharness.judges.engines.kv_cache import (
-    PaddingMask,
-    cache_of,
-    check_cache,
-    keep_rows,
-    roomy_cache,
-)
+from kdharness.judges.engines.decoding import Decoding, Fixed, Growing, can_record, recorded
+from kdharness.judges.engines.kv_cache import check_cache
 from kdharness.judges.engines.logprobs import Wanted, first_logprobs
-from kdharness.judges.engines.numbers import NumberReader, last_only, numerals
+from kdharness.judges.engines.numbers import NumberReader, numerals
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
@@ -83,18 +78,27 @@ class LocalEngine:
     deterministic = True
 
     def __init__(
-        self, source: str, paths: Paths, *, batch_size: int = 16, name: str = "", **options: Any
+        self,
+        source: str,
+        paths: Paths,
+        *,
+        batch_size: int = 16,
+        cuda_graphs: bool = False,
+        name: str = "",
+        **options: Any,
     ) -> None:
         """Create the engine; nothing is loaded before the first request.
 
         Args:
             source: a folder, a stored checkpoint, an asset or a Hub id.
             batch_size: chats per batch.
+            cuda_graphs: replay the pass of a token instead of launching its kernels one by one.
             options: `dtype`, `device` and `trust_remote_code` of `load_model`.
         """
         self.source = source
         self.paths = paths
         self.batch_size = batch_size
+        self.cuda_graphs = cuda_graphs
         self.options = options
         self.name = name or f"local:{source}"
         self._model: Any = None
@@ -110,6 +114,7 @@ class LocalEngine:
             spec.model,
             paths,
             batch_size=config.batch_size,
+            cuda_graphs=config.cuda_graphs,
             dtype=config.dtype,
             device=config.device,
             trust_remote_code=config.trust_remote_code,
@@ -154,6 +159,7 @@ class LocalEngine:
         if self._model is None:
             model = load_model(self.source, self.paths, **self.options)
             check_cache(model, self.source)
+            self.cuda_graphs = self.cuda_graphs and can_record(model, self.source)
             self._model = model
             self.end_tokens = frozenset(end_tokens_of(self._model, self.tokenizer))
         return self._model
@@ -252,31 +258,18 @@ class LocalEngine:
     @torch.inference_mode()
     def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         """Yield each row's reply as it ends; raise torch.OutOfMemoryError if memory runs out."""
-        model, started = self.model, time.monotonic()
-        device = next(model.parameters()).device
+        started = time.monotonic()
+        decoding = self._decoding([len(row.prompt) for row in rows])
         width = max(len(row.prompt) for row in rows)
         pad = usable_pad(self.tokenizer.pad_token_id, self.limits)
         ids = torch.tensor([[pad] * (width - len(r.prompt)) + r.prompt for r in rows])
-        ids, mask = ids.to(device), PaddingMask([len(r.prompt) for r in rows], device)
-        position, cache = mask.positions, roomy_cache(model.config)
-        options = last_only(model)
+        device = next(self.model.parameters()).device
+        logits = self._next_logits(decoding.prefill(ids.to(device)))
+        self._note_logprobs(rows, logits)
         sampler = Sampler(
             [temperature_of(r.request) for r in rows], [r.request.seed for r in rows], device
         )
         for step in count():
-            output = model(
-                input_ids=ids,
-                attention_mask=mask.of(width + step),
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                **options,
-            )
-            # A model spread over several devices ends on another one.
-            cache = cache_of(output, model, self.source)
-            logits = self._next_logits(output.logits[:, -1].float().to(device))
-            if step == 0:
-                self._note_logprobs(rows, logits)
             chosen = sampler.choose(logits, step)
             active = []
             # The one place where the host waits for the device.
@@ -290,18 +283,18 @@ class LocalEngine:
                     yield row.index, self._reply(row, reason, time.monotonic() - started)
             if not active or self._stopped:
                 return
-            position, options = position[:, -1:] + 1, {}
             if len(active) < len(rows):
-                keep = torch.tensor(active, device=device)
-                if keep_rows(cache, keep):
-                    rows = [rows[index] for index in active]
-                    chosen, position = chosen[keep], position[keep]
-                    mask.keep(active, keep)
+                kept = decoding.keep(active)
+                if kept is not None:
+                    rows, chosen = [rows[index] for index in active], chosen[kept]
                     sampler.keep(active)
-                else:
-                    # Ended rows stay, with any valid token and position, and are ignored.
-                    chosen, position = chosen.clamp(min=0), position.clamp(max=self.context - 1)
-            ids = chosen[:, None]
+            logits = self._next_logits(decoding.step(chosen))
+
+    def _decoding(self, lengths: Sequence[int]) -> Decoding:
+        """Return how a batch of prompts of these lengths is continued."""
+        if not self.cuda_graphs:
+            return Growing(self.model, lengths, self.source, self.context)
+        return Fixed(self.model, lengths, self.source, self.context, recorded)
 
     @torch.inference_mode()
     def read_numbers(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:

@@ -26,7 +26,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu_cases import TOY, Report, case_of, fresh_memory, kernels_here, seconds, wait
-from gpu_checks import check_attention, check_heads, check_rounding, check_runs, check_trainings
+from gpu_checks import (
+    check_attention,
+    check_decoding,
+    check_heads,
+    check_rounding,
+    check_runs,
+    check_trainings,
+)
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
@@ -239,32 +246,40 @@ def measure_generation(report: Report) -> None:
     if report.tiny or not source.is_dir():
         report.row("answers, SmolLM2", "not measured: kdharness data pull smollm2-135m-instruct")
         return
-    count, length = 64, 128
-    engine = LocalEngine(str(source), paths, batch_size=count, device=str(report.device))
     words = [{"role": "user", "content": "Write a long story about a lighthouse."}]
-    requests = [GenerationRequest(tuple(words), 0.7, length, seed=n) for n in range(count)]
-    made = sum(reply.tokens for _, reply in engine.stream(requests[:4]))
-    began = time.perf_counter()
-    made = sum(reply.tokens for _, reply in engine.stream(requests))
-    ours = made / (time.perf_counter() - began)
-    prompt = engine.tokenizer.apply_chat_template(words, add_generation_prompt=True)
-    ids = torch.tensor([prompt["input_ids"]] * count, device=report.device)
-    began = time.perf_counter()
-    out = engine.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=True,
-        max_new_tokens=length,
-        min_new_tokens=length,
-        pad_token_id=0,
-    )
-    wait(report.device)
-    theirs = (out.shape[1] - ids.shape[1]) * count / (time.perf_counter() - began)
-    report.row(
-        f"answers, SmolLM2, {count} at once",
-        f"{ours:,.0f} tokens/s",
-        f"generate {theirs:,.0f} tokens/s",
-    )
+    for count, length in ((64, 128), (1, 128)):
+        rates = []
+        for graphs in (False, True):
+            engine = LocalEngine(
+                str(source),
+                paths,
+                batch_size=count,
+                device=str(report.device),
+                cuda_graphs=graphs and report.device.type == "cuda",
+            )
+            requests = [GenerationRequest(tuple(words), 0.7, length, seed=n) for n in range(count)]
+            list(engine.stream(requests[:4]))
+            began = time.perf_counter()
+            made = sum(reply.tokens for _, reply in engine.stream(requests))
+            rates.append(made / (time.perf_counter() - began))
+        prompt = engine.tokenizer.apply_chat_template(words, add_generation_prompt=True)
+        ids = torch.tensor([prompt["input_ids"]] * count, device=report.device)
+        began = time.perf_counter()
+        out = engine.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            max_new_tokens=length,
+            min_new_tokens=length,
+            pad_token_id=0,
+        )
+        wait(report.device)
+        theirs = (out.shape[1] - ids.shape[1]) * count / (time.perf_counter() - began)
+        report.row(
+            f"answers, SmolLM2, {count} at once",
+            f"{rates[0]:,.0f} tokens/s, with CUDA graphs {rates[1]:,.0f}",
+            f"generate {theirs:,.0f} tokens/s",
+        )
 
 
 def main() -> int:
@@ -286,6 +301,7 @@ def main() -> int:
         check_attention,
         check_trainings,
         check_runs,
+        check_decoding,
         check_rounding,
         measure_head,
         measure_steps,

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from gpu_cases import CPU, TOY, Report, case_of, distance, kernels_here
 from torch import Tensor
+from transformers.models.auto import AutoModelForCausalLM
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.models.lm_head import Head
 from kdharness.harness.paths import Paths
+from kdharness.judges.engines.decoding import Decoding, Fixed, Growing, recorded
 from kdharness.trainers.kernels import Kernels, kernels_named
 from kdharness.trainers.losses.attention import AttentionTape, Rows
 from kdharness.trainers.losses.fused import Mix, fused_loss
@@ -174,3 +176,33 @@ def check_runs(report: Report) -> None:
                 found.append(torch.tensor(points))
             kind = f"{method}{' with LoRA' if lora else ''}"
             report.check(f"run, {kind}, {len(found[0])} steps", distance(found[1], found[0]), 1e-3)
+
+
+def check_decoding(report: Report) -> None:
+    """Compare the logits of fixed buffers, replayed where there are CUDA graphs, with the CPU's."""
+    with tempfile.TemporaryDirectory() as name:
+        make_llama(Path(name), initializer_range=0.05)
+        walks = []
+        for device, fixed in ((CPU, False), (report.device, True)):
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).to(device)
+            record = recorded if device.type == "cuda" else None
+            way = (
+                Fixed(model.eval(), [5, 9, 2], "m", 128, record)
+                if fixed
+                else Growing(model.eval(), [5, 9, 2], "m", 128)
+            )
+            walks.append(_logits(way, device))
+    report.check("generation, fixed buffers", distance(walks[1], walks[0]), 1e-4)
+
+
+@torch.inference_mode()
+def _logits(way: Decoding, device: torch.device) -> Tensor:
+    """Return the logits of twelve given tokens, one row left after the sixth."""
+    ids = torch.arange(27).view(3, 9) + 3
+    seen = [way.prefill(ids.to(device))[-1:]]
+    for step in range(12):
+        chosen = torch.full((3 if step < 6 else 1,), 5 + step, device=device)
+        if step == 6:
+            way.keep([2])
+        seen.append(way.step(chosen)[-1:])
+    return torch.cat(seen).cpu()
