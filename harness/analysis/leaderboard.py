@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from kdharness.harness.analysis.corrections import add_corrections
+from kdharness.harness.analysis.figures import figures_of
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import (
     Group,
     ScoreCache,
     add_panels,
-    figures_of,
     group_flags,
     groups_of,
     newest_revisions,

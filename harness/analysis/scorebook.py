@@ -105,7 +105,7 @@ def score_rows(
 def read_group(store: Store, group: Group) -> list[Row]:
     """Read the rows of a group, oldest first."""
     rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
-    return _against_one(list(map(Row._make, rows)), group, store)
+    return _against_one(list(map(partial(tuple.__new__, Row), rows)), group, store)
 
 
 def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:
@@ -138,7 +138,14 @@ def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def _asset_state(paths: Paths | None) -> str:
+def state_of(group: Group, note: dict[str, Any], assets: str) -> str:
+    """Return what a group's scores depend on: the formulas, its judgments, files and opponent."""
+    state = f"{SCORING_VERSION}:{group.changes}:{assets}:{note.get('scorer', '')}"
+    against = note.get("against")
+    return f"{state}:{against}" if against else state
+
+
+def asset_state_of(paths: Paths | None) -> str:
     """Return a value that changes when the files used by scorers change."""
     if paths is None:
         return "-"
@@ -150,7 +157,8 @@ def _asset_state(paths: Paths | None) -> str:
     )
 
 
-def _encode(value: MetricValue) -> list[object]:
+def encoded(value: MetricValue) -> list[object]:
+    """Return a value as a list for JSON."""
     return [
         value.metric,
         value.value,
@@ -162,7 +170,8 @@ def _encode(value: MetricValue) -> list[object]:
     ]
 
 
-def _decode(value: list[Any]) -> MetricValue:
+def decoded(value: list[Any]) -> MetricValue:
+    """Return the value of such a list."""
     metric, estimate, low, high, n, failed, flags = value
     return MetricValue(metric, estimate, low, high, n, failed, tuple(flags))
 
@@ -180,53 +189,17 @@ class ScoreCache:
         entry = self._cached.get(key)
         if entry is None or entry[0] != state:
             return None
-        return [_decode(value) for value in json.loads(entry[1])]
+        return [decoded(value) for value in json.loads(entry[1])]
 
     def put(self, key: str, state: str, values: Iterable[MetricValue]) -> None:
         """Add scores, to be written by `write`."""
-        self._fresh.append((key, state, json.dumps([_encode(value) for value in values])))
+        self._fresh.append((key, state, json.dumps([encoded(value) for value in values])))
 
     def write(self) -> None:
         """Write what was added to the store, in one transaction."""
         if self._fresh:
             self._store.cache_scores(self._fresh)
         self._fresh = []
-
-
-def figures_of(
-    store: Store,
-    paths: Paths | None,
-    groups: Sequence[Group],
-    notes: BenchNotes,
-    cache: ScoreCache,
-    as_published: bool,
-) -> dict[Group, list[MetricValue]]:
-    """Return the scores of each group, from the cache if its state is unchanged."""
-    asset_state = _asset_state(paths)
-    figures: dict[Group, list[MetricValue]] = {}
-    stale: list[tuple[Group, str, str]] = []
-    for group in groups:
-        key = "|".join(
-            [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
-        )
-        note = notes.get(("", group.bench, group.revision), {})
-        state = f"{SCORING_VERSION}:{group.changes}:{asset_state}:{note.get('scorer', '')}"
-        if against := note.get("against"):
-            state += f":{against}"
-        known = cache.get(key, state)
-        figures[group] = known or []
-        if known is None:
-            stale.append((group, key, state))
-    if not stale:
-        return figures
-    with single_threaded_blas():
-        for group, key, state in stale:
-            note = notes.get(("", group.bench, group.revision), {})
-            values = score_rows(read_group(store, group), group.bench, note, paths, as_published)
-            figures[group] = values
-            cache.put(key, state, values)
-    cache.write()
-    return figures
 
 
 def add_panels(
@@ -247,7 +220,7 @@ def add_panels(
     teams = {key: team for key, team in teams.items() if len(team) > 1}
     if not teams:
         return
-    asset_state = _asset_state(paths)
+    asset_state = asset_state_of(paths)
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,17 +94,17 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     A re-run appended to the same file, as FastChat does, would otherwise count twice. `rows` are
     ordered oldest first.
     """
-    kept: dict[tuple[str, int, str, int, str], Row] = {}
+    places = {item: _place(item) for item in {row.item for row in rows}}
+    kept: dict[tuple[tuple[int, str], int, str, int, str], Row] = {}
     for row in rows:
+        item, turn, _, metric, status, _, _, order, baseline = row[:9]
         # A rating depends on the answer alone, even in benchmarks that also compare pairs.
-        other = "" if row.metric in RATINGS else row.baseline
-        key = (row.item, row.turn, row.metric, row.order, other)
-        if row.status == OK or key not in kept or kept[key].status != OK:
+        key = (places[item], turn, metric, order, "" if metric in RATINGS else baseline)
+        if status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
     # Scores must not depend on the order of judgments: float sums do, and so do the folds of the
     # length control, which upstream splits in the order of the dataset.
-    places = {item: _place(item) for item in {key[0] for key in kept}}
-    return [kept[key] for key in sorted(kept, key=lambda key: (places[key[0]], key[1:]))]
+    return [row for _, row in sorted(kept.items())]
 
 
 def _place(item: str) -> tuple[int, str]:
@@ -129,11 +130,11 @@ class ScoreContext:
 
 def complete(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of matches with a verdict in both orders."""
-    orders: dict[tuple[str, str, str], set[int]] = {}
     good = [row for row in rows if row.status == OK and row.value is not None]
-    for row in good:
-        orders.setdefault((row.item, row.metric, row.baseline), set()).add(row.order)
-    return [row for row in good if len(orders[row.item, row.metric, row.baseline]) == 2]
+    orders = {(row.item, row.metric, row.baseline, row.order) for row in good}
+    sides = Counter(key[:3] for key in orders)
+    both = {match for match, count in sides.items() if count == 2}
+    return [row for row in good if (row.item, row.metric, row.baseline) in both]
 
 
 def _counted(rows: Sequence[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ from kdharness.harness.stats.inference import Interval, student_quantile
 from kdharness.harness.stats.metric_specs import CREATIVE, HARD, SHARE
 from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once, metric_value
 from kdharness.harness.types import JudgmentStatus, MetricValue, Verdict
-from kdharness.judges.scoring.metric_values import by_category, measure
+from kdharness.judges.scoring.metric_values import by_category, measure, measured
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words
 from kdharness.judges.scoring.thinking import without_thoughts
 from kdharness.judges.scoring.verdicts import UNREADABLE
@@ -169,17 +169,21 @@ def score_arena(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
 
 def _flips(pairs: Sequence[Row]) -> MetricValue:
     """Return the share of matches whose orders name different winners."""
-    sides: dict[tuple[str, str, str], set[int]] = {}
-    first: dict[tuple[str, str, str], Row] = {}
+    matches: dict[tuple[str, str, str], list[Row]] = {}
     for row in pairs:
-        key = (row.item, row.metric, row.baseline)
-        share = (row.value or 0) / row.weight
-        sides.setdefault(key, set()).add(int(share > 0.5) - int(share < 0.5))
-        first.setdefault(key, row)
-    table = [
-        row._replace(value=float(len(sides[key]) > 1), weight=1.0) for key, row in first.items()
-    ]
-    return measure("order_flip_rate", table, SHARE.bounds)
+        matches.setdefault((row.item, row.metric, row.baseline), []).append(row)
+    table: dict[str, list[float]] = {}
+    for (item, _, _), sides in matches.items():
+        cell = table.setdefault(item, [0.0, 0.0])
+        cell[0] += len({_winner(row) for row in sides}) > 1
+        cell[1] += 1
+    return measured("order_flip_rate", table, SHARE.bounds, n=len(matches))
+
+
+def _winner(row: Row) -> int:
+    """Return 1 for the model, -1 for the baseline, 0 for a tie."""
+    twice = 2 * (row.value or 0.0)
+    return int(twice > row.weight) - int(twice < row.weight)
 
 
 def _outcomes(rows: Sequence[Row]) -> tuple[Floats, NDArray[np.intp]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kdharness.harness.stats.inference import ratio_interval
 from kdharness.harness.stats.rows import OK, Row, metric_value
@@ -35,12 +35,32 @@ def measure(
     flags: tuple[str, ...] = (),
 ) -> MetricValue:
     """Return the weighted mean of some rows, with its interval over questions."""
-    table = sums(rows, value)
     n = sum(1 for row in rows if row.status == OK)
+    return measured(
+        name, sums(rows, value), bounds, n=n, failed=len(rows) - n, scale=scale, flags=flags
+    )
+
+
+def measured(
+    name: str,
+    table: Mapping[str, Sequence[float]],
+    bounds: Bounds | None,
+    *,
+    n: int,
+    failed: int = 0,
+    scale: float = 1.0,
+    flags: tuple[str, ...] = (),
+) -> MetricValue:
+    """Return the ratio of sums, with its interval over questions.
+
+    Args:
+        table: question -> (sum of values, sum of weights).
+        n, failed: the rows with a verdict and those without.
+    """
     interval = ratio_interval(
         [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=bounds
     )
-    return metric_value(name, interval, n, len(rows) - n, scale=scale, flags=flags)
+    return metric_value(name, interval, n, failed, scale=scale, flags=flags)
 
 
 def by_category(rows: Sequence[Row]) -> dict[str, list[Row]]:
