@@ -19,6 +19,7 @@ from kdharness.harness.analysis.metrics import is_headline, is_lower_better
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
 from kdharness.harness.stats.rows import (
     LEAST_FOR_VERDICT,
+    WHOLE,
     Row,
     counted_once,
     mean_of,
@@ -219,7 +220,7 @@ def _unpaired(side: Side) -> set[str]:
     return {
         bench
         for (bench, _, _), rows in side.table.items()
-        if bench.startswith(LM_EVAL) and all(row.item == "all" for row in rows)
+        if bench.startswith(LM_EVAL) and all(row.item == WHOLE for row in rows)
     }
 
 

@@ -16,13 +16,15 @@ from typing import Any
 
 from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.paths import Paths
-from kdharness.harness.registry import scorer_of
-from kdharness.harness.stats.rows import Row, ScoreContext
+from kdharness.harness.registry import LM_EVAL, scorer_of
+from kdharness.harness.stats.rows import Row, ScoreContext, newest_report
 from kdharness.harness.store import BenchNotes, Store
 from kdharness.harness.types import MetricValue
 
 SCORING_VERSION = "5"
 """Part of every cache key: increment it when a formula changes."""
+IMPORTED = "imported:"
+"""How the judges of imported results begin."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def group_flags(
 
 def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
     """Return the labels of a judge's report card; none for imported and published judges."""
-    if judge.startswith(("imported:", "panel:", "published:")):
+    if judge.startswith((IMPORTED, "panel:", "published:")):
         return []
     card = cards.get(judge)
     if card is None:
@@ -104,8 +106,11 @@ def score_rows(
 
 def read_group(store: Store, group: Group) -> list[Row]:
     """Read the rows of a group, oldest first."""
-    rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
-    return _against_one(list(map(partial(tuple.__new__, Row), rows)), group, store)
+    found = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
+    rows = list(map(partial(tuple.__new__, Row), found))
+    if group.bench.startswith(LM_EVAL) and group.judge.startswith(IMPORTED):
+        return newest_report(rows)
+    return _against_one(rows, group, store)
 
 
 def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:

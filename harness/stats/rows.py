@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kdharness.harness.stats.inference import Interval
 
 OK = JudgmentStatus.OK.value
+WHOLE = "all"
+"""The item of a value that another tool reported for a whole task."""
 TOO_SMALL = "n-too-small"
 """The flag of a score without an interval, because it has too few questions."""
 LEAST_FOR_VERDICT = 5
@@ -105,6 +107,19 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     # Scores must not depend on the order of judgments: float sums do, and so do the folds of the
     # length control, which upstream splits in the order of the dataset.
     return [row for _, row in sorted(kept.items())]
+
+
+def newest_report(rows: Sequence[Row]) -> list[Row]:
+    """Keep each metric's documents or its value of the whole task, whichever is newer.
+
+    A task imported with samples has a row per document, one without has a single row; both can be
+    there. `rows` are those of an imported task.
+    """
+    newest: dict[str, tuple[float, bool]] = {}
+    for row in rows:
+        found = (row.created, row.item == WHOLE)
+        newest[row.metric] = max(newest.get(row.metric, found), found)
+    return [row for row in rows if (row.item == WHOLE) == newest[row.metric][1]]
 
 
 def _place(item: str) -> tuple[int, str]:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from kdharness.harness.stats.inference import Interval
 from kdharness.harness.stats.metric_specs import metric_spec
-from kdharness.harness.stats.rows import Row, ScoreContext, counted_once, metric_value
+from kdharness.harness.stats.rows import (
+    WHOLE,
+    Row,
+    ScoreContext,
+    counted_once,
+    metric_value,
+    newest_report,
+)
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.metric_values import measure
 
@@ -18,20 +25,17 @@ NORMAL = 1.959964
 def score_lm_eval(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
     """Score imported tasks: each metric over its documents, or as it was reported."""
     table: dict[str, list[Row]] = {}
-    for row in counted_once(rows):
+    for row in newest_report(counted_once(rows)):
         table.setdefault(row.metric, []).append(row)
     return [_score(metric, part) for metric, part in table.items()]
 
 
 def _score(metric: str, rows: Sequence[Row]) -> MetricValue:
-    whole = [row for row in rows if row.item == "all"]
-    # The newest run counts, whether it has documents or not.
-    if whole and whole[-1].created >= max(row.created for row in rows):
-        return reported(metric, whole[-1])
-    documents = [row for row in rows if row.item != "all"]
+    if rows[-1].item == WHOLE:
+        return reported(metric, rows[-1])
     spec = metric_spec(metric)
-    shares = all(0 <= (row.value or 0.0) <= 1 for row in documents)
-    return measure(metric, documents, spec.bounds if shares else None)
+    shares = all(0 <= (row.value or 0.0) <= 1 for row in rows)
+    return measure(metric, rows, spec.bounds if shares else None)
 
 
 def reported(metric: str, row: Row) -> MetricValue:

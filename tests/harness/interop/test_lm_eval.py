@@ -126,6 +126,48 @@ def test_a_later_run_of_a_task_counts(paths: Paths, store: Store, tmp_path: Path
     assert scores(store, paths)["m", "lm-eval-quiz", "acc"].value == 0.75
 
 
+def test_a_run_that_comes_back_to_earlier_values_counts(
+    paths: Paths, store: Store, tmp_path: Path
+) -> None:
+    runs = [[0, 0, 1, 0, 1], [1, 1, 1, 0, 1], [0, 0, 1, 1, 1]]
+    for number, right in enumerate([*runs, runs[0]]):
+        path = write_results(tmp_path / str(number), "m", right, date=1.0e9 + number)
+        import_lm_eval(store, path)
+        quiz = scores(store, paths)["m", "lm-eval-quiz", "acc"]
+        assert (quiz.value, quiz.n) == (sum(right) / 5, 5)
+        (again,) = import_lm_eval(store, path)
+        assert again.new == 0
+    # An earlier file does not displace a later one.
+    import_lm_eval(store, tmp_path / "1")
+    assert scores(store, paths)["m", "lm-eval-quiz", "acc"].value == 0.4
+
+
+def test_documents_and_a_reported_value_are_never_mixed(
+    paths: Paths, store: Store, tmp_path: Path
+) -> None:
+    """Scores, comparisons and profiles read the same rows: those of the newer run."""
+    right = [1, 0, 1, 1, 0, 1, 1, 1, 0, 1] * 4
+    for model in ("a", "b"):
+        import_lm_eval(store, write_results(tmp_path / model, model, right))
+    import_lm_eval(
+        store, write_results(tmp_path / "w", "b", [0, 1] * 20, samples=False, date=2.0e9)
+    )
+
+    def compared() -> list[str]:
+        return [row.metric for row in compare_sides(store, paths, sides_of(store, ["a", "b"]))]
+
+    assert scores(store, paths)["b", "lm-eval-quiz", "acc"].value == 0.5
+    assert "acc" not in compared()
+    import_lm_eval(store, write_results(tmp_path / "d", "b", right, date=3.0e9))
+    assert scores(store, paths)["b", "lm-eval-quiz", "acc"].value == pytest.approx(0.7)
+    (row,) = [
+        row
+        for row in compare_sides(store, paths, sides_of(store, ["a", "b"]))
+        if row.metric == "acc" and row.bench == "lm-eval-quiz"
+    ]
+    assert (row.gap.value, row.gap.n) == (0.0, 40)
+
+
 def test_other_shots_are_another_revision(paths: Paths, store: Store, tmp_path: Path) -> None:
     import_lm_eval(store, write_results(tmp_path / "0", "m", [0, 1]))
     import_lm_eval(store, write_results(tmp_path / "5", "m", [1, 1], shots=5))
