@@ -19,7 +19,6 @@ from kdharness.harness.analysis.metrics import is_headline, is_lower_better
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
 from kdharness.harness.stats.rows import (
     LEAST_FOR_VERDICT,
-    WHOLE,
     Row,
     counted_once,
     mean_of,
@@ -152,7 +151,7 @@ class Profile:
 
     Attributes:
         changes: figures with at least `LEAST_FOR_VERDICT` shared items, by part.
-        few: the benchmarks with fewer, which are left out.
+        few: benchmark -> the checkpoints that have fewer, or none, in common with the reference.
         apart: benchmark -> the checkpoints that were measured on it with other settings than the
             reference, and are left out of it.
         missing: the parts without any figure.
@@ -160,7 +159,7 @@ class Profile:
     """
 
     changes: list[Change]
-    few: list[str]
+    few: dict[str, list[str]]
     apart: dict[str, list[str]]
     missing: list[str]
     predictions: list[Prediction]
@@ -185,19 +184,21 @@ def profile_of(
         *_scores(compared),
         *_behaviours(store, sides, benches),
     ]
-    few = sorted(
-        {change.bench for change in changes if change.gap.n < LEAST_FOR_VERDICT}
-        | {bench for side in sides for bench in _unpaired(side)}
-        - {change.bench for change in changes}
-    )
     enough = [change for change in changes if change.gap.n >= LEAST_FOR_VERDICT]
+    apart = _apart(sides)
+    seen = {(change.bench, change.checkpoint) for change in enough}
+    few: dict[str, list[str]] = {}
+    for bench in sorted({c.bench for c in changes}.union(*map(_reported, sides))):
+        known = [*apart.get(bench, ()), *(name for on, name in seen if on == bench)]
+        few[bench] = [side.name for side in sides[1:] if side.name not in known]
     changes = [*_corrected(enough), *_closeness(sides)]
     order = {part: index for index, part in enumerate(PARTS)}
     names = {side.name: index for index, side in enumerate(sides)}
     changes.sort(key=lambda c: (order[c.part], c.bench, c.metric, c.judge, names[c.checkpoint]))
     found = {change.part for change in changes}
     missing = [part for part in PARTS if part not in found]
-    return Profile(changes, few, _apart(sides), missing, predictions(changes))
+    few = {bench: names for bench, names in few.items() if names}
+    return Profile(changes, few, apart, missing, predictions(changes))
 
 
 def _apart(sides: Sequence[Side]) -> dict[str, list[str]]:
@@ -215,13 +216,9 @@ def _apart(sides: Sequence[Side]) -> dict[str, list[str]]:
     return dict(sorted(apart.items()))
 
 
-def _unpaired(side: Side) -> set[str]:
-    """Return the imported tasks of which only the figures are known: nothing can be paired."""
-    return {
-        bench
-        for (bench, _, _), rows in side.table.items()
-        if bench.startswith(LM_EVAL) and all(row.item == WHOLE for row in rows)
-    }
+def _reported(side: Side) -> set[str]:
+    """Return the imported tasks, whose figures may be all that is known."""
+    return {bench for bench, _, _ in side.table if bench.startswith(LM_EVAL)}
 
 
 def part_of(bench: str, metric: str) -> str | None:

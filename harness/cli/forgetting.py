@@ -75,14 +75,14 @@ def forgetting_command(
     elif what != "prediction":
         print_table([change.as_dict() for change in profile.changes], FORGETTING_COLUMNS, form)
     if form == "table":
-        _print_notes(profile)
+        _print_notes(profile, len(sides) - 1)
     if what == "prediction" or (what is None and form == "table"):
         _print_prediction(profile, form)
 
 
 def _print_parts(profile: Profile) -> None:
     """Print a narrow table for each part, without figures that are the same in all."""
-    first = True
+    first, unchanged = True, set(_unchanged(profile))
     for part in PARTS:
         rows = [
             {
@@ -93,7 +93,7 @@ def _print_parts(profile: Profile) -> None:
                 "change": change.change,
             }
             for change in profile.changes
-            if change.part == part and not same(change)
+            if change.part == part and f"{change.bench} {change.metric}" not in unchanged
         ]
         if rows:
             title = "distance" if part == CLOSENESS else "difference"
@@ -113,24 +113,31 @@ def _with_ends(change: Change) -> str:
 
 
 def same(change: Change) -> bool:
-    """Return whether no item differs."""
+    """Return whether a figure did not change."""
     return change.part != CLOSENESS and not change.gap.value and change.gap.p >= 1
 
 
-def _print_notes(profile: Profile) -> None:
+def _unchanged(profile: Profile) -> list[str]:
+    """Return the figures that are the same in all checkpoints."""
     alike = dict.fromkeys(f"{c.bench} {c.metric}" for c in profile.changes if same(c))
     changed = {f"{c.bench} {c.metric}" for c in profile.changes if not same(c)}
-    if unchanged := [name for name in alike if name not in changed]:
+    return [name for name in alike if name not in changed]
+
+
+def _print_notes(profile: Profile, others: int) -> None:
+    if unchanged := _unchanged(profile):
         click.echo(f"  the same in all: {', '.join(unchanged)}", err=True)
-    if profile.few:
-        few = ", ".join(profile.few)
-        click.echo(f"  left out, with fewer than {LEAST_FOR_VERDICT} items: {few}", err=True)
-    for bench, names in profile.apart.items():
-        click.echo(
-            f"  left out, measured with other settings than the reference: {bench} of "
-            f"{', '.join(names)}",
-            err=True,
-        )
+    for reason, left in (
+        (f"fewer than {LEAST_FOR_VERDICT} items in common with the reference", profile.few),
+        ("measured with other settings than the reference", profile.apart),
+    ):
+        if left:
+            # Names only where they are not all.
+            parts = [
+                bench if len(names) == others else f"{bench} ({', '.join(names)})"
+                for bench, names in left.items()
+            ]
+            click.echo(f"  left out, {reason}: {', '.join(parts)}", err=True)
     for part in profile.missing:
         click.echo(f"  nothing on {part}: kdharness {HOW[part]}", err=True)
 

@@ -34,6 +34,7 @@ from kdharness.harness.interop.rows import (
     shown,
 )
 from kdharness.harness.registry import LM_EVAL
+from kdharness.harness.stats.metric_specs import HIGHER, LOWER, metric_spec
 from kdharness.harness.stats.rows import WHOLE, Row, newest_report
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
@@ -65,11 +66,16 @@ class Reported:
     filter: str
     value: float
     error: float | None
+    higher_is_better: bool | None = None
 
     @property
     def name(self) -> str:
-        """The metric's name here: with its filter, unless that is `none`."""
-        return self.metric if self.filter in ("", "none") else f"{self.metric}/{self.filter}"
+        """The metric's name here: with its direction, if that is not the name's own, and filter."""
+        name = self.metric if self.filter in ("", "none") else f"{self.metric}/{self.filter}"
+        lower = metric_spec(self.metric).lower_is_better
+        if self.higher_is_better is None or self.higher_is_better is not lower:
+            return name
+        return f"{HIGHER if lower else LOWER}{name}"
 
 
 def import_lm_eval(
@@ -195,6 +201,7 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
         if not _TASK.fullmatch(task) or not isinstance(values, dict):
             raise ValueError(f"{shown(task)} is not a task with its figures")
         figures = []
+        directions = _object(_object(raw, "higher_is_better"), task)
         for key, value in values.items():
             metric, _, filtered = key.partition(",")
             if metric.endswith("_stderr") or isinstance(value, (str, list, dict, type(None))):
@@ -204,6 +211,7 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
             if not is_number(value):
                 notes.append(f"{task}: {key} is {shown(value)}: left out")
                 continue
+            direction = directions.get(metric)
             suffix = f",{filtered}" if filtered else ""
             error = values.get(f"{metric}_stderr{suffix}")
             figures.append(
@@ -212,6 +220,7 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
                     filtered,
                     float(value),
                     float(error) if is_number(error) else None,
+                    direction if isinstance(direction, bool) else None,
                 )
             )
         if figures:

@@ -83,6 +83,12 @@ _BY_NAME = {
     **dict.fromkeys(("ter", "wer", "cer"), ERRORS),
 }
 _BY_ENDING = {"_loss": NATS, "_kl": NATS, "perplexity": PERPLEXITY}
+LOWER, HIGHER = "lower:", "higher:"
+"""Begin the names of imported metrics whose direction is not the one their own name would have."""
+_BY_BEGINNING = {
+    LOWER: MetricSpec(-math.inf, math.inf, lower_is_better=True),
+    HIGHER: MetricSpec(-math.inf, math.inf),
+}
 
 
 def metric_spec(metric: str) -> MetricSpec:
@@ -91,6 +97,9 @@ def metric_spec(metric: str) -> MetricSpec:
     name = metric if metric.startswith(CATEGORY) else metric.partition("/")[0]
     if name in _BY_NAME:
         return _BY_NAME[name]
+    for start, spec in _BY_BEGINNING.items():
+        if name.startswith(start):
+            return spec
     return next((spec for end, spec in _BY_ENDING.items() if name.endswith(end)), SHARE)
 
 

@@ -195,6 +195,19 @@ def test_prediction_is_a_line_over_checkpoints_or_says_too_few() -> None:
     assert found["other_writer_loss"].line is None and found["other_writer_loss"].n == 1
 
 
+def test_each_checkpoint_that_is_left_out_is_named(trained: Store, kd: CommandLine) -> None:
+    """A checkpoint that lacks a benchmark others have must not be missing in silence."""
+    trained.add_checkpoint(Checkpoint(id="id-few", name="few", method="sft", path="", created=1.0))
+    trained.set_bench_note("lm-eval-new", "r", {"scorer": "lm-eval", "flags": []})
+    for name, count in (("ref", 40), ("tuned", 40), ("few", 3)):
+        values = [float(n % 2) for n in range(count)]
+        add_judgments(trained, name, "lm-eval-new", "acc", values, judge="imported:lm-eval")
+    _, _, err = kd("forgetting", "ref", "tuned", "few", "--what", "profile")
+    left = err.split("fewer than 5 items in common with the reference: ")[1]
+    assert "lm-eval-new (few)" in left and "ifeval (few)" in left and "tuned" not in left
+    assert "lm-eval-new acc" in err.split("the same in all: ")[1].splitlines()[0]
+
+
 def test_the_command_prints_tables_and_rows(trained: Store, kd: CommandLine) -> None:
     code, out, err = kd("forgetting", "ref", "tuned")
     assert code == 0 and "instruction following" in out and "too few checkpoints" in out

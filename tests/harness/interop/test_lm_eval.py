@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.analysis.compare import compare_sides, sides_of
+from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.errors import DataError, KDHarnessError
 from kdharness.harness.interop.lm_eval import import_lm_eval
 from kdharness.harness.paths import Paths
@@ -95,6 +96,35 @@ def test_samples_give_intervals_and_pairs(paths: Paths, store: Store, tmp_path: 
         if (r.bench, r.metric) == ("lm-eval-quiz", "acc")
     ]
     assert row.gap.value == pytest.approx(-0.2) and row.gap.n == 40
+
+
+@pytest.mark.parametrize(
+    ("higher", "name", "verdict"),
+    [
+        (None, "acc", "better"),
+        (True, "acc", "better"),
+        (False, "lower:acc", "worse"),
+    ],
+)
+def test_the_direction_that_a_file_states_counts(
+    paths: Paths, store: Store, tmp_path: Path, higher: bool | None, name: str, verdict: str
+) -> None:
+    """A task's own metric, a calibration error for one, has a name that says nothing."""
+    for model, right in (("a", [0, 0, 0, 1] * 10), ("b", [0, 1, 1, 1] * 10)):
+        stated = {"quiz": {"acc": higher}, "wikitext": {"word_perplexity": False}, "group": None}
+        import_lm_eval(
+            store, write_results(tmp_path / model, model, right, higher_is_better=stated)
+        )
+    found = scores(store, paths)
+    assert found["a", "lm-eval-quiz", name].value == 0.25
+    assert ("a", "lm-eval-wikitext", "word_perplexity") in found
+    (row,) = [
+        row
+        for row in compare_sides(store, paths, sides_of(store, ["a", "b"]))
+        if (row.bench, row.metric) == ("lm-eval-quiz", name)
+    ]
+    assert row.verdict == verdict
+    assert is_lower_better(name) is (verdict == "worse")
 
 
 def test_reported_values_keep_their_standard_error(

@@ -144,7 +144,7 @@ def test_models_measured_in_another_way_are_left_out_by_name(tuned: Paths, kd: C
     """Five examples in the prompt against none say nothing about forgetting."""
     assert changes(kd, "better", "shots", "limited").keys() == {"better"}
     code, _, err = kd("forgetting", "base", "better", "shots", "limited")
-    assert code == 0 and "other settings than the reference: lm-eval-quiz of shots, limited" in err
+    assert code == 0 and "other settings than the reference: lm-eval-quiz (shots, limited)" in err
     assert "other settings" not in kd("forgetting", "base", "better", "worse")[2]
 
 

@@ -109,4 +109,4 @@ def test_a_profile_names_tasks_without_samples(store: Store, paths: Paths, tmp_p
         )
     sides = sides_of(store, ["a", "b"])
     found = profile_of(store, sides, compare_sides(store, paths, sides))
-    assert found.few == ["lm-eval-t"]
+    assert found.few == {"lm-eval-t": ["b"]}
