@@ -35,7 +35,7 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
-    from kdharness.harness.analysis.forgetting import Change
+    from kdharness.harness.analysis.forgetting import Profile
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
@@ -94,7 +94,7 @@ class CompareScreen(ListPlace):
         super().__init__()
         self.names: list[str] = []
         self.found = CompareView()
-        self.profile: tuple[Change, ...] | None = None
+        self.profile: Profile | None = None
         self.other = 0
         self.tab = "figures"
         self.scale: dict[str, float] = {}
@@ -261,9 +261,9 @@ class CompareScreen(ListPlace):
         if self.profile is None and found.sides:
             work = partial(load_profile, found=found)
             self.read(work, partial(self.show_profile, found), what="profile")
-        return profile_page(self.profile or (), self.chosen, LETTERS[1 + self.other])
+        return profile_page(self.profile, self.chosen, LETTERS[1 + self.other])
 
-    def show_profile(self, found: CompareView, profile: tuple[Change, ...]) -> None:
+    def show_profile(self, found: CompareView, profile: Profile) -> None:
         """Show a profile, if it is of what is compared now and its page is still open."""
         if found is self.found:
             self.profile = profile

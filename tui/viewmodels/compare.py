@@ -8,7 +8,7 @@ from typing import Any
 
 from kdharness.harness.analysis.compare import PairedComparison, Side, compare_sides, sides_of
 from kdharness.harness.analysis.costs import Cost, costs_of
-from kdharness.harness.analysis.forgetting import Change, profile_of
+from kdharness.harness.analysis.forgetting import Profile, profile_of
 from kdharness.harness.analysis.side_by_side import flips, settings_that_differ
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
@@ -54,13 +54,13 @@ def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
     )
 
 
-def load_profile(store: Store, found: CompareView) -> tuple[Change, ...]:
+def load_profile(store: Store, found: CompareView) -> Profile:
     """Return what the others lost or changed beside the domain, against the base.
 
     It reads all answers, which the other pages do not need.
     """
     compared = (pair for line in found.lines for pair in line.others.values())
-    return tuple(profile_of(store, found.sides, compared).changes)
+    return profile_of(store, found.sides, compared)
 
 
 def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:

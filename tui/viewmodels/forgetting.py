@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from kdharness.harness.analysis.forgetting import CLOSENESS, Change
+from kdharness.harness.analysis.forgetting import CLOSENESS, Change, Profile
 from kdharness.harness.util.text import figure
 from kdharness.tui.viewmodels.rows import Column
 
@@ -15,19 +13,28 @@ MARKS = {
     "": ("", ""),
 }
 """A change -> its word on the screen and the role of its colour."""
+LEFT_OUT, TOO_FEW, OTHER_SETTINGS = "left out", "too few shared items", "other settings"
 
 
 def profile_page(
-    changes: Sequence[Change], chosen: str, letter: str
+    profile: Profile | None, chosen: str, letter: str
 ) -> tuple[list[Column], list[dict[str, object]]]:
-    """Return the columns and rows of one checkpoint's changes against the base.
+    """Return the columns and rows of one checkpoint's changes, and what cannot be compared.
 
     Args:
-        changes: of all compared checkpoints.
+        profile: of all compared checkpoints; None while it is being read.
         chosen: whose changes are shown.
         letter: its letter on the screen.
     """
-    rows = [_row(change) for change in changes if change.checkpoint == chosen]
+    rows = []
+    if profile is not None:
+        rows = [_row(change) for change in profile.changes if change.checkpoint == chosen]
+        rows += [
+            {"id": f"left out:{bench}", "part": LEFT_OUT, "metric": bench, "interval": reason}
+            for reason, benches in ((TOO_FEW, profile.few), (OTHER_SETTINGS, profile.apart))
+            for bench, names in benches.items()
+            if chosen in names
+        ]
     columns = [
         Column("part", "part", 21, leave=1),
         Column("metric", "metric", 24, grow=1),

@@ -88,12 +88,15 @@ async def test_the_profile_shows_what_changed_against_the_base(
         screen = app.screen
         assert isinstance(screen, CompareScreen)
         rows = screen.listing().rows
-        mine = [c for c in screen.profile or () if c.checkpoint == screen.chosen]
-        assert len(rows) == len(mine) > 0 and "open answers" in shown(app)
+        assert screen.profile is not None
+        mine = [c for c in screen.profile.changes if c.checkpoint == screen.chosen]
+        left = [row["metric"] for row in rows if row["part"] == "left out"]
+        assert left == list(screen.profile.few)
+        assert len(rows) - len(left) == len(mine) > 0 and "open answers" in shown(app)
         await press(pilot, "enter", "right_square_bracket")
         assert app.screen is screen
-        assert {row["id"] for row in screen.listing().rows} == {
+        assert {row["id"] for row in screen.listing().rows if row["part"] != "left out"} == {
             f"{c.part}:{c.bench}:{c.metric}:{c.judge}"
-            for c in screen.profile or ()
+            for c in screen.profile.changes
             if c.checkpoint == screen.chosen
         }
