@@ -87,7 +87,7 @@ def test_documented_bytes_per_cached_position_match_the_code() -> None:
 def test_intervals_match_the_formulas() -> None:
     from scipy.stats import norm, t
 
-    from kdharness.harness.experiments.claims import two_way_interval
+    from kdharness.harness.stats.two_way import two_way_interval
     from kdharness.harness.stats.inference import questions_needed, unseen_share
 
     assert "1 − 0.025^(1/n)" in PAGE

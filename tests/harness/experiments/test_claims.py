@@ -22,13 +22,11 @@ from kdharness.harness.experiments.claims import (
     UNSURE,
     ClaimResult,
     ClaimSpec,
-    drawn_effect,
     finding_lines,
-    paired_effect,
-    two_way_interval,
 )
 from kdharness.harness.experiments.expand import find_experiment, load_sweep
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.two_way import drawn_effect, paired_effect, two_way_interval
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
@@ -276,7 +274,7 @@ def test_claims_get_the_verdicts_of_the_true_scores(paths: Paths, tmp_path: Path
     assert above is not None and above.value == pytest.approx(6 / 7 - 0.115, abs=0.07)
     assert "alpaca-eval-2:win_rate" in by_text["judges like it"].note
     lines = finding_lines(results)
-    assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[2]
+    assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[3]
 
 
 @pytest.mark.slow
