@@ -193,7 +193,7 @@ class ClaimResult:
     effect: Effect | None
     note: str = ""
     p_holm: float | None = None
-    equal: Mapping[str, float] = field(default_factory=dict)
+    equal: Mapping[Budget, float] = field(default_factory=dict)
 
     @property
     def adjusted(self) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
 
 from kdharness.harness.config.base import hashed_values
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
-
-if TYPE_CHECKING:
-    from kdharness.harness.experiments.expand import PlannedRun
 
 
 class SettingsOfRun(Protocol):
@@ -25,6 +24,18 @@ class SettingsOfRun(Protocol):
     def settings(self) -> Mapping[str, object]:
         """The varied settings that affect it."""
         ...
+
+
+class ConfiguredRun(SettingsOfRun, Protocol):
+    """A planned run with its config."""
+
+    @property
+    def config(self) -> BaseModel:
+        """What it does."""
+        ...
+
+
+Configured = TypeVar("Configured", bound=ConfiguredRun)
 
 
 def without_seed(settings: Mapping[str, object]) -> dict[str, object]:
@@ -53,8 +64,8 @@ def frontier_axis(step: str, planned: Collection[SettingsOfRun]) -> str:
 
 
 def on_frontier(
-    claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
-) -> list[PlannedRun]:
+    claim: ClaimSpec, run: SettingsOfRun, planned: Sequence[Configured]
+) -> list[Configured]:
     """Return the runs along a claim's frontier under the other settings of `run`, in order.
 
     The expert of the claim is one of them where it differs from them in the varied number alone,
@@ -82,7 +93,7 @@ def on_frontier(
     return sorted(members, key=lambda other: _number(other, field) or 0.0)
 
 
-def _without(run: PlannedRun, field: str) -> dict[str, object]:
+def _without(run: ConfiguredRun, field: str) -> dict[str, object]:
     """Return what a run does, but for one field."""
     values: dict[str, object] = hashed_values(run.config, exclude=frozenset({"name"}))
     *above, last = field.split(".")
@@ -94,7 +105,7 @@ def _without(run: PlannedRun, field: str) -> dict[str, object]:
     return values
 
 
-def _number(run: PlannedRun, field: str) -> float | None:
+def _number(run: ConfiguredRun, field: str) -> float | None:
     """Return the number in a field of a run's config."""
     value: object = run.config
     for part in field.split("."):

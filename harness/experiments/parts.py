@@ -29,6 +29,7 @@ SECOND = (
     "no-general",
     "forgetting",
     "recipe",
+    "recipe-test",
     "coder-pair",
 )
 PARTS = (*FIRST, *SECOND)
@@ -156,7 +157,8 @@ def _part(
         run = store.run(one.name)
         if state == RunStatus.FINISHED.value and run is not None:
             done.add(one.name)
-            seconds += max(0.0, (run.finished or 0.0) - (run.started or run.finished or 0.0))
+            if run.started is not None and run.finished is not None:
+                seconds += run.finished - run.started
     return Part(name, sweep, tuple(planned), frozenset(done), seconds, shared, note)
 
 
