@@ -10,6 +10,7 @@ import click
 
 from kdharness.harness.cli.experiments import all_done, execute, print_claims
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.choose import as_overrides, best_of, candidates, choice_lines
 from kdharness.harness.experiments.claim_judge import judge_claims
@@ -26,7 +27,6 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
-from kdharness.harness.util.untrusted import parse_yaml
 
 
 @click.command("replicate")
@@ -151,15 +151,32 @@ def _test_choice(
 
 
 def _changes(file: Path, seeds: int | None, judge: str | None) -> list[str]:
-    """Return the options as overrides of the experiment file."""
+    """Return the options as overrides of the experiment file.
+
+    Raises:
+        ConfigError: the experiment has nothing that an option could apply to.
+    """
+    if seeds is None and judge is None:
+        return []
+    sweep, planned = load_sweep(file)
     changes = []
     if seeds is not None:
+        if not isinstance(sweep.vary, dict):
+            raise ConfigError(
+                "--seeds does not apply to an experiment whose `vary` is a list",
+                where=str(file),
+                hint="change the seeds in its own mappings",
+            )
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")
     if judge is not None:
-        raw = parse_yaml(file.read_text("utf-8"), str(file))
-        changes += [
-            f"steps.{name}.judge={json.dumps([judge])}"
-            for name, step in (raw.get("steps") or {}).items()
-            if isinstance(step, dict) and step.get("judge")
-        ]
+        steps = [run.step for run in planned if _has_judge(run)]
+        if not steps:
+            raise ConfigError(
+                "--judge does not apply to an experiment without judged answers", where=str(file)
+            )
+        changes += [f"steps.{name}.judge={json.dumps([judge])}" for name in dict.fromkeys(steps)]
     return changes
+
+
+def _has_judge(run: PlannedRun) -> bool:
+    return isinstance(run.config, EvalConfig) and bool(run.config.judge)

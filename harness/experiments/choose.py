@@ -12,6 +12,7 @@ tested in the same home: it is refused as a run with different settings.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -100,8 +101,13 @@ def candidates(results: Sequence[ClaimResult]) -> list[Candidate]:
 
 def best_of(found: Sequence[Candidate], keep: float) -> Candidate | None:
     """Return the candidate of the largest gain among those that keep enough; None if none does."""
-    enough = [c for c in found if c.gain is not None and (c.retention or 0.0) >= keep]
-    return max(enough, key=lambda c: (c.gain or 0.0, c.retention or 0.0), default=None)
+    known = [
+        (c.gain, c.retention, c)
+        for c in found
+        if c.gain is not None and c.retention is not None and math.isfinite(c.gain)
+    ]
+    enough = [entry for entry in known if entry[1] >= keep]
+    return max(enough, key=lambda entry: entry[:2], default=(0.0, 0.0, None))[2]
 
 
 def as_overrides(settings: Mapping[str, object]) -> list[str]:

@@ -156,6 +156,9 @@ def load_sweep(
     if not isinstance(raw, dict):
         raise ConfigError("an experiment must be a mapping with name and steps", where=str(path))
     raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
+    if overrides and isinstance(steps := raw.get("steps"), dict):
+        # A step that is a file's name would be replaced by a field set in it.
+        raw["steps"] = {k: {"config": v} if isinstance(v, str) else v for k, v in steps.items()}
     for override in overrides:
         set_field(raw, override)
     try:

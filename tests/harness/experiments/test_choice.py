@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,12 @@ def test_the_best_is_the_largest_gain_that_keeps_enough(paths: Paths, tmp_path: 
 
 @given(
     st.lists(
-        st.tuples(st.none() | st.floats(-1, 2), st.none() | st.floats(0, 2)), min_size=1, max_size=8
+        st.tuples(
+            st.none() | st.just(math.nan) | st.floats(-1, 2),
+            st.none() | st.just(math.nan) | st.floats(0, 2),
+        ),
+        min_size=1,
+        max_size=8,
     ),
     st.floats(0.1, 1.5),
 )
@@ -113,7 +119,8 @@ def test_no_other_candidate_that_keeps_enough_gains_more(
     values: list[tuple[float | None, float | None]], keep: float
 ) -> None:
     found = [Candidate({}, gain, kept) for gain, kept in values]
-    enough = [g for g, kept in values if g is not None and kept is not None and kept >= keep]
+    known = [(g, kept) for g, kept in values if g is not None and kept is not None]
+    enough = [g for g, kept in known if kept >= keep and not math.isnan(g)]
     best = best_of(found, keep)
     assert (best.gain if best else None) == max(enough, default=None)
 

@@ -21,6 +21,7 @@ from kdharness.harness.experiments.claims import (
 )
 from kdharness.harness.experiments.expand import find_experiment, load_sweep
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats import two_way_p
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
@@ -146,6 +147,12 @@ def test_claims_get_the_verdicts_of_the_true_scores(paths: Paths, tmp_path: Path
     above = by_text["DAE is above the curve"].effect
     assert above is not None and above.value == pytest.approx(6 / 7 - 0.115, abs=0.07)
     assert "alpaca-eval-2:win_rate" in by_text["judges like it"].note
+    # Six claims are corrected, though one of them has no result yet.
+    assert by_text["judges like it"].p_holm is None
+    known = [r for r in results if r.effect is not None]
+    raw = sorted(two_way_p(r.effect, r.claim.threshold) or 0 for r in known if r.effect)
+    assert max(r.p_holm or 0 for r in known) >= raw[-1] * 2
+    assert min(r.p_holm or 0 for r in known) == pytest.approx(raw[0] * 6)
     lines = finding_lines(results)
     assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[3]
 

@@ -186,3 +186,44 @@ def test_smoke_runs_are_small_and_apart(loaded: Loaded) -> None:
 def test_a_prefix_of_runs_must_be_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runs"):
         load_sweep(sweep_file(tmp_path, runs="a b", steps={"kd": CHAIN["kd"]}))
+
+
+def test_a_field_of_a_step_that_is_a_file_can_be_set(tmp_path: Path) -> None:
+    """The override had replaced the file, so that the step had nothing else."""
+    _, planned = load_sweep(find_experiment("frontier"), ["steps.expert.trainer.max_tokens=400"])
+    experts = [run.config for run in planned if run.step == "expert"]
+    assert {config.trainer.max_tokens for config in experts if trains_on_data(config)} == {400}
+    assert {config.method for config in experts} == {"sft"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["recipe", "--seeds", "2"], "whose `vary` is a list"),
+        (["frontier", "--judge", "openai:x"], "without judged answers"),
+        (["frontier", "--smoke", "--seeds", "2"], "--smoke has one seed"),
+        (["fronter"], "parts of the replication: alternatives, attention"),
+    ],
+)
+def test_options_that_apply_to_nothing_are_refused(
+    paths: Paths, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert cli.run(["--home", str(paths.home), "replicate", *options, "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_judge_replaces_that_of_every_judged_step(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: Workers
+) -> None:
+    """Those of steps that are files had kept their own."""
+    scored = "{method: eval, checkpoints: [kd], benches: [mt-bench], judge: [local:toy]}"
+    (tmp_path / "scores.yaml").write_text(scored)
+    claim = {"text": "x", "of": "kd", "than": "base", "metric": "mt-bench:score"}
+    steps = {"kd": CHAIN["kd"], "scores": "scores.yaml"}
+    file = sweep_file(tmp_path, steps=steps, claims=[claim])
+    command = ["--home", str(paths.home), "replicate", str(file), "--judge", "openai:real"]
+    assert cli.run(command) == 0
+    with Store(paths.store) as store:
+        run = store.run("x-scores")
+    assert run is not None
+    assert run.config["judge"] == ["openai:real"]
