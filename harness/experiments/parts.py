@@ -165,14 +165,13 @@ def _part(
 def part_lines(part: Part) -> list[str]:
     """Format a part as text: what it takes, its question, its claims."""
     row = part.as_dict()
-    shared = f"; shares trainings with {', '.join(part.shared)}" if part.shared else ""
     lines = [
         f"{part.name}: {row['runs']} runs, {row['done']} done here; {_time(row)}; {_size(row)}",
         f"  {row['question']}",
         *(f"  {n}. {_claim_text(part, n)}" for n in range(1, len(row["claims"]) + 1)),
     ]
-    if shared:
-        lines.append(f"  {shared.removeprefix('; ')}")
+    if part.shared:
+        lines.append(f"  shares trainings with {', '.join(part.shared)}")
     if row["note"]:
         lines.append(f"  {row['note']}")
     return lines
@@ -180,7 +179,8 @@ def part_lines(part: Part) -> list[str]:
 
 def _claim_text(part: Part, number: int) -> str:
     claim = part.sweep.claims[number - 1]
-    return claim.text + (f" (at equal {', '.join(claim.equal)})" if claim.equal else "")
+    named = not claim.equal or f"at equal {claim.equal[0]}" in claim.text
+    return claim.text if named else f"{claim.text} (at equal {', '.join(claim.equal)})"
 
 
 def _time(row: PartRow) -> str:
