@@ -10,12 +10,14 @@ import pytest
 from kdharness.harness import cli
 from kdharness.harness.config.training import config_hash, trains_on_data
 from kdharness.harness.errors import ConfigError, RunError
+from kdharness.harness.experiments.detached import start_sweep, stored_sweep
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
     find_experiment,
     load_sweep,
     part_names,
+    sweeps_folder,
 )
 from kdharness.harness.experiments.modelled import modelled_seconds, own_models, total_seconds
 from kdharness.harness.experiments.parts import FIRST, PARTS, SECOND, read_parts
@@ -227,3 +229,21 @@ def test_a_judge_replaces_that_of_every_judged_step(
         run = store.run("x-scores")
     assert run is not None
     assert run.config["judge"] == ["openai:real"]
+
+
+@pytest.mark.parametrize("name", ["frontier", "recipe"])
+def test_a_part_runs_in_the_background_as_it_is_planned(
+    workers: Workers, paths: Paths, name: str, loaded: Loaded
+) -> None:
+    """Its steps are files beside it, and its validation rows files beside those."""
+    run = start_sweep(paths, find_experiment(name))
+    sweep, planned = stored_sweep(paths, run)
+    assert planned == loaded[name][1]
+    assert (sweep.runs, sweep.claims, sweep.choose) == (
+        "second",
+        loaded[name][0].claims,
+        loaded[name][0].choose,
+    )
+    kept, copied = load_sweep(sweeps_folder(paths) / f"{name}.yaml")
+    assert copied == planned
+    assert kept.claims == sweep.claims
