@@ -20,7 +20,7 @@ from kdharness.harness.experiments.expand import (
     find_experiment,
     load_sweep,
 )
-from kdharness.harness.experiments.parts import PART_COLUMNS, part_lines, read_parts
+from kdharness.harness.experiments.parts import FIRST, PART_COLUMNS, PARTS, part_lines, read_parts
 from kdharness.harness.experiments.run import state_of
 from kdharness.harness.experiments.smoke import load_smoke
 from kdharness.harness.paths import Paths
@@ -30,7 +30,7 @@ from kdharness.harness.util.text import safe_text
 
 
 @click.command("replicate")
-@click.argument("experiment", default="replication")
+@click.argument("experiment", required=False)
 @click.option(
     "--list",
     "listing",
@@ -60,7 +60,7 @@ from kdharness.harness.util.text import safe_text
 @click.pass_context
 def replicate_command(
     ctx: click.Context,
-    experiment: str,
+    experiment: str | None,
     listing: bool,
     seeds: int | None,
     judge: str | None,
@@ -79,8 +79,11 @@ def replicate_command(
     """
     paths: Paths = ctx.obj
     if listing:
-        _print_parts(paths, form)
+        if seeds is not None or judge is not None or smoke or dry_run:
+            raise ConfigError("--list only lists: give no other option", where="--list")
+        _print_parts(paths, experiment, form)
         return
+    experiment = experiment or FIRST[0]
     file = find_experiment(experiment)
     if smoke:
         if seeds is not None or judge is not None:
@@ -109,9 +112,15 @@ def replicate_command(
         ctx.exit(1)
 
 
-def _print_parts(paths: Paths, form: str) -> None:
+def _print_parts(paths: Paths, only: str | None, form: str) -> None:
+    if only is not None and only not in PARTS:
+        raise ConfigError(
+            f"{only!r} is not a part of the replication",
+            where="--list",
+            hint=f"parts: {', '.join(PARTS)}; a file's runs: --dry-run",
+        )
     with Store(paths.store) as store:
-        parts = read_parts(store)
+        parts = [part for part in read_parts(store) if only in (None, part.name)]
     if form != "table":
         print_table([part.as_dict() for part in parts], PART_COLUMNS, form)
         return

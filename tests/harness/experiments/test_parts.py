@@ -125,6 +125,8 @@ def test_the_listing_counts_what_is_done_here(
     assert rows["attention"]["edition"] == 2
     assert len(rows["frontier"]["claims"]) == 8
     assert rows["coder-pair"]["minutes"] is None
+    assert cli.run([*command, "frontier", "--format", "json"]) == 0
+    assert [row["part"] for row in json.loads(capsys.readouterr().out)] == ["frontier"]
     assert cli.run(command) == 0
     text = capsys.readouterr().out
     assert "attention: 12 runs, 2 done here; 3 min measured, about" in text
@@ -204,6 +206,7 @@ def test_a_field_of_a_step_that_is_a_file_can_be_set(tmp_path: Path) -> None:
         (["recipe", "--seeds", "2"], "whose `vary` is a list"),
         (["frontier", "--judge", "openai:x"], "without judged answers"),
         (["frontier", "--smoke", "--seeds", "2"], "--smoke has one seed"),
+        (["--list"], "--list only lists"),
         (["fronter"], "parts of the replication: alternatives, attention"),
     ],
 )
@@ -247,3 +250,8 @@ def test_a_part_runs_in_the_background_as_it_is_planned(
     kept, copied = load_sweep(sweeps_folder(paths) / f"{name}.yaml")
     assert copied == planned
     assert kept.claims == sweep.claims
+
+
+def test_only_parts_are_listed(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--home", str(paths.home), "replicate", "--list", "baselines"]) == 2
+    assert "'baselines' is not a part of the replication" in capsys.readouterr().err
