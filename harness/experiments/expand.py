@@ -29,7 +29,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -310,20 +309,13 @@ def run_name(prefix: str, step: str, settings: Mapping[str, object], keys: Seque
 
 
 def experiment_names() -> list[str]:
-    """Return the names of the shipped experiments, such as `baselines`."""
+    """Return the names of the shipped experiments, such as `baselines`.
+
+    Files that begin with an underscore are steps that several of them have in common.
+    """
     folder = resources.files("kdharness.data.experiments")
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name.removesuffix(".yaml") for name in names)
-
-
-def part_names() -> list[str]:
-    """Return the names of the experiments that are parts of the replication's second edition."""
-    names = [entry.name for entry in _parts_folder().iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name.removesuffix(".yaml") for name in names)
-
-
-def _parts_folder() -> Traversable:
-    return resources.files("kdharness.data.experiments").joinpath("second")
+    return sorted(name.removesuffix(".yaml") for name in names if not name.startswith("_"))
 
 
 def find_experiment(text: str) -> Path:
@@ -336,12 +328,9 @@ def find_experiment(text: str) -> Path:
         return Path(text)
     if text in experiment_names():
         return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))
-    if text in part_names():
-        return Path(str(_parts_folder().joinpath(f"{text}.yaml")))
     raise ConfigError(
         f"no such file or shipped experiment: {text!r}",
-        hint=f"shipped experiments: {', '.join(experiment_names())}; parts of the replication: "
-        f"{', '.join(part_names())}",
+        hint=f"shipped experiments: {', '.join(experiment_names())}",
     )
 
 

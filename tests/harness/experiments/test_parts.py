@@ -14,9 +14,9 @@ from kdharness.harness.experiments.detached import start_sweep, stored_sweep
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
+    experiment_names,
     find_experiment,
     load_sweep,
-    part_names,
     sweeps_folder,
 )
 from kdharness.harness.experiments.modelled import modelled_seconds, own_models, total_seconds
@@ -40,7 +40,8 @@ Loaded = dict[str, tuple[SweepConfig, list[PlannedRun]]]
 
 
 def test_every_file_is_a_part_and_states_its_claims(loaded: Loaded) -> None:
-    assert sorted(SECOND) == part_names()
+    others = {"baselines", "demo", "referee"}
+    assert set(PARTS) == set(experiment_names()) - others
     for name, (sweep, planned) in loaded.items():
         assert sweep.name == name
         assert sweep.question
@@ -207,7 +208,7 @@ def test_a_field_of_a_step_that_is_a_file_can_be_set(tmp_path: Path) -> None:
         (["frontier", "--judge", "openai:x"], "without judged answers"),
         (["frontier", "--smoke", "--seeds", "2"], "--smoke has one seed"),
         (["--list"], "--list only lists"),
-        (["fronter"], "parts of the replication: alternatives, attention"),
+        (["fronter"], "shipped experiments: alternatives, attention"),
     ],
 )
 def test_options_that_apply_to_nothing_are_refused(
