@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 from kdharness.harness.config.training import trains_on_data
-from kdharness.harness.experiments.claims import Budget, ClaimResult
-from kdharness.harness.experiments.expand import PlannedRun
-from kdharness.harness.experiments.frontiers import on_frontier
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claims import Budget, ClaimResult, ClaimSpec
+from kdharness.harness.experiments.frontiers import (
+    Configured,
+    ConfiguredRun,
+    on_frontier,
+    without_seed,
+)
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
 
 DOMAIN = "domain"
-Amount = Callable[[PlannedRun, Run], float | None]
+Amount = Callable[[ConfiguredRun, Run], float | None]
 
 
 def measured_budgets(
-    store: Store, result: ClaimResult, planned: Sequence[PlannedRun]
+    store: Store, result: ClaimResult, planned: Sequence[ConfiguredRun]
 ) -> dict[Budget, float]:
     """Return how much of each equal budget `of` had, as a share of what the others had.
 
@@ -33,7 +38,7 @@ def measured_budgets(
 
 
 def _shares(
-    store: Store, result: ClaimResult, planned: Sequence[PlannedRun], amount: Amount
+    store: Store, result: ClaimResult, planned: Sequence[ConfiguredRun], amount: Amount
 ) -> Iterator[float]:
     """Yield the mean over seeds of the share, for each step or rate that is compared with."""
     beside: dict[str, list[float]] = {}
@@ -41,27 +46,22 @@ def _shares(
         if run.step != result.claim.of or not _has(run, result):
             continue
         mine = _measured(store, run, amount)
-        for other in _compared_with(result, run, planned):
+        for other in _compared_with(result.claim, run, planned):
             theirs = _measured(store, other, amount)
             if mine and theirs:
-                key = f"{other.step} {_settings(other)}"
+                key = f"{other.step} {without_seed(other.settings)}"
                 beside.setdefault(key, []).append(mine / theirs)
     yield from (fmean(shares) for shares in beside.values())
 
 
-def _has(run: PlannedRun, result: ClaimResult) -> bool:
+def _has(run: ConfiguredRun, result: ClaimResult) -> bool:
     return all(run.settings.get(key) == value for key, value in result.settings.items())
 
 
-def _settings(run: PlannedRun) -> list[tuple[str, object]]:
-    return [(key, value) for key, value in run.settings.items() if not key.endswith("seed")]
-
-
 def _compared_with(
-    result: ClaimResult, run: PlannedRun, planned: Sequence[PlannedRun]
-) -> list[PlannedRun]:
+    claim: ClaimSpec, run: ConfiguredRun, planned: Sequence[Configured]
+) -> list[Configured]:
     """Return the runs that a run of the claim's step is compared with, under its settings."""
-    claim = result.claim
     if claim.frontier:
         return on_frontier(claim, run, planned)
     other_step = claim.than or claim.expert
@@ -73,22 +73,43 @@ def _compared_with(
     ]
 
 
-def _measured(store: Store, planned_run: PlannedRun, amount: Amount) -> float | None:
+def check_budgets(
+    claims: Sequence[ClaimSpec], planned: Sequence[ConfiguredRun], where: str
+) -> None:
+    """Refuse claims of equal budgets of what is not trained in the experiment.
+
+    Raises:
+        ConfigError: names the claim.
+    """
+    training = {run.step for run in planned if trains_on_data(run.config)}
+    for number, claim in enumerate(claims, 1):
+        compared = [claim.of, claim.frontier or claim.than or claim.expert or claim.of]
+        others = [name for name in compared if name not in training]
+        if claim.equal and others:
+            raise ConfigError(
+                f"{others[0]} is not trained in this experiment, so it has no "
+                f"{claim.equal[0]} that could be equal",
+                where=f"{where}: claims.{number}.equal",
+                hint="remove equal from this claim",
+            )
+
+
+def _measured(store: Store, planned_run: ConfiguredRun, amount: Amount) -> float | None:
     run = store.run(planned_run.name)
     return None if run is None else amount(planned_run, run)
 
 
-def _tokens(_: PlannedRun, run: Run) -> float | None:
+def _tokens(_: ConfiguredRun, run: Run) -> float | None:
     value = run.info.get("tokens")
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _flops(_: PlannedRun, run: Run) -> float | None:
+def _flops(_: ConfiguredRun, run: Run) -> float | None:
     value = run.info.get("flops")
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _domain_rows(planned_run: PlannedRun, run: Run) -> float | None:
+def _domain_rows(planned_run: ConfiguredRun, run: Run) -> float | None:
     """Return the number of domain rows trained on: all of them come from one source of rows.
 
     Tokens are not counted by kind, and rows of one source have equally many on average.

@@ -40,6 +40,7 @@ from kdharness.harness.config.files import describe_errors, parse_config, set_fi
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.budgets import check_budgets
 from kdharness.harness.experiments.choose import ChooseSpec, check_choice
 from kdharness.harness.experiments.claims import ClaimSpec
 from kdharness.harness.experiments.engines import refuse_served_adapters
@@ -199,6 +200,7 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
             run = _plan_run(prefix, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(run.name, run)
     check_frontiers(sweep.claims, planned.values(), where)
+    check_budgets(sweep.claims, list(planned.values()), where)
     check_choice(sweep.choose, planned.values(), list(steps), where)
     refuse_served_adapters({run.name: (run.step, run.config) for run in planned.values()}, where)
     return list(planned.values())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from pydantic import BaseModel
-
 from kdharness.harness.config.base import hashed_values
+from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
 
@@ -27,10 +26,15 @@ class SettingsOfRun(Protocol):
 
 
 class ConfiguredRun(SettingsOfRun, Protocol):
-    """A planned run with its config."""
+    """A planned run with its name and config."""
 
     @property
-    def config(self) -> BaseModel:
+    def name(self) -> str:
+        """The name of the run."""
+        ...
+
+    @property
+    def config(self) -> AnyConfig:
         """What it does."""
         ...
 

@@ -125,6 +125,7 @@ def test_no_other_candidate_that_keeps_enough_gains_more(
     assert (best.gain if best else None) == max(enough, default=None)
 
 
+@pytest.mark.slow
 def test_the_choice_is_tested_once(
     workers: Workers,
     paths: Paths,
@@ -238,6 +239,24 @@ def test_results_say_how_equal_the_budgets_were(
     assert text.count("at equal") == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"than": "start"}, "start is not trained in this experiment"),
+        ({"than": "wise"}, "wise is not trained in this experiment"),
+        ({"of": "wise"}, "wise is not trained in this experiment"),
+    ],
+)
+def test_budgets_of_what_is_not_trained_are_refused(
+    tmp_path: Path, changes: dict[str, Any], name: str
+) -> None:
+    merge = {"method": "merge", "reference": "start", "expert": "expert", "alphas": [0.5]}
+    claim = {**TEST["claims"][0], "equal": ["FLOPs"], **changes}  # type: ignore[index, dict-item]
+    values = {"name": "x", "steps": {**STEPS, "wise": merge}, "claims": [claim]}
+    with pytest.raises(ConfigError, match=name):
+        load_sweep(written(tmp_path, "x.yaml", values))
+
+
 PREDICTION = {
     "text": "KL orders what is lost",
     "figure": "prediction",
@@ -249,6 +268,7 @@ PREDICTION = {
 }
 
 
+@pytest.mark.slow
 def test_a_prediction_is_a_claim(paths: Paths, tmp_path: Path) -> None:
     """Loss rises with KL under the first claim's predictor, and not with the other's."""
     rates = [1e-6, 1e-5, 1e-4, 1e-3]
