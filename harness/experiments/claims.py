@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 SMALL_P = 0.0001
+ROUNDING = 1e-12
 TOLERANCE = 0.1
 """Budgets that differ by more than this share are not equal."""
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "can't tell"
@@ -264,20 +265,25 @@ def claim_parts(one: ClaimResult) -> list[str]:
     settings = "".join(f", {key} {value}" for key, value in one.settings.items())
     limit = f", threshold {one.claim.threshold:g}" if one.claim.threshold else ""
     seeds = len(effect.per_seed)
-    each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
+    each = ", ".join(map(_signed, effect.per_seed))
     ends = (
         "[too few questions]"
         if effect.low is None or effect.high is None
-        else (f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}")
+        else f"[{_signed(effect.low)}, {_signed(effect.high)}]{limit}"
     )
     better = " better" if one.claim.metric else ""
     return [
-        f"{figure}{settings}: {effect.value:+.3g}{better} {ends}",
+        f"{figure}{settings}: {_signed(effect.value)}{better} {ends}",
         *_corrected(one),
         f"{seeds} seed{'s' * (seeds != 1)} ({each}), {effect.questions} questions",
         *_fairness(one),
         *filter(None, (one.note, one.too_few)),
     ]
+
+
+def _signed(value: float) -> str:
+    """Format a number with its sign; what rounding left of 0 is 0."""
+    return f"{value if abs(value) > ROUNDING else 0.0:+.3g}"
 
 
 def _corrected(one: ClaimResult) -> list[str]:
