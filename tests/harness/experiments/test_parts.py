@@ -50,6 +50,14 @@ def test_every_file_is_a_part_and_states_its_claims(loaded: Loaded) -> None:
         assert len(seeds) == (1 if sweep.choose else 3), name
 
 
+def test_parts_run_seed_by_seed(loaded: Loaded) -> None:
+    """So that one which is stopped has whole seeds, and its claims an interval over questions."""
+    for name, (sweep, planned) in loaded.items():
+        if name in SECOND and not sweep.choose:
+            seeds = [run.settings["seed"] for run in planned]
+            assert seeds == sorted(seeds), name
+
+
 def test_runs_of_the_same_name_are_the_same_run(loaded: Loaded) -> None:
     """A part that trained its expert otherwise would refuse, or repeat, what another has done."""
     hashes: dict[str, dict[str, str]] = {}
