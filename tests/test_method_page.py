@@ -87,8 +87,8 @@ def test_documented_bytes_per_cached_position_match_the_code() -> None:
 def test_intervals_match_the_formulas() -> None:
     from scipy.stats import norm, t
 
-    from kdharness.harness.experiments.claims import two_way_interval
     from kdharness.harness.stats.inference import questions_needed, unseen_share
+    from kdharness.harness.stats.two_way import two_way_interval
 
     assert "1 − 0.025^(1/n)" in PAGE
     assert unseen_share(20) == pytest.approx(1 - 0.025 ** (1 / 20))

@@ -80,6 +80,10 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     if sweep.claims and form == "table":
         click.echo("")
         print_claims(paths, sweep, planned, form)
+    if sweep.choose is not None:
+        click.echo(
+            f"to choose the best settings and test them: kdharness replicate {config}", err=True
+        )
     if not all_done(results):
         ctx.exit(1)
 

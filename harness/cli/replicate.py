@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from kdharness.harness.cli.experiments import all_done, execute, print_claims
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.expand import find_experiment, load_sweep
+from kdharness.harness.experiments.choose import as_overrides, best_of, candidates, choice_lines
+from kdharness.harness.experiments.claim_judge import judge_claims
+from kdharness.harness.experiments.expand import (
+    PlannedRun,
+    SweepConfig,
+    find_experiment,
+    load_sweep,
+)
+from kdharness.harness.experiments.parts import FIRST, PART_COLUMNS, PARTS, part_lines, read_parts
 from kdharness.harness.experiments.run import state_of
+from kdharness.harness.experiments.smoke import load_smoke
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
-from kdharness.harness.util.untrusted import parse_yaml
+from kdharness.harness.util.text import safe_text
 
 
 @click.command("replicate")
-@click.argument("experiment", default="replication")
+@click.argument("experiment", required=False)
+@click.option(
+    "--list",
+    "listing",
+    is_flag=True,
+    help="List the parts: question, claims, time, disk, and what is done in this home.",
+)
 @click.option(
     "--seeds",
     type=click.IntRange(1, 100),
@@ -32,58 +49,143 @@ from kdharness.harness.util.untrusted import parse_yaml
     help="A real judge, such as openai:MODEL (default: the small model itself, a toy judge).",
 )
 @click.option(
+    "--smoke",
+    is_flag=True,
+    help="Two steps and a few items of each run, to test this machine; no result.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="List the runs and their status without starting any."
 )
 @format_option
 @click.pass_context
 def replicate_command(
     ctx: click.Context,
-    experiment: str,
+    experiment: str | None,
+    listing: bool,
     seeds: int | None,
     judge: str | None,
+    smoke: bool,
     dry_run: bool,
     form: str,
 ) -> None:
     """Run an experiment and test its claims.
 
-    EXPERIMENT is an experiment file with `claims`; by default the two claims of arXiv 2406.19112
-    on a small real model with three seeds: about an hour on 2 cores, 13 GB. After a stop or a
-    kill, run the same command again to continue. Each claim holds, fails (does not hold), or is
-    inconclusive (can't tell).
+    EXPERIMENT is an experiment file with `claims`, or a part of the replication (--list). The
+    default is the first edition: the two claims of arXiv 2406.19112 on a small real model with
+    three seeds, about an hour on 2 cores, 13 GB. Parts share what they have in common. After a
+    stop or a kill, run the same command again to continue. Each claim holds, fails (does not
+    hold), or is inconclusive (can't tell), by its own interval and after Holm's correction over
+    all claims of the experiment.
     """
     paths: Paths = ctx.obj
+    if listing:
+        if seeds is not None or judge is not None or smoke or dry_run:
+            raise ConfigError("--list only lists: give no other option", where="--list")
+        _print_parts(paths, experiment, form)
+        return
+    experiment = experiment or FIRST[0]
     file = find_experiment(experiment)
-    sweep, planned = load_sweep(file, _changes(file, seeds, judge))
-    if not sweep.claims:
+    if smoke:
+        if seeds is not None or judge is not None:
+            raise ConfigError("--smoke has one seed and no real judge", where="--smoke")
+        sweep, planned = load_smoke(file)
+    else:
+        sweep, planned = load_sweep(file, _changes(file, seeds, judge))
+    if not sweep.claims and sweep.choose is None:
         raise ConfigError(
             "this experiment has no claims",
             where=str(file),
             hint=f"add `claims`, or run: kdharness sweep {experiment}",
         )
     if dry_run:
-        with Store(paths.store) as store:
-            rows = [
-                {"run": run.name, "step": run.step, "status": state_of(store, run)}
-                for run in planned
-            ]
-        print_table(rows, ("run", "step", "status"), form)
+        _print_runs(paths, planned, form)
         return
     results = execute(paths, file, sweep, planned)
-    print_claims(paths, sweep, planned, form)
-    if not all_done(results):
+    if smoke:
+        click.echo(f"{sum(r.status == 'failed' for r in results)} of {len(results)} runs failed")
+    elif sweep.choose is None:
+        print_claims(paths, sweep, planned, form)
+    done = all_done(results)
+    if done and sweep.choose is not None and not smoke:
+        done = _test_choice(paths, file, sweep, planned, form)
+    if not done:
         ctx.exit(1)
 
 
+def _print_parts(paths: Paths, only: str | None, form: str) -> None:
+    if only is not None and only not in PARTS:
+        raise ConfigError(
+            f"{only!r} is not a part of the replication",
+            where="--list",
+            hint=f"parts: {', '.join(PARTS)}; a file's runs: --dry-run",
+        )
+    with Store(paths.store) as store:
+        parts = [part for part in read_parts(store) if only in (None, part.name)]
+    if form != "table":
+        print_table([part.as_dict() for part in parts], PART_COLUMNS, form)
+        return
+    for part in parts:
+        for line in part_lines(part):
+            click.echo(safe_text(line))
+    click.echo("run one: kdharness replicate PART (parts share what they have in common)", err=True)
+
+
+def _print_runs(paths: Paths, planned: Sequence[PlannedRun], form: str) -> None:
+    with Store(paths.store) as store:
+        rows = [
+            {"run": run.name, "step": run.step, "status": state_of(store, run)} for run in planned
+        ]
+    print_table(rows, ("run", "step", "status"), form)
+
+
+def _test_choice(
+    paths: Paths, file: Path, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
+) -> bool:
+    """Choose the best settings, run the experiment that tests them; return whether all is done."""
+    spec = sweep.choose
+    assert spec is not None
+    with Store(paths.store) as store:
+        found = candidates(judge_claims(store, spec.claims(), planned))
+    best = best_of(found, spec.keep)
+    for line in choice_lines(found, best, spec.keep):
+        click.echo(safe_text(line), err=form != "table")
+    if best is None:
+        return True
+    beside = file.resolve().parent / spec.test
+    test_file = beside if beside.is_file() else find_experiment(spec.test)
+    test, runs = load_sweep(test_file, as_overrides(best.settings))
+    results = execute(paths, test_file, test, runs)
+    print_claims(paths, test, runs, form)
+    return all_done(results)
+
+
 def _changes(file: Path, seeds: int | None, judge: str | None) -> list[str]:
-    """Return the options as overrides of the experiment file."""
+    """Return the options as overrides of the experiment file.
+
+    Raises:
+        ConfigError: the experiment has nothing that an option could apply to.
+    """
+    if seeds is None and judge is None:
+        return []
+    sweep, planned = load_sweep(file)
     changes = []
     if seeds is not None:
+        if not isinstance(sweep.vary, dict):
+            raise ConfigError(
+                "--seeds does not apply to an experiment whose `vary` is a list",
+                where=str(file),
+                hint="change the seeds in its own mappings",
+            )
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")
     if judge is not None:
-        raw = parse_yaml(file.read_text("utf-8"), str(file))
-        changes += [
-            f"steps.{name}.judge={json.dumps([judge])}"
-            for name, step in (raw.get("steps") or {}).items()
-            if isinstance(step, dict) and step.get("judge")
-        ]
+        steps = [run.step for run in planned if _has_judge(run)]
+        if not steps:
+            raise ConfigError(
+                "--judge does not apply to an experiment without judged answers", where=str(file)
+            )
+        changes += [f"steps.{name}.judge={json.dumps([judge])}" for name in dict.fromkeys(steps)]
     return changes
+
+
+def _has_judge(run: PlannedRun) -> bool:
+    return isinstance(run.config, EvalConfig) and bool(run.config.judge)

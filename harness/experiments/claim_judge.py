@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from kdharness.harness import stats
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
-from kdharness.harness.experiments.claims import (
-    FRONTIERS,
-    ClaimResult,
-    ClaimSpec,
-    Effect,
-    Sums,
-    drawn_effect,
-    paired_effect,
-)
+from kdharness.harness.experiments.budgets import measured_budgets
+from kdharness.harness.experiments.claims import FRONTIERS, PREDICTION, ClaimResult, ClaimSpec
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
-from kdharness.harness.experiments.frontiers import frontier_axis, without_seed
+from kdharness.harness.experiments.frontiers import on_frontier, without_seed
 from kdharness.harness.stats.rows import sums_of_score, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats import Effect
+    from kdharness.harness.stats.two_way import Sums
+
+LEAST_CHECKPOINTS = 5
+"""A correlation over fewer checkpoints says nothing."""
 
 
 def judge_claims(
     store: Store, claims: Sequence[ClaimSpec], planned: Sequence[PlannedRun]
 ) -> list[ClaimResult]:
-    """Evaluate every claim, once per combination of settings other than seeds."""
+    """Evaluate every claim, once per combination of settings other than seeds.
+
+    The correction is over all of them, finished or not, so that it does not grow on the way.
+    """
+    results = [
+        replace(result, equal=measured_budgets(store, result, planned))
+        for result in _results(store, claims, planned)
+    ]
+    raw = [
+        None if r.effect is None or r.too_few else stats.two_way_p(r.effect, r.claim.threshold)
+        for r in results
+    ]
+    corrected = stats.holm([1.0 if p is None else p for p in raw])
+    return [
+        result if p is None else replace(result, p_holm=corrected[index])
+        for index, (result, p) in enumerate(zip(results, raw, strict=True))
+    ]
+
+
+def _results(
+    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[PlannedRun]
+) -> list[ClaimResult]:
     reader = _Reader(store)
     results: list[ClaimResult] = []
     for claim in claims:
@@ -44,15 +66,20 @@ def judge_claims(
                 continue
             effect = _effect(claim, parts)
             if effect is None:
-                note = (
-                    "fewer than two questions answered by all of them"
-                    if claim.metric
-                    else "the expert's own gain is not significant: gain is undefined"
-                )
+                note = _undefined(claim)
             else:
                 note = f"{len(parts)} of {len(members)} seeds: {missing}" if missing else ""
             results.append(ClaimResult(claim, settings, effect, note))
     return results
+
+
+def _undefined(claim: ClaimSpec) -> str:
+    """Say why a claim whose scores are known has no effect."""
+    if claim.metric:
+        return "fewer than two questions answered by all of them"
+    if claim.figure == PREDICTION:
+        return "fewer than two questions, or a score that is the same for all checkpoints"
+    return "the expert's own gain is not significant: gain is undefined"
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,7 @@ def _parts(
     reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> tuple[list[_Difference] | list[_Drawn], str]:
     """Return a part per seed that has all scores, and what is missing for another one."""
-    part_of = _difference if claim.metric is not None else _drawn
+    part_of = {None: _difference, PREDICTION: _predicted}.get(claim.figure, _drawn)
     parts: list[Any] = []
     missing = ""
     for run in members:
@@ -95,12 +122,12 @@ def _effect(claim: ClaimSpec, parts: Sequence[_Difference] | Sequence[_Drawn]) -
         if len(values) < len(drawn):
             return None
         questions = min(part.questions for part in drawn)
-        return drawn_effect(values, [part.draws for part in drawn], questions)
+        return stats.drawn_effect(values, [part.draws for part in drawn], questions)
     differences = [part for part in parts if isinstance(part, _Difference)]
     pairs = [part.pair for part in differences]
     if is_lower_better((claim.metric or "").partition(":")[2]):
         pairs = [(second, first) for first, second in pairs]
-    return paired_effect(pairs, differences[-1].width)
+    return stats.paired_effect(pairs, differences[-1].width)
 
 
 def _difference(
@@ -108,8 +135,9 @@ def _difference(
 ) -> _Difference:
     assert claim.metric is not None
     first = _checkpoint(run)
-    pair = _shared_rows(reader, first, _beside(claim.than, run, planned), claim.metric)
-    return _Difference(pair, reader.widths.get((first, claim.metric)))
+    second = _beside(claim.than, run, planned)
+    ours, theirs = _common_rows(reader, (first, second), claim.metric)
+    return _Difference((ours, theirs), reader.widths.get((first, claim.metric)))
 
 
 def _drawn(
@@ -128,12 +156,12 @@ def _drawn(
     reference = _beside(claim.reference, run, planned)
     expert = _beside(claim.expert, run, planned)
     curve = _all_beside(claim.curve, run, planned) if claim.curve else []
-    frontier = _frontier(claim.frontier, run, planned) if claim.frontier else []
+    frontier = (
+        [_checkpoint(other) for other in on_frontier(claim, run, planned)] if claim.frontier else []
+    )
     names = list(dict.fromkeys([reference, *curve, *frontier, expert, name]))
-    answered = [
-        AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
-        for n in names
-    ]
+    axes = (_common_rows(reader, names, label) for label in (claim.general, claim.domain))
+    answered = [AnsweredItems(n, *rows) for n, *rows in zip(names, *axes, strict=True)]
     plane = Plane(
         reference,
         expert,
@@ -158,6 +186,39 @@ def _drawn(
     return _Drawn(value, draws, questions)
 
 
+def _predicted(
+    reader: _Reader, claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
+) -> _Drawn:
+    """Correlate a score with what is lost on the general axis, over the checkpoints of one seed.
+
+    The reference is the same for all of them, so the order of the losses is that of the scores.
+    """
+    assert claim.predictor is not None
+    reference = _beside(claim.reference, run, planned)
+    names = dict.fromkeys(_checkpoints_under(claim, run, planned))
+    names.pop(reference, None)
+    if len(names) < LEAST_CHECKPOINTS:
+        raise LookupError(f"{len(names)} checkpoints: fewer than {LEAST_CHECKPOINTS}")
+    predictors = _common_rows(reader, list(names), claim.predictor)
+    outcomes = _common_rows(reader, list(names), claim.general)
+    value, draws, questions = stats.rank_correlation(predictors, outcomes)
+    if not is_lower_better(claim.general.partition(":")[2]):
+        value, draws = -value, -draws
+    return _Drawn(None if value != value else value, draws, questions)
+
+
+def _checkpoints_under(
+    claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
+) -> Iterator[str]:
+    """Yield the checkpoints of a prediction's steps that share the settings of `run`."""
+    for other in planned:
+        shared = set(other.settings) & set(run.settings)
+        if other.step in (claim.of, *claim.over) and all(
+            other.settings[key] == run.settings[key] for key in shared
+        ):
+            yield from outputs_of(other)
+
+
 def _checkpoint(run: PlannedRun) -> str:
     outputs = outputs_of(run)
     if len(outputs) != 1:
@@ -175,20 +236,6 @@ def _all_beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]
         if all(other.settings[key] == run.settings[key] for key in shared):
             return outputs_of(other)
     raise LookupError(f"no run of {name} has the settings of {run.name}")
-
-
-def _frontier(step: str, run: PlannedRun, planned: Sequence[PlannedRun]) -> list[str]:
-    """Return the checkpoints of a step along its axis, under the other settings of `run`."""
-    axis = frontier_axis(step, planned)
-    members = [
-        other
-        for other in planned
-        if other.step == step
-        and axis in other.settings
-        and all(run.settings.get(k, v) == v for k, v in other.settings.items() if k != axis)
-    ]
-    members.sort(key=lambda other: float(other.settings[axis]))
-    return [_checkpoint(other) for other in members]
 
 
 def _beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> str:
@@ -257,16 +304,11 @@ class _Reader:
         return tables
 
 
-def _rows(reader: _Reader, name: str, label: str) -> Sums:
-    """Return the rows of the revision and judge with the most questions."""
-    return max(reader.tables(name, label).values(), key=len)
-
-
-def _shared_rows(reader: _Reader, first: str, second: str, label: str) -> tuple[Sums, Sums]:
-    """Return the rows of both under the same revision and judge."""
-    ours, theirs = reader.tables(first, label), reader.tables(second, label)
-    common = [key for key in ours if key in theirs]
+def _common_rows(reader: _Reader, names: Sequence[str], label: str) -> list[Sums]:
+    """Return the rows of all names under one revision and judge, that with the most questions."""
+    tables = [reader.tables(name, label) for name in names]
+    common = [key for key in tables[0] if all(key in table for table in tables)]
     if not common:
-        raise LookupError(f"{first} and {second} have no common revision and judge for {label}")
-    key = max(common, key=lambda k: len(ours[k]))
-    return ours[key], theirs[key]
+        raise LookupError(f"no common revision and judge for {label}: {', '.join(names)}")
+    key = max(common, key=lambda k: sum(len(table[k]) for table in tables))
+    return [table[key] for table in tables]

@@ -14,22 +14,30 @@
 A claim's effect is oriented so that higher is better and compared with the threshold in the file:
 the claim *holds* if the whole 95 % interval is above it, *does not hold* if the whole interval is
 below it, and is inconclusive (*can't tell*) otherwise. The interval covers two sources of variance:
-questions and seeds (see `two_way_interval`).
+questions and seeds (see `stats.two_way`). An experiment that states many claims will get some of
+them right by chance, so each result also has the verdict that is left after Holm's correction over
+all claims of the experiment.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kdharness.harness.config.base import ADDED
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 
-Sums = Mapping[str, tuple[float, float]]
-"""Question -> (sum of values, sum of weights)."""
+if TYPE_CHECKING:
+    from kdharness.harness.stats import Effect
+
+ALPHA = 0.05
+SMALL_P = 0.0001
+ROUNDING = 1e-12
+TOLERANCE = 0.1
+"""Budgets that differ by more than this share are not equal."""
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "can't tell"
 COLUMNS = (
     "claim",
@@ -43,15 +51,28 @@ COLUMNS = (
     "settings",
     "figure",
     "note",
+    "p_holm",
+    "adjusted",
+    "equal",
 )
 
 
 Figure = Literal[
-    "gain", "retention", "above_curve", "gain_above_frontier", "retention_above_frontier"
+    "gain",
+    "retention",
+    "above_curve",
+    "gain_above_frontier",
+    "retention_above_frontier",
+    "prediction",
 ]
+Budget = Literal["tokens", "domain tokens", "FLOPs"]
+"""What two trainings may have in equal amounts, so that comparing them is fair."""
 FRONTIERS = ("gain_above_frontier", "retention_above_frontier")
 """Figures that compare with every point of a step: its best gain at that retention or more, and
 its best retention at that gain or more."""
+
+PREDICTION = "prediction"
+"""The rank correlation, over checkpoints, of a score with what is lost on the general axis."""
 
 
 class ClaimSpec(BaseModel):
@@ -103,6 +124,32 @@ class ClaimSpec(BaseModel):
     threshold: float = Field(
         0.0, title="Threshold", description=("Minimum effect, in its own unit.")
     )
+    equal: list[Budget] = Field(
+        default_factory=list,
+        title="Equal",
+        description=(
+            "What the compared trainings have in equal amounts; the result says how equal it was."
+        ),
+        json_schema_extra=ADDED,
+    )
+    predictor: str | None = Field(
+        None,
+        pattern=r"^[^:]+:.+$",
+        title="Predictor",
+        description=(
+            "Score, BENCH:METRIC, that is to predict how much of the general axis is lost (for "
+            "prediction)."
+        ),
+        json_schema_extra=ADDED,
+    )
+    over: list[str] = Field(
+        default_factory=list,
+        title="Over",
+        description=(
+            "Steps whose checkpoints are the points of a prediction, besides that of `of`."
+        ),
+        json_schema_extra=ADDED,
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -112,7 +159,14 @@ class ClaimSpec(BaseModel):
             raise ValueError(
                 "a claim with a metric needs `than`, the step or model to compare with"
             )
-        if self.figure is not None and (self.reference is None or self.expert is None):
+        predicts = self.figure == PREDICTION
+        if predicts != (self.predictor is not None) or predicts != bool(self.over):
+            raise ValueError(
+                "`predictor`, a score, and `over`, the steps to compare, belong to prediction"
+            )
+        if predicts and self.reference is None:
+            raise ValueError("prediction needs a reference, which the losses are relative to")
+        if self.figure and not predicts and (self.reference is None or self.expert is None):
             raise ValueError("a claim with a figure needs a reference and an expert")
         if self.figure == "above_curve" and self.curve is None:
             raise ValueError("above_curve needs `curve`, the step that makes the curve")
@@ -126,31 +180,30 @@ class ClaimSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A claim's effect with its interval, higher being better; `per_seed` in the order of seeds.
-
-    `low` and `high` are None with fewer than three questions.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    questions: int
-    per_seed: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class ClaimResult:
-    """The result of one claim under one combination of settings other than seeds."""
+    """The result of one claim under one combination of settings other than seeds.
+
+    Attributes:
+        p_holm: two-sided p-value of an effect at the threshold, Holm-corrected over all claims of
+            the experiment; None without an interval.
+        equal: budget -> how much of it `of` had, as a share of what it is compared with had.
+    """
 
     claim: ClaimSpec
     settings: Mapping[str, Any]
     effect: Effect | None
     note: str = ""
+    p_holm: float | None = None
+    equal: Mapping[Budget, float] = field(default_factory=dict)
+
+    @property
+    def adjusted(self) -> str:
+        """The verdict where the corrected p-value agrees with it, else `can't tell`."""
+        return self.verdict if self.p_holm is not None and self.p_holm < ALPHA else UNSURE
 
     @property
     def verdict(self) -> str:
-        """`holds`, `does not hold` or `can't tell`."""
+        """`holds`, `does not hold` or `can't tell`, by this claim's own interval."""
         effect = self.effect
         if effect is None or self.too_few or effect.low is None or effect.high is None:
             return UNSURE
@@ -170,6 +223,8 @@ class ClaimResult:
         other = self.claim.than
         if self.claim.frontier:
             other = f"all of {self.claim.frontier}"
+        if self.claim.predictor:
+            other = f"{self.claim.predictor} over {', '.join(self.claim.over)}"
         compared = f"{self.claim.of} against {other}" if other else ""
         return {
             "claim": self.claim.text,
@@ -184,95 +239,10 @@ class ClaimResult:
             "figure": " ".join(filter(None, (self.claim.metric or self.claim.figure, compared))),
             "per_seed": list(effect.per_seed) if effect else [],
             "note": "; ".join(filter(None, (self.note, self.too_few))),
+            "p_holm": self.p_holm,
+            "adjusted": self.adjusted,
+            "equal": dict(self.equal),
         }
-
-
-# ---------------------------------------------------------------- statistics
-
-
-def two_way_interval(
-    per_seed: Sequence[float], question_variance: float, questions: int
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95 % interval of a mean over seeds, for new seeds and new questions.
-
-    Each source has its Student interval; their half-widths are added in quadrature (Howe, JASA
-    69(347), 1974). The residual of a cell, beyond its seed and question effect, is in both, so
-    that the interval is conservative.
-
-    Args:
-        per_seed: the effect under each seed. With a single seed the interval covers questions
-            only.
-        question_variance: the variance of the mean over seeds due to the choice of questions.
-        questions: number of questions; with fewer than three there is no interval.
-    """
-    from kdharness.harness.stats.inference import LEAST, LEVEL, student_quantile
-
-    seeds = len(per_seed)
-    mean = math.fsum(per_seed) / seeds
-    if questions < LEAST:
-        return None, None
-    squares = student_quantile((1 + LEVEL) / 2, questions - 1) ** 2 * question_variance
-    if seeds > 1:
-        of_seeds = math.fsum((x - mean) ** 2 for x in per_seed) / (seeds - 1) / seeds
-        squares += student_quantile((1 + LEVEL) / 2, seeds - 1) ** 2 * of_seeds
-    reach = math.sqrt(squares)
-    return mean - reach, mean + reach
-
-
-def paired_effect(pairs: Sequence[tuple[Sums, Sums]], width: float | None = None) -> Effect | None:
-    """Compute how much higher the first of each pair scores than the second; one pair per seed.
-
-    Only questions answered by all of them count; None with fewer than two.
-
-    Args:
-        width: the range of the metric, if bounded; the interval then has a positive width even if
-            all questions agree.
-    """
-    import numpy as np
-
-    from kdharness.harness.stats.inference import LEAST, LEVEL, student_quantile, unseen_share
-
-    sides = [sums for pair in pairs for sums in pair]
-    shared = sorted(q for q in sides[0] if all(s.get(q, (0, 0))[1] > 0 for s in sides))
-    n = len(shared)
-    if n < 2:
-        return None
-    table = np.array([_shares(first, shared) - _shares(second, shared) for first, second in pairs])
-    # Each question's share of the difference, times n: their mean is the difference.
-    per_seed = tuple(float(x) for x in table.mean(axis=1))
-    moved = table.mean(axis=0)
-    variance = float(moved.var(ddof=1)) / n
-    if width is not None and n >= LEAST and float(np.ptp(moved)) <= 1e-12 * max(1.0, width):
-        variance = (unseen_share(n) * width / student_quantile((1 + LEVEL) / 2, n - 1)) ** 2
-    low, high = two_way_interval(per_seed, variance, n)
-    return Effect(math.fsum(per_seed) / len(per_seed), low, high, n, per_seed)
-
-
-def _shares(sums: Sums, questions: Sequence[str]) -> Any:
-    import numpy as np
-
-    cells = np.array([sums[q] for q in questions], dtype=np.float64)
-    # Linearised ratio: with unequal weights, each question moves the mean by the difference
-    # between its value and its weight times the ratio.
-    ratio = cells[:, 0].sum() / cells[:, 1].sum()
-    mean_weight = cells[:, 1].mean()
-    return ratio + (cells[:, 0] - ratio * cells[:, 1]) / mean_weight
-
-
-def drawn_effect(values: Sequence[float], draws: Sequence[Any], questions: int) -> Effect | None:
-    """Compute a value's mean over seeds from bootstrap draws (the same questions for each seed)."""
-    import numpy as np
-
-    if not values or not all(map(math.isfinite, values)):
-        return None
-    means = np.mean(np.stack(list(draws)), axis=0)
-    finite = means[np.isfinite(means)]
-    if len(finite) < len(means) // 2 or questions < 2:
-        return None
-    # A bootstrap of n questions underestimates the spread by sqrt((n − 1) / n).
-    variance = float(finite.var(ddof=1)) * questions / (questions - 1)
-    low, high = two_way_interval(values, variance, questions)
-    return Effect(math.fsum(values) / len(values), low, high, questions, tuple(values))
 
 
 # ---------------------------------------------------------------- text
@@ -288,22 +258,50 @@ def finding_lines(findings: Sequence[ClaimResult]) -> list[str]:
 
 
 def claim_parts(one: ClaimResult) -> list[str]:
-    """Format the details of a claim result: effect with interval, seeds, questions, notes."""
+    """Format the details of a claim result: effect, interval, what it rests on, notes."""
     effect, figure = one.effect, one.as_dict()["figure"]
     if effect is None:
-        return [f"{figure}: {one.note}"]
+        return [f"{figure}: {one.note}", *_fairness(one)]
     settings = "".join(f", {key} {value}" for key, value in one.settings.items())
     limit = f", threshold {one.claim.threshold:g}" if one.claim.threshold else ""
     seeds = len(effect.per_seed)
-    each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
+    each = ", ".join(map(_signed, effect.per_seed))
     ends = (
         "[too few questions]"
         if effect.low is None or effect.high is None
-        else (f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}")
+        else f"[{_signed(effect.low)}, {_signed(effect.high)}]{limit}"
     )
     better = " better" if one.claim.metric else ""
     return [
-        f"{figure}{settings}: {effect.value:+.3g}{better} {ends}",
+        f"{figure}{settings}: {_signed(effect.value)}{better} {ends}",
+        *_corrected(one),
         f"{seeds} seed{'s' * (seeds != 1)} ({each}), {effect.questions} questions",
+        *_fairness(one),
         *filter(None, (one.note, one.too_few)),
     ]
+
+
+def _signed(value: float) -> str:
+    """Format a number with its sign; what rounding left of 0 is 0."""
+    return f"{value if abs(value) > ROUNDING else 0.0:+.3g}"
+
+
+def _corrected(one: ClaimResult) -> list[str]:
+    """Say what is left after the correction."""
+    if one.p_holm is None:
+        return []
+    p = f"p = {one.p_holm:.2g}" if one.p_holm >= SMALL_P else f"p < {SMALL_P:g}"
+    return [f"{one.adjusted} after Holm's correction over the experiment's claims ({p})"]
+
+
+def _fairness(one: ClaimResult) -> list[str]:
+    """Say what is held equal, and how equal it was."""
+    if not one.claim.equal:
+        return []
+    parts = []
+    for budget in one.claim.equal:
+        share = one.equal.get(budget)
+        apart = share is not None and abs(share - 1) > TOLERANCE
+        measured = "not known yet" if share is None else f"{share:.2f} times"
+        parts.append(f"{budget} ({measured}{': NOT EQUAL' if apart else ''})")
+    return [f"at equal {', '.join(parts)}"]

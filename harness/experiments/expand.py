@@ -24,11 +24,9 @@ a killed experiment continues where it was.
 from __future__ import annotations
 
 import copy
-import itertools
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -36,23 +34,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdharness.harness.config.base import ADDED
 from kdharness.harness.config.field_kinds import NAMED_MODELS, names_model
 from kdharness.harness.config.files import describe_errors, parse_config, set_field
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.budgets import check_budgets
+from kdharness.harness.experiments.choose import ChooseSpec, check_choice
 from kdharness.harness.experiments.claims import ClaimSpec
 from kdharness.harness.experiments.engines import refuse_served_adapters
 from kdharness.harness.experiments.frontiers import check_frontiers
 from kdharness.harness.experiments.steps import ExperimentStep, in_order, read_step
+from kdharness.harness.experiments.varied import combinations_of, steps_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Method, digest
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
 
 Vary = dict[str, Any]
-MOST_COMBINATIONS = 10_000
-"""A larger grid is a typo, and would exhaust memory before it could be listed."""
 
 
 class SweepConfig(BaseModel):
@@ -65,7 +65,17 @@ class SweepConfig(BaseModel):
         ...,
         pattern=r"^\w[\w-]{0,31}$",
         title="Name",
-        description=("Prefix of the names of all runs."),
+        description=("Name of the experiment, and the prefix of the names of all runs."),
+    )
+    runs: str | None = Field(
+        None,
+        pattern=r"^\w[\w-]{0,31}$",
+        title="Runs",
+        description=(
+            "Prefix of the runs' names instead of `name`. Experiments with the same prefix share "
+            "the runs that they have in common: none is trained twice in a home."
+        ),
+        json_schema_extra=ADDED,
     )
     question: str = Field(
         "", title="Question", description="The question that the experiment answers."
@@ -99,6 +109,15 @@ class SweepConfig(BaseModel):
         description=(
             "Claims that the experiment tests, stated in advance; checked when its runs are done."
         ),
+    )
+    choose: ChooseSpec | None = Field(
+        None,
+        title="Choose",
+        description=(
+            "Choose the best of the varied settings by validation rows, and test it once in "
+            "another experiment (`kdharness replicate`)."
+        ),
+        json_schema_extra=ADDED,
     )
 
     @field_validator("steps")
@@ -137,6 +156,9 @@ def load_sweep(
     if not isinstance(raw, dict):
         raise ConfigError("an experiment must be a mapping with name and steps", where=str(path))
     raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
+    if overrides and isinstance(steps := raw.get("steps"), dict):
+        # A step that is a file's name would be replaced by a field set in it.
+        raw["steps"] = {k: {"config": v} if isinstance(v, str) else v for k, v in steps.items()}
     for override in overrides:
         set_field(raw, override)
     try:
@@ -167,16 +189,19 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
     names = list(sweep.steps)
     steps = {name: read_step(name, raw, names, base, where) for name, raw in sweep.steps.items()}
     order = in_order(steps, where)
-    combinations = list(_combinations(sweep.vary, where))
+    combinations = list(combinations_of(sweep.vary, where))
     keys = list(dict.fromkeys(key for combination in combinations for key in combination))
-    own = {key: _steps_of(key, steps, combinations, where) for key in keys}
+    own = {key: steps_of(key, steps, combinations, where) for key in keys}
     planned: dict[str, PlannedRun] = {}
+    prefix = sweep.runs or sweep.name
     for combination in combinations:
         made: dict[str, PlannedRun] = {}
         for step in order:
-            run = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
+            run = _plan_run(prefix, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(run.name, run)
     check_frontiers(sweep.claims, planned.values(), where)
+    check_budgets(sweep.claims, list(planned.values()), where)
+    check_choice(sweep.choose, planned.values(), list(steps), where)
     refuse_served_adapters({run.name: (run.step, run.config) for run in planned.values()}, where)
     return list(planned.values())
 
@@ -184,8 +209,8 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
 def _check_claims(sweep: SweepConfig, where: str) -> None:
     """Check that a claim's steps exist; its other references may be models."""
     for number, claim in enumerate(sweep.claims, 1):
-        for field in ("of", "curve", "frontier"):
-            step = getattr(claim, field)
+        fields = [(name, getattr(claim, name)) for name in ("of", "curve", "frontier")]
+        for field, step in [*fields, *(("over", step) for step in claim.over)]:
             if step is not None and step not in sweep.steps:
                 raise ConfigError(
                     f"unknown step {step!r}",
@@ -194,67 +219,7 @@ def _check_claims(sweep: SweepConfig, where: str) -> None:
                 )
 
 
-# ---------------------------------------------------------------- settings
-
-
-def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, object]]:
-    """Yield every combination of settings; if nothing varies, a single empty one."""
-    for grid in [vary] if isinstance(vary, Mapping) else (vary or [{}]):
-        lists = [value if isinstance(value, list) else [value] for value in grid.values()]
-        if any(not values for values in lists):
-            raise ConfigError("a varied field has no values", where=f"{where}: vary")
-        if math.prod(map(len, lists)) > MOST_COMBINATIONS:
-            raise ConfigError(
-                f"more than {MOST_COMBINATIONS:,} combinations", where=f"{where}: vary"
-            )
-        for choice in itertools.product(*lists):
-            yield dict(zip(grid, choice, strict=True))
-
-
-def _steps_of(
-    key: str,
-    steps: Mapping[str, ExperimentStep],
-    combinations: Sequence[Mapping[str, object]],
-    where: str,
-) -> dict[str, str]:
-    """Map each step to the field that a varied key refers to in it."""
-    first, _, rest = key.partition(".")
-    if first in steps and rest:
-        return {first: rest}
-    written = [name for name, step in steps.items() if _is_written(step.values, key)]
-    if key == "seed":
-        written = [name for name in steps if steps[name].values.get("method") != Method.EVAL]
-    if not written:
-        value = next(choice[key] for choice in combinations if key in choice)
-        written = [name for name, step in steps.items() if _knows(step.values, key, value)]
-    if not written:
-        for name, step in steps.items():
-            parse_config(step.values, where=f"{where}: steps.{name}")
-        raise ConfigError(
-            f"no step has a field {key!r}",
-            where=f"{where}: vary",
-            hint="set it in the step that should vary, or prefix the step: STEP.trainer.epochs",
-        )
-    return dict.fromkeys(written, key)
-
-
-def _is_written(values: object, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(values, Mapping) or part not in values:
-            return False
-        values = values[part]
-    return True
-
-
-def _knows(values: Mapping[str, object], key: str, value: object) -> bool:
-    """Return whether the step's config accepts this field and value."""
-    changed = copy.deepcopy(dict(values))
-    try:
-        set_field(changed, f"{key}={json.dumps(value)}")
-        parse_config(changed)
-    except ConfigError:
-        return False
-    return True
+# ---------------------------------------------------------------- runs
 
 
 def _plan_run(
@@ -346,10 +311,13 @@ def run_name(prefix: str, step: str, settings: Mapping[str, object], keys: Seque
 
 
 def experiment_names() -> list[str]:
-    """Return the names of the shipped experiments, such as `baselines`."""
+    """Return the names of the shipped experiments, such as `baselines`.
+
+    Files that begin with an underscore are steps that several of them have in common.
+    """
     folder = resources.files("kdharness.data.experiments")
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name.removesuffix(".yaml") for name in names)
+    return sorted(name.removesuffix(".yaml") for name in names if not name.startswith("_"))
 
 
 def find_experiment(text: str) -> Path:
@@ -358,7 +326,7 @@ def find_experiment(text: str) -> Path:
     Raises:
         ConfigError: neither exists; the hint lists the names.
     """
-    if Path(text).exists():
+    if Path(text).is_file():
         return Path(text)
     if text in experiment_names():
         return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from kdharness.harness.config.base import hashed_values
+from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
 
@@ -21,6 +23,23 @@ class SettingsOfRun(Protocol):
     def settings(self) -> Mapping[str, object]:
         """The varied settings that affect it."""
         ...
+
+
+class ConfiguredRun(SettingsOfRun, Protocol):
+    """A planned run with its name and config."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        ...
+
+    @property
+    def config(self) -> AnyConfig:
+        """What it does."""
+        ...
+
+
+Configured = TypeVar("Configured", bound=ConfiguredRun)
 
 
 def without_seed(settings: Mapping[str, object]) -> dict[str, object]:
@@ -46,6 +65,56 @@ def frontier_axis(step: str, planned: Collection[SettingsOfRun]) -> str:
     if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers):
         raise LookupError(f"a frontier is along a number, and {axes[0]} of {step} is not one")
     return axes[0]
+
+
+def on_frontier(
+    claim: ClaimSpec, run: SettingsOfRun, planned: Sequence[Configured]
+) -> list[Configured]:
+    """Return the runs along a claim's frontier under the other settings of `run`, in order.
+
+    The expert of the claim is one of them where it differs from them in the varied number alone,
+    so that it need not be trained twice.
+    """
+    step = claim.frontier or ""
+    axis = frontier_axis(step, planned)
+    members = [
+        other
+        for other in planned
+        if other.step == step
+        and axis in other.settings
+        and all(run.settings.get(k, v) == v for k, v in other.settings.items() if k != axis)
+    ]
+    field = axis.removeprefix(f"{step}.")
+    kinds = [_without(other, field) for other in members]
+    members += [
+        other
+        for other in planned
+        if other.step == claim.expert not in (step, claim.of)
+        and all(run.settings.get(k, v) == v for k, v in other.settings.items())
+        and _without(other, field) in kinds
+        and _number(other, field) is not None
+    ]
+    return sorted(members, key=lambda other: _number(other, field) or 0.0)
+
+
+def _without(run: ConfiguredRun, field: str) -> dict[str, object]:
+    """Return what a run does, but for one field."""
+    values: dict[str, object] = hashed_values(run.config, exclude=frozenset({"name"}))
+    *above, last = field.split(".")
+    section: object = values
+    for part in above:
+        section = section.get(part) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section.pop(last, None)
+    return values
+
+
+def _number(run: ConfiguredRun, field: str) -> float | None:
+    """Return the number in a field of a run's config."""
+    value: object = run.config
+    for part in field.split("."):
+        value = getattr(value, part, None)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def check_frontiers(

@@ -25,20 +25,32 @@ if TYPE_CHECKING:
     )
     from kdharness.harness.stats.regression import Line, fit_line
     from kdharness.harness.stats.stratified import label_shares, strata_by
+    from kdharness.harness.stats.two_way import (
+        Effect,
+        drawn_effect,
+        paired_effect,
+        rank_correlation,
+        two_way_p,
+    )
 
 __all__ = [
     "Difference",
+    "Effect",
     "Line",
     "Question",
     "corrected_mean",
+    "drawn_effect",
     "fit_line",
     "holm",
     "label_shares",
     "paired_difference",
+    "paired_effect",
     "question_weights",
+    "rank_correlation",
     "rater_agreement",
     "ratio_interval",
     "strata_by",
+    "two_way_p",
 ]
 
 
@@ -60,5 +72,12 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
                 "ratio_interval",
             ),
             "kdharness.harness.stats.regression": ("Line", "fit_line"),
+            "kdharness.harness.stats.two_way": (
+                "Effect",
+                "drawn_effect",
+                "paired_effect",
+                "rank_correlation",
+                "two_way_p",
+            ),
         },
     )

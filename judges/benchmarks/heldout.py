@@ -99,6 +99,10 @@ class Heldout(Benchmark):
         encoded = [encode(scorer.tokenizer, row, config.heldout.max_length) for row in missing]
         empty = [e.row.id for e in encoded if not e.positions]
         if len(empty) == len(encoded):
+            scorer.close()
+            if known:
+                # The rows that can be scored have been, by an earlier evaluation.
+                return
             raise DataError(
                 "no held-out row has an assistant token to score", where=", ".join(empty[:3])
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdharness.harness.experiments.claims import paired_effect
+from kdharness.harness.stats import paired_effect
 from kdharness.harness.stats.inference import paired_difference, ratio_interval
 from kdharness.harness.stats.tradeoff import (
     AnsweredItems,

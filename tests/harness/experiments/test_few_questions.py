@@ -14,9 +14,9 @@ from kdharness.harness.experiments.claims import (
     ClaimResult,
     ClaimSpec,
     finding_lines,
-    paired_effect,
 )
 from kdharness.harness.experiments.demo import load_demo, summary_rows
+from kdharness.harness.stats import paired_effect
 from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score

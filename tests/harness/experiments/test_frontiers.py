@@ -14,6 +14,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import FAILS, HOLDS, UNSURE, ClaimSpec, finding_lines
 from kdharness.harness.experiments.expand import load_sweep
+from kdharness.harness.experiments.frontiers import on_frontier
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_line, draw_plane
 from kdharness.harness.store import Store
@@ -21,7 +22,12 @@ from support.scored_store import add_checkpoint, verdict
 
 SHOP = {"train": {"path": "shop:train", "kind": "domain"}}
 STEPS: dict[str, Any] = {
-    "expert": {"method": "sft", "student": "start", "data": SHOP},
+    "expert": {
+        "method": "sft",
+        "student": "start",
+        "data": SHOP,
+        "trainer": {"learning_rate": 2e-4},
+    },
     "sft": {"method": "sft", "student": "start", "data": SHOP},
     "dae": {"method": "dae", "student": "start", "expert": "expert", "data": SHOP},
 }
@@ -106,15 +112,29 @@ def test_a_grid_that_is_not_finished_gives_no_verdict(paths: Paths, tmp_path: Pa
 
 def test_a_rate_that_varies_everywhere_is_the_frontiers_axis(tmp_path: Path) -> None:
     """Each DAE run is compared with SFT at every rate, not at its own alone."""
-    from kdharness.harness.experiments.claim_judge import _frontier
-
     vary = {"sft.trainer.learning_rate": RATES, "dae.trainer.temperature": [1, 2], "seed": [1, 2]}
     _, planned = load_sweep(written(tmp_path, vary=vary))
     for run in planned:
         if run.step == "dae":
-            names = _frontier("sft", run, planned)
-            assert len(names) == 3
-            assert all(name.endswith(f"-s{run.settings['seed']}") for name in names)
+            members = on_frontier(ClaimSpec(**claim("gain_above_frontier")), run, planned)
+            assert [m.step for m in members] == ["sft", "sft", "sft", "expert"]
+            assert all(m.name.endswith(f"-s{run.settings['seed']}") for m in members)
+
+
+def test_the_expert_is_on_the_frontier_if_only_its_rate_differs(tmp_path: Path) -> None:
+    def members(expert: dict[str, Any], **more: Any) -> list[str]:
+        steps = {**STEPS, "expert": {**STEPS["expert"], "trainer": expert}}
+        _, planned = load_sweep(written(tmp_path, steps=steps))
+        run = next(run for run in planned if run.step == more.get("of", "dae"))
+        spec = ClaimSpec(**claim("gain_above_frontier", **more))
+        return [m.name for m in on_frontier(spec, run, planned)]
+
+    low, middle, high = (f"x-sft-learning_rate{rate}-s1" for rate in ("1e_06", "1e_05", "0.0001"))
+    assert members({"learning_rate": 2e-4}) == [low, middle, high, "x-expert-s1"]
+    assert members({"learning_rate": 5e-6}) == [low, "x-expert-s1", middle, high]
+    assert members({"learning_rate": 2e-4, "epochs": 3}) == [low, middle, high]
+    # What is compared is not compared with itself.
+    assert members({"learning_rate": 2e-4}, of="expert") == [low, middle, high]
 
 
 def sums(values: list[float]) -> dict[str, tuple[float, float]]:

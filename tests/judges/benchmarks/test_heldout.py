@@ -151,6 +151,25 @@ def test_known_rows_are_not_measured_again(
     assert list(again) == []
 
 
+def test_a_row_without_room_for_its_answer_does_not_fail_a_second_evaluation(
+    paths: Paths, tiny_teacher: Path, files: dict[str, str]
+) -> None:
+    """Of row b only the prompt fits: it is never scored, and the others are known by then."""
+    config = EvalConfig(heldout={**files, "max_length": 24})  # type: ignore[arg-type]
+    bench, source = Heldout.load(paths, config), str(tiny_teacher)
+
+    def measured(known: set[str]) -> list[Any]:
+        batches = bench.measure("c", source, paths, config, NullReporter(), known)
+        return [judgment for batch in batches for judgment in batch]
+
+    first = measured(set())
+    assert sorted(j.item for j in first) == ["domain/a", "general/a", "general/c"]
+    assert measured({j.id for j in first}) == []
+    bench.rows = tuple(row for row in bench.rows if row.id == "b")
+    with pytest.raises(DataError, match="no held-out row has an assistant token"):
+        measured(set())
+
+
 def test_shipped_heldout_rows_load(paths: Paths) -> None:
     bench = Heldout.load(paths, EvalConfig())
     sets = {row.set for row in bench.rows}
