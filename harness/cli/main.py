@@ -103,7 +103,7 @@ HELP: dict[str, str] = {
     "selfcheck": "Check the fused losses against the plain formula",
     "cache": "Cache teacher outputs on disk",
     "import": "Import results of FastChat, alpaca_eval or lm_eval",
-    "export": "Export results in other tools' formats",
+    "export": "Export models and results in other tools' formats",
     "publish": "Publish a checkpoint on the Hugging Face hub",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",
     "doctor": "Check this machine and suggest fixes",
@@ -136,6 +136,9 @@ SYNONYMS = {
     "download": ["data pull"],
     "init": ["config init"],
     "preflight": ["check"],
+    "gguf": ["export gguf"],
+    "quantize": ["export gguf"],
+    "convert": ["export gguf", "export hf"],
     "annotate": ["label"],
     "app": [],
     "tui": [],
@@ -227,7 +230,8 @@ def cli(ctx: click.Context, home: str | None, quiet: bool, json_progress: bool) 
 READING = frozenset(
     {
         *("runs", "show", "logs", "stop", "pause", "resume", "rm", "rename", "tag", "note"),
-        *("leaderboard", "compare", "tradeoff", "forgetting", "report", "export", "label"),
+        *("leaderboard", "compare", "tradeoff", "forgetting", "report", "label"),
+        *("export fastchat", "export alpaca-eval", "export model-card"),
         *("judge list", "judge card", "store check", "store vacuum", "store backup"),
         *("store prune", "store archive", "store rehash", "store salvage"),
     }
