@@ -103,7 +103,8 @@ def pattern(tokenizer: PreTrainedTokenizerBase, end_token: str) -> Pattern:
     chat = [("user", ASKED), ("assistant", REPLIED), ("user", AGAIN)]
     whole = _rendered(tokenizer, chat)
     head, replied, between, reply = _cut(whole, ASKED, REPLIED, AGAIN)
-    user = _common_end(head, between)
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    user = _common_end(head, between, added)
     if end_token and end_token in user:
         user = user.rpartition(end_token)[2].removeprefix("\n")
     system, folded = _system(tokenizer, chat, head, user)
@@ -159,10 +160,16 @@ def _cut(text: str, *words: str) -> list[str]:
     return [*parts, text]
 
 
-def _common_end(one: str, other: str) -> str:
+def _common_end(one: str, other: str, added: Sequence[str]) -> str:
+    """Return the longest common end of two texts that does not begin inside an added token."""
     size = 0
     while size < min(len(one), len(other)) and one[-1 - size] == other[-1 - size]:
         size += 1
+    for text in (one, other):
+        for token in added:
+            place = text.find(token, max(0, len(text) - size - len(token) + 1))
+            if 0 <= place < len(text) - size < place + len(token):
+                size = len(text) - place - len(token)
     return one[len(one) - size :]
 
 
