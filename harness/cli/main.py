@@ -67,6 +67,7 @@ COMMANDS: dict[str, str] = {
     "publish": "kdharness.harness.cli.publish:publish_command",
     "store": "kdharness.harness.cli.store:store_group",
     "doctor": "kdharness.harness.cli.data:doctor_command",
+    "docs": "kdharness.harness.cli.docs:docs_command",
     "completion": "kdharness.harness.cli.completion:completion_command",
 }
 
@@ -107,6 +108,7 @@ HELP: dict[str, str] = {
     "publish": "Publish a checkpoint on the Hugging Face hub",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",
     "doctor": "Check this machine and suggest fixes",
+    "docs": "Show the documentation, and JSON Schemas of listings",
     "completion": "Print or install tab completion for a shell",
 }
 """One-line help of each command; kept here so that listing them imports none."""
@@ -140,6 +142,9 @@ SYNONYMS = {
     "quantize": ["export gguf"],
     "convert": ["export gguf", "export hf"],
     "annotate": ["label"],
+    "man": ["docs"],
+    "manual": ["docs"],
+    "help": ["docs"],
     "app": [],
     "tui": [],
 }

@@ -58,7 +58,12 @@ def file(source: Path, paths: Paths, tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(write_jsonl: WriteRows) -> str:
     rows = [
-        {"id": str(n), "prompt": f"p{n}", "reference": "Fine. Rating: [[7]]", "metric": "exact_match"}
+        {
+            "id": str(n),
+            "prompt": f"p{n}",
+            "reference": "Fine. Rating: [[7]]",
+            "metric": "exact_match",
+        }
         for n in range(9)
     ]
     return str(write_jsonl("mine.jsonl", rows))
