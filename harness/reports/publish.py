@@ -18,6 +18,7 @@ from huggingface_hub.hf_api import RepoFile
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
+from kdharness.harness.models.gguf_models import refuse_gguf
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
@@ -96,6 +97,7 @@ def prepare(
         raise ConfigError(f"{repo[:200]!r} is not a hub id", hint="hub ids look like org/name")
     with Store(paths.store) as store:
         checkpoint = store.checkpoint(name) or model_checkpoint(paths, name)
+        refuse_gguf(checkpoint.path)
         folder = Path(checkpoint.path) if checkpoint.path else None
         if folder is None or not folder.is_dir():
             raise ModelError(

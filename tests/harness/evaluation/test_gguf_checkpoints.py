@@ -180,6 +180,7 @@ def test_weights_are_not_taken_from_a_file(
     for words in (
         ("merge-adapter", name, str(tmp_path / "x")),
         ("export", "gguf", name, str(tmp_path / "x")),
+        ("publish", name, "--to", "me/x", "--dry-run"),
         ("eval", "--ckpt", str(source), "--bench", "heldout", "--teacher", name),
     ):
         code, _, err = kd(*words)
