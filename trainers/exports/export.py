@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.errors import ConfigError, ModelError
@@ -17,6 +17,7 @@ from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf_models import SOURCE
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.older_readers import older_config, older_tokenizer
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint, Method
@@ -226,32 +227,15 @@ def _end_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _for_older_readers(folder: Path, template: str) -> None:
-    """Add what servers with transformers 4 read: they know neither newer names nor files.
-
-    Without them the base of the rotary embedding would be taken for its default, without an error.
-    """
-    path = folder / "config.json"
-    config = read_json_object(path, path.name, ModelError)
-    rope = config.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:
-        config.setdefault("rope_theta", rope["rope_theta"])
-        if rope.get("rope_type", "default") != "default":
-            scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-            config.setdefault("rope_scaling", scaling)
-    if "dtype" in config:
-        config.setdefault("torch_dtype", config["dtype"])
-    _write_json(path, config)
-    path = folder / "tokenizer_config.json"
-    config = read_json_object(path, path.name, ModelError)
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config["chat_template"] = template
-    for name in ("is_local", "local_files_only"):
-        config.pop(name, None)
-    _write_json(path, config)
+    """Add what servers with transformers 4 read, the chat template in its former place included."""
+    for name, older in (("config.json", older_config), ("tokenizer_config.json", older_tokenizer)):
+        values = older(read_json_object(folder / name, name, ModelError))
+        if name == "tokenizer_config.json":
+            values["chat_template"] = template
+        _write_json(folder / name, values)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: dict[str, object]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

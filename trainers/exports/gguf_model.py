@@ -89,6 +89,11 @@ def tensors(model: PreTrainedModel, kind: str) -> list[Tensor]:
     for source, weight in state.items():
         if source == HEAD and tied:
             continue  # llama.cpp takes the embedding for a head that is missing
+        if not weight.is_floating_point():
+            raise ModelError(
+                f"the weight {source} is quantised already ({str(weight.dtype)[6:]})",
+                hint="export the model that it was quantised from",
+            )
         name = names.get_name(source, (".weight", ".bias"))
         if name is None:
             raise ModelError(f"llama.cpp has no place for the weight {source}")
