@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_scores_that_are_no_numbers_are_not_in_the_metadata(
     with Store(paths.store) as store:
         scores = [value if n == 3 else 1.0 for n in range(9)]
         named = {"bench": "shop", "metric": "score", "category": ""}
-        store.add_judgments([verdict(known.id, n, x, **named) for n, x in enumerate(scores)])
+        rows = [verdict("x", n, score, **named) for n, score in enumerate(scores)]
+        store.add_judgments([replace(row, checkpoint=known.id) for row in rows])
     card = prepare(paths, known.name, REPO).card
     metadata = yaml.safe_load(card.split("---")[1])
     text = json.dumps(metadata)
