@@ -206,3 +206,32 @@ def test_other_engines_do_not_answer_for_a_file(
 def test_without_llama_cpp_nothing_begins(file: Path, bench: str, paths: Paths) -> None:
     with pytest.raises(JudgeError, match="needs llama-cpp-python"):
         check_request(config_of(bench, file), paths)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_removing_a_file_leaves_what_is_outside_the_home(
+    inside: bool, source: Path, paths: Paths, kd: CommandLine, tmp_path: Path
+) -> None:
+    folder = (paths.models if inside else tmp_path) / "made"
+    export_gguf(str(source), str(folder), paths)
+    kd.ok("rm", "m-q8_0", "--yes")
+    with Store(paths.store) as store:
+        assert store.checkpoint("m-q8_0") is None and store.checkpoint("m") is not None
+    assert (folder / "m-q8_0.gguf").exists() is not inside
+    assert not list(folder.glob(".removing-*"))
+
+
+def test_a_file_is_renamed_and_shown_with_its_source(
+    file: Path, paths: Paths, kd: CommandLine
+) -> None:
+    kd.ok("rename", "m-q8_0", "small")
+    assert resolve_error(paths) and file.exists()
+    with Store(paths.store) as store:
+        known = store.checkpoint("small")
+        assert known is not None and known.path == str(file) and "source" in known.parents
+
+
+def resolve_error(paths: Paths) -> bool:
+    with pytest.raises(ModelError, match="can be evaluated, but not trained"):
+        resolve_model("small", paths)
+    return True
