@@ -204,7 +204,11 @@ def _lineage(store: Store, checkpoint: Checkpoint) -> list[tuple[str, Checkpoint
     current: Checkpoint | None = checkpoint
     while current is not None:
         key = next(
-            (current.parents[r] for r in ("student", "adapter", "teacher") if r in current.parents),
+            (
+                current.parents[r]
+                for r in ("student", "adapter", "source", "teacher")
+                if r in current.parents
+            ),
             "",
         )
         if not key or key in seen:

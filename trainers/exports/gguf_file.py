@@ -174,7 +174,14 @@ def check_tokens(path: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
     quiet = api.llama_log_callback(lambda *_: None)
     api.llama_log_set(quiet, None)
     _kept.append(quiet)
-    llama = api.Llama(str(path), vocab_only=True, verbose=False)
+    try:
+        llama = api.Llama(str(path), vocab_only=True, verbose=False)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"llama.cpp cannot load the file: {error}",
+            where=str(path),
+            hint="does this version know the tokenizer? pip install --upgrade llama-cpp-python",
+        ) from error
     try:
         for text in _probes(tokenizer):
             ours = list(tokenizer(text, add_special_tokens=False)["input_ids"])
