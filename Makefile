@@ -7,7 +7,7 @@ QUIET := --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint contracts types install bench gpu soak snapshots docs site lock audit clean
+.PHONY: demo smoke test check lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -68,6 +68,18 @@ $(VENV)-docs/.ready: pyproject.toml constraints.txt
 	$(VENV)-docs/bin/python -m pip $(QUIET) install -c constraints.txt -r $(VENV)-docs/requirements.txt
 	touch $@
 
+# What would be uploaded to a package index, in dist/, checked. Its tools have an environment of
+# their own too.
+dist: $(VENV)-dist/.ready
+	rm -rf dist
+	$(VENV)-dist/bin/python -m build --outdir dist
+	$(VENV)-dist/bin/python -m twine check --strict dist/*
+
+$(VENV)-dist/.ready:
+	test -x $(VENV)-dist/bin/python || $(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install $(QUIET) build twine
+	touch $@
+
 install: $(VENV)/.ready
 
 # After a change of versions: needs uv (pip install uv).
@@ -96,4 +108,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 lint types: .typing
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs .typing .demo .smoke build site *.egg-info
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-dist .typing .demo .smoke build dist site *.egg-info

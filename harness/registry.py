@@ -173,6 +173,8 @@ TOOLS = Table(
         "prepare_publication": "kdharness.harness.reports.publish:prepare",
         "publish": "kdharness.harness.reports.publish:publish",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
+        "export_gguf": "kdharness.trainers.exports.export:export_gguf",
+        "export_folder": "kdharness.trainers.exports.export:export_folder",
         "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
         "gaming": "kdharness.judges.audit.gaming:gaming_flags",
         "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",

@@ -2,8 +2,7 @@
 
     RunConfig -> Run -> Checkpoint -> Answer -> Judgment -> Score
 
-Everything up to `Judgment` is stored. A `Score` is always derived from judgments, so that a
-better formula never needs a new answer or a new judge call.
+Everything up to `Judgment` is stored. A `Score` is derived, so that a better formula needs no call.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ class Method(StrEnum):
     DAE = "dae"
     MERGE = "merge"
     CUT = "cut"
+    EXPORT = "export"
     MODEL = "model"
     IMPORT = "import"
     EVAL = "eval"
@@ -111,11 +111,12 @@ class RunInfo(TypedDict, total=False):
 
 
 class CheckpointInfo(TypedDict, total=False):
-    """How a checkpoint was made: the share of a merge, the layers of a cut, a training's cost."""
+    """How a checkpoint was made: share of a merge, kept layers, type of an export, cost."""
 
     alpha: float
     kept_layers: list[int]
     merged_from: str
+    exported: str
     tokens: int
     labelled: int
     flops: float
@@ -178,12 +179,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of weights and where they came from.
+    """A folder of weights, or a GGUF file, and where they came from.
 
-    `id` identifies the content of the folder (see `harness.models.identity`), so that the same
-    folder under another path is the same checkpoint. It combines two hashes: `weights` identifies
-    the model, and together with `interface` the answers it gives. Both are empty for imported
-    answers, and for checkpoints that older versions identified by samples of the weights.
+    `id` identifies its content (see `harness.models.identity`), wherever it is. It combines two
+    hashes: `weights` identifies the model, and together with `interface` its answers. Both are
+    empty for imported answers, and for what older versions identified by samples of the weights.
     `parents` maps a role (student, teacher, expert, reference) to the id of a checkpoint. `path`
     is empty for imported answers, and for the previous content of a folder that has changed.
     """

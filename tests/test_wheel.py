@@ -117,7 +117,13 @@ def test_wheel_contains_exactly_the_packages(wheel: Path) -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    version = metadata["Version"]
+    expected |= {
+        f"kdharness-{version}.data/data/share/kdharness/docs/{path.name}"
+        for path in (ROOT / "docs").glob("*.md")
+    }
     assert names == expected
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert {
         "kdharness/tui/kdharness.tcss",
         "kdharness/data/presets/kd-laptop.yaml",
@@ -147,6 +153,8 @@ def test_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> 
         assert name.startswith(str(installed.parent))
     assert run("kdharness", "--version").startswith("kdharness, version ")
     assert "doctor" in run("kdharness", "--help")
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert run("kdharness", "docs", "training") == page
     rows = {
         row["check"]: row
         for row in json.loads(run("kdharness", "doctor", "--offline", "--format", "json"))

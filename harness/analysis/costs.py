@@ -35,7 +35,7 @@ TITLES = {
     "judge_usd": "judge USD",
 }
 """Column headers of the values shown to people."""
-_UNTRAINED = frozenset({Method.MERGE, Method.CUT, Method.MODEL, Method.IMPORT})
+_UNTRAINED = frozenset({Method.MERGE, Method.CUT, Method.EXPORT, Method.MODEL, Method.IMPORT})
 
 
 @dataclass(frozen=True)

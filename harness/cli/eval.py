@@ -74,8 +74,8 @@ Examples:
     multiple=True,
     type=CHECKPOINT,
     metavar="PATH",
-    help="Checkpoint to score: a folder, a stored name, an asset, a hub id, or a step of a run "
-    "(RUN/checkpoint-20; RUN/checkpoint-* for all that are there).",
+    help="Checkpoint to score: a folder, a GGUF file, a stored name, an asset, a hub id, or a step "
+    "of a run (RUN/checkpoint-20; RUN/checkpoint-* for all that are there).",
 )
 @click.option(
     "--bench",

@@ -8,6 +8,7 @@ import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.cli.export_models import export_gguf_command, export_hf_command
 from kdharness.harness.cli.groups import SuggestingGroup
 from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
@@ -119,7 +120,11 @@ def lm_eval_command(paths: Paths, files: tuple[Path, ...], ckpt: str | None, for
 
 @click.group("export", cls=SuggestingGroup)
 def export_group() -> None:
-    """Write results in other tools' formats."""
+    """Write models and results in other tools' formats."""
+
+
+export_group.add_command(export_gguf_command)
+export_group.add_command(export_hf_command)
 
 
 checkpoint_option = click.option(

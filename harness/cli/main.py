@@ -67,6 +67,7 @@ COMMANDS: dict[str, str] = {
     "publish": "kdharness.harness.cli.publish:publish_command",
     "store": "kdharness.harness.cli.store:store_group",
     "doctor": "kdharness.harness.cli.data:doctor_command",
+    "docs": "kdharness.harness.cli.docs:docs_command",
     "completion": "kdharness.harness.cli.completion:completion_command",
 }
 
@@ -103,10 +104,11 @@ HELP: dict[str, str] = {
     "selfcheck": "Check the fused losses against the plain formula",
     "cache": "Cache teacher outputs on disk",
     "import": "Import results of FastChat, alpaca_eval or lm_eval",
-    "export": "Export results in other tools' formats",
+    "export": "Export models and results in other tools' formats",
     "publish": "Publish a checkpoint on the Hugging Face hub",
     "store": "Maintain the store: check, shrink, copy, merge, salvage",
     "doctor": "Check this machine and suggest fixes",
+    "docs": "Show the documentation, and JSON Schemas of listings",
     "completion": "Print or install tab completion for a shell",
 }
 """One-line help of each command; kept here so that listing them imports none."""
@@ -136,7 +138,13 @@ SYNONYMS = {
     "download": ["data pull"],
     "init": ["config init"],
     "preflight": ["check"],
+    "gguf": ["export gguf"],
+    "quantize": ["export gguf"],
+    "convert": ["export gguf", "export hf"],
     "annotate": ["label"],
+    "man": ["docs"],
+    "manual": ["docs"],
+    "help": ["docs"],
     "app": [],
     "tui": [],
 }
@@ -227,7 +235,8 @@ def cli(ctx: click.Context, home: str | None, quiet: bool, json_progress: bool) 
 READING = frozenset(
     {
         *("runs", "show", "logs", "stop", "pause", "resume", "rm", "rename", "tag", "note"),
-        *("leaderboard", "compare", "tradeoff", "forgetting", "report", "export", "label"),
+        *("leaderboard", "compare", "tradeoff", "forgetting", "report", "label"),
+        *("export fastchat", "export alpaca-eval", "export model-card"),
         *("judge list", "judge card", "store check", "store vacuum", "store backup"),
         *("store prune", "store archive", "store rehash", "store salvage"),
     }

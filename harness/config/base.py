@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -51,8 +51,25 @@ def listed(value: object, *, key: str) -> object:
     return value
 
 
-FORMER: dict[str, Any] = {"deprecated": True}
-"""`json_schema_extra` of a field that still works but is no longer offered."""
+def former(instead: str) -> dict[str, JsonValue]:
+    """Return the `json_schema_extra` of a field that still works but is no longer offered.
+
+    Args:
+        instead: what to write now.
+    """
+    return {"deprecated": True, "instead": instead}
+
+
+def former_fields(config: BaseModel, parent: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (field, what to write instead) of each former field that a config sets."""
+    for name in sorted(config.model_fields_set):
+        field, value = type(config).model_fields[name], getattr(config, name)
+        place = f"{parent}.{field.alias or name}".strip(".")
+        extra = field.json_schema_extra
+        if is_former(field) and isinstance(extra, Mapping):
+            yield place, str(extra.get("instead", ""))
+        if isinstance(value, BaseModel):
+            yield from former_fields(value, place)
 
 
 def is_former(field: FieldInfo) -> bool:

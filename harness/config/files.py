@@ -12,12 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdharness.harness.config.base import former_fields
 from kdharness.harness.config.evaluation import WITHOUT_URL, EvalConfig
 from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS
 from kdharness.harness.util.filesystem import exists, local_path
+from kdharness.harness.util.notices import notify_once
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import (
     CONFIG_BYTES,
@@ -199,7 +201,10 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         set_field(values, override)
         if isinstance(written, dict):
             set_field(written, override, as_written=True)
-    return parse_config(absolute_paths(values, file.resolve().parent), str(path), written)
+    parsed = parse_config(absolute_paths(values, file.resolve().parent), str(path), written)
+    for field, instead in former_fields(parsed):
+        notify_once(f"{path}: {field} is a former name and will be removed: use {instead}")
+    return parsed
 
 
 def set_field(values: object, override: str, *, as_written: bool = False) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-OURS = ("hashed", "former default")
-"""Keys that only `hashed_values` reads."""
+OURS = ("hashed", "former default", "instead")
+"""Keys that only this package reads."""
 
 
 def json_schema(models: Mapping[str, type[BaseModel]], unnamed: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from kdharness.harness.config.base import ADDED, FORMER, Settings
+from kdharness.harness.config.base import ADDED, Settings, former
 from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.on_policy import Divergence, OnPolicySpec
 from kdharness.harness.config.points import BenchPoints, check_points
@@ -108,7 +108,7 @@ class TrainerSpec(Settings):
         "auto",
         title="Precision (former name)",
         description=("float32 is precision: fp32; bfloat16 is precision: bf16, with LoRA mixed."),
-        json_schema_extra=FORMER,
+        json_schema_extra=former("precision (float32 is fp32, bfloat16 is bf16)"),
     )
     gradient_checkpointing: bool = Field(
         False,

@@ -15,6 +15,7 @@ from kdharness.harness.config.evaluation import FOR_EACH, Spec, parse_spec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation.answering import by_family, missing_answers
 from kdharness.harness.models.adapters import is_adapter
+from kdharness.harness.models.gguf_models import is_gguf
 from kdharness.harness.models.resolve import identity_of, resolve_model
 from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark
 from kdharness.harness.registry import ENGINES, resolve
@@ -48,6 +49,7 @@ def choose_answered(
         return asked
     absent = _with_gaps(job, asked, benches, lambda _: False)
     if named in FOR_EACH:
+        _refuse_files(named, absent)
         # vLLM does not serve adapters: what failed elsewhere stays as it is.
         asked = [s for s in asked if s in absent or not is_adapter(Path(s.source))]
     else:
@@ -59,6 +61,17 @@ def choose_answered(
             asked = _one_checkpoint(job, spec, asked, benches, only=only)
     job.answered = frozenset(subject.checkpoint.id for subject in asked)
     return asked
+
+
+def _refuse_files(named: str, subjects: Sequence[Subject]) -> None:
+    """Refuse an engine that serves folders for a GGUF file."""
+    for subject in subjects:
+        if is_gguf(subject.source):
+            raise ConfigError(
+                f"{subject.checkpoint.name} is a GGUF file, which {named} does not serve",
+                where=FIELD,
+                hint="leave out --answer-engine: llama.cpp answers for GGUF files",
+            )
 
 
 def _with_gaps(
@@ -128,6 +141,12 @@ def _one_checkpoint(
             hint=ONE_BY_ONE,
         )
     for subject in asked:
+        if identity and is_gguf(subject.source) and subject.checkpoint.weights != identity:
+            raise ConfigError(
+                f"{name} is another file than {subject.checkpoint.name}",
+                where=FIELD,
+                hint="leave out --answer-engine: a GGUF file answers for itself",
+            )
         _check_earlier(job, subject.checkpoint, name, identity)
     return list(asked)
 

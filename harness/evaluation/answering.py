@@ -14,6 +14,7 @@ from kdharness.harness.config.evaluation import (
     parse_spec,
 )
 from kdharness.harness.errors import Interrupted
+from kdharness.harness.models.gguf_models import is_gguf
 from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
@@ -168,21 +169,29 @@ def missing_answers(
 
 def open_answerer(job: Evaluation, subject: Subject) -> Engine:
     """Open the engine that serves the checkpoint, by default the model in this process."""
-    named = job.config.answer_engine or "local"
-    spec = Spec(named, subject.source) if named in FOR_EACH else parse_spec(named)
+    spec = answer_spec(job.config, subject)
     engine: Engine = resolve(ENGINES, spec.kind, "engine").open(spec, job.config, job.paths)
     if job.config.answer_engine:
         engine.probe()
     return engine
 
 
-def _origin(job: Evaluation, engine: Engine) -> dict[str, str]:
+def answer_spec(config: EvalConfig, subject: Subject) -> Spec:
+    """Return what answers for a checkpoint: by default itself, a GGUF file through llama.cpp."""
+    named = config.answer_engine or "local"
+    if named not in FOR_EACH:
+        return parse_spec(named)
+    return Spec("llama" if is_gguf(subject.source) else named, subject.source)
+
+
+def _origin(job: Evaluation, engine: Engine, subject: Subject) -> dict[str, str]:
     """Return what an answer's `info` records of the engine; nothing for the model in this process.
 
-    The model's hash is recorded where it is not that of the checkpoint.
+    That is a GGUF file for its own checkpoint too. The model's hash is recorded where it is not
+    that of the checkpoint.
     """
-    kind = (job.config.answer_engine or "local").partition(":")[0]
-    if kind == "local":
+    kind = answer_spec(job.config, subject).kind
+    if kind == "local" or (kind == "llama" and engine.identity == subject.checkpoint.weights):
         return {}
     other = engine.identity and kind not in FOR_EACH
     return {"engine": engine.name, **({"engine_identity": engine.identity} if other else {})}
@@ -203,7 +212,7 @@ def _answer(
     done = failed = 0
     first_error = ""
     reported: set[str] = set()
-    origin = _origin(job, engine)
+    origin = _origin(job, engine, subject)
     for index, reply in stream_until_stopped(engine, requests, job.reporter):
         item, request = wanted[index]
         answer = as_answer(subject, bench, name, item, turn, request, reply, origin)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
 
 MAX_DEPTH = 8
+LINE = ("student", "adapter", "source")
+"""Roles of the parent whose weights a checkpoint continues, merges or exports."""
 
 
 def record_red_flags(
@@ -108,7 +110,7 @@ def _found_in_training(
 
 
 def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
-    """Return the training runs of a checkpoint and of the students it started from.
+    """Return the training runs of a checkpoint and of what it was made or started from.
 
     The teacher's runs do not count: its answers reach the student only through training rows.
     """
@@ -120,7 +122,7 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
         run = job.store.run(current.run) if current.run else None
         if run is not None and run.method != Method.EVAL:
             runs.append(run)
-        parent = current.parents.get("student")
+        parent = next((current.parents[r] for r in LINE if r in current.parents), None)
         current = job.store.checkpoint(parent) if parent else None
     return runs
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.models.adoption import adopt_folder
-from kdharness.harness.models.checkpoints import find_model, progress_callbacks
+from kdharness.harness.models.checkpoints import find_model, model_path, progress_callbacks
 from kdharness.harness.models.loading import check_adapter
-from kdharness.harness.models.resolve import identity_of, resolve_model
+from kdharness.harness.models.resolve import identity_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
@@ -110,7 +110,7 @@ def stored_subject(source: str, paths: Paths, store: Store) -> Subject:
     known = store.checkpoint(source)
     if known is not None and not known.path:
         return Subject(known, "")
-    found = resolve_model(source, paths)
+    found = model_path(source, paths, store)
     model = identity_of(found, paths, store)
     adopt_folder(found, paths, store)
     stored = store.checkpoint(model.id)

@@ -296,8 +296,11 @@ def remove_records(
                 store.set_checkpoint_path(key, path)
         if not keep_files:
             aside = set_aside(plan.files)
-    for folder in aside:
-        shutil.rmtree(folder)
+    for path in aside:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return [c.name for c in plan.checkpoints if c.id in kept]
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.adoption import adopt_folder
+from kdharness.harness.models.gguf_models import gguf_parents, gguf_source, is_gguf
 from kdharness.harness.models.hub import short_name, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress
 from kdharness.harness.models.resolve import (
@@ -70,13 +71,14 @@ def find_model(
     known = store.checkpoint(source)
     if known is not None and not known.path:
         return known, ""
-    path = resolve_model(source, paths)
+    path = model_path(source, paths, store)
     identity = identity_of(path, paths, store, progress)
     adopt_folder(path, paths, store)
     checkpoint = store.checkpoint(identity.id)
     if checkpoint is not None and checkpoint.id == identity.id:
-        has_folder = bool(checkpoint.path) and exists(Path(checkpoint.path), folder=True)
-        if not has_folder and checkpoint.path != path:
+        found = Path(checkpoint.path)
+        is_there = bool(checkpoint.path) and exists(found, folder=not is_gguf(found))
+        if not is_there and checkpoint.path != path:
             checkpoint = _update_stored(checkpoint, path, store)
     else:
         former = _stored_at(path, paths, store)
@@ -85,6 +87,15 @@ def find_model(
     if misattributed_run(source, known, paths, store) is not None:
         store.update_run(source, checkpoint=checkpoint.name)
     return checkpoint, path
+
+
+def model_path(source: str, paths: Paths, store: Store) -> str:
+    """Return where a model that may be a GGUF file is; see `resolve_model` for others.
+
+    Raises:
+        ModelError, AssetError: nothing of that name, or a damaged GGUF file.
+    """
+    return str(gguf_source(source, paths, store) or resolve_model(source, paths))
 
 
 def _stored_at(path: str, paths: Paths, store: Store) -> Checkpoint | None:
@@ -130,6 +141,10 @@ def _add(
         weights=identity.weights,
         interface=identity.interface,
     )
+    if is_gguf(path):
+        parents = gguf_parents(Path(path), store)
+        method = Method.EXPORT.value if parents else new.method
+        new = replace(new, method=method, parents=parents)
     new = _of_run(new, paths, store)
     old = former or _earlier_commit(new, store) or _row_without_folder(new, store)
     if old is not None:

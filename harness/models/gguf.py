@@ -17,6 +17,8 @@ ENTRIES = 100_000
 TENSORS = 1_000_000
 NAME_BYTES = 65_536
 DIMENSIONS = 8
+SHORT = 1024
+"""Bytes of the longest text that is kept."""
 _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
@@ -30,11 +32,25 @@ def check_gguf(path: Path) -> tuple[int, int]:
     Raises:
         ModelError: with what is wrong.
     """
+    header, tensors = _walked(path)
+    return header.elements, tensors
+
+
+def gguf_texts(path: Path) -> dict[str, str]:
+    """Return the short texts of a GGUF file's header.
+
+    Raises:
+        ModelError: as `check_gguf`.
+    """
+    return _walked(path)[0].texts
+
+
+def _walked(path: Path) -> tuple[_Header, int]:
+    """Return a checked header, and the number of tensors."""
     try:
         with path.open("rb") as stream:
             header = _Header(stream, path.stat().st_size, str(path))
-            tensors = header.walk()
-            return header.elements, tensors
+            return header, header.walk()
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
@@ -43,6 +59,7 @@ class _Header:
     def __init__(self, stream: BinaryIO, size: int, where: str) -> None:
         self.stream, self.size, self.where = stream, size, where
         self.alignment, self.elements = 32, 0
+        self.texts: dict[str, str] = {}
 
     def walk(self) -> int:
         """Read magic, version and counts; then metadata; then the positions of the tensors."""
@@ -59,6 +76,8 @@ class _Header:
             kind = self.number("<I")
             if name == b"general.alignment" and kind == 4:
                 self.alignment = self.number("<I")
+            elif kind == _STRING:
+                self.keep_text(name)
             else:
                 self.skip_value(kind, 0)
         if not 1 <= self.alignment <= 1 << 20:
@@ -111,6 +130,16 @@ class _Header:
                     self.skip_value(inner, depth + 1)
         else:
             raise self.wrong(f"unknown value type {kind}")
+
+    def keep_text(self, name: bytes) -> None:
+        """Keep a text if it is short, such as a name; skip others, such as templates."""
+        length = self.number("<Q")
+        if length <= SHORT:
+            self.texts[name.decode("utf-8", "replace")] = self.bytes(length).decode(
+                "utf-8", "replace"
+            )
+        else:
+            self.skip(length)
 
     def text(self) -> bytes:
         """Read a name."""

@@ -20,6 +20,7 @@ from kdharness.harness.errors import AssetError, KDHarnessError, ModelError, did
 from kdharness.harness.models.adapters import DEEPEST, no_base_error, too_deep_error
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf import check_gguf
+from kdharness.harness.models.gguf_models import gguf_identity, is_gguf, refuse_gguf
 from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress, identify
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
@@ -60,6 +61,7 @@ def resolve_model(source: str, paths: Paths) -> str:
     """
     source = here(source, paths)
     folder = local_path(source)
+    refuse_gguf(folder)
     if split_hub_name(source.rstrip("/")) and not exists(folder, folder=True):
         source = source.rstrip("/")
     if exists(folder, folder=True):
@@ -124,6 +126,7 @@ def _stored(source: str, paths: Paths) -> str | None:
             f"{source} has stored answers and scores, but no weights",
             hint="use the folder of a model",
         )
+    refuse_gguf(known.path)
     if exists(Path(known.path), folder=True):
         raise ModelError(
             f"an older version mistook {known.path} for the checkpoint {source}, by samples of "
@@ -339,6 +342,8 @@ def identity_of(
     Raises:
         AssetError, ModelError: no weights, damaged ones, or an adapter without its base.
     """
+    if is_gguf(found):
+        return gguf_identity(Path(found), store)
     if not exists(Path(found), folder=True):
         named = split_hub_name(found)
         commit = digest("hub", named[1] if named else found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ntpath
 import posixpath
 import re
@@ -64,7 +65,9 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
             metric_name=_metric_name(score),
         )
         for score in scores
-        if score.n >= FEW and not any(flag.startswith("judge:") for flag in score.flags)
+        if score.n >= FEW
+        and math.isfinite(score.value or 0.0)
+        and not any(flag.startswith("judge:") for flag in score.flags)
     ]
     metadata = ModelCardData(
         base_model=list(dict.fromkeys(bases)) or None,
@@ -201,7 +204,11 @@ def _lineage(store: Store, checkpoint: Checkpoint) -> list[tuple[str, Checkpoint
     current: Checkpoint | None = checkpoint
     while current is not None:
         key = next(
-            (current.parents[r] for r in ("student", "adapter", "teacher") if r in current.parents),
+            (
+                current.parents[r]
+                for r in ("student", "adapter", "source", "teacher")
+                if r in current.parents
+            ),
             "",
         )
         if not key or key in seen:

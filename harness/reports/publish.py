@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,7 +19,9 @@ from huggingface_hub.hf_api import RepoFile
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
+from kdharness.harness.models.gguf_models import refuse_gguf
 from kdharness.harness.models.hub import split_hub_name
+from kdharness.harness.models.older_readers import older_config, older_tokenizer
 from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
@@ -41,6 +44,8 @@ FILES = (
     "*.tiktoken",
     "spiece.model",
     "sentencepiece*",
+    "tekken.json",
+    "chat_template.json",
     "*.jinja",
     "configuration_*.py",
     "modeling_*.py",
@@ -48,6 +53,9 @@ FILES = (
     "LICENSE*",
 )
 """What is published of a folder. Optimizer states, notes and logs stay."""
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""Further chat templates of a tokenizer."""
+_IMPORTED = re.compile(r"^\s*from\s+\.(\w+)\s+import\b", re.MULTILINE)
 NAMES = ("_name_or_path", "name_or_path")
 """Where libraries note the place that a model was loaded from: dropped if it is local."""
 CARD = "README.md"
@@ -96,6 +104,7 @@ def prepare(
         raise ConfigError(f"{repo[:200]!r} is not a hub id", hint="hub ids look like org/name")
     with Store(paths.store) as store:
         checkpoint = store.checkpoint(name) or model_checkpoint(paths, name)
+        refuse_gguf(checkpoint.path)
         folder = Path(checkpoint.path) if checkpoint.path else None
         if folder is None or not folder.is_dir():
             raise ModelError(
@@ -110,9 +119,8 @@ def prepare(
                 merge(name, str(target), paths, trust_remote_code=trust_remote_code)
             folder = target
         files: dict[str, Path | bytes] = {}
-        for path in sorted(folder.iterdir()):
-            if any(fnmatch(path.name, pattern) for pattern in FILES) and path.is_file():
-                files[path.name] = _cleaned(path, store, paths)
+        for path in published_files(folder):
+            files[path.relative_to(folder).as_posix()] = _cleaned(path, store, paths)
         if not any(fnmatch(file, "*.safetensors") for file in files):
             raise ModelError(f"{name} has no safetensors weights", where=str(folder))
         own = checkpoint.path
@@ -125,6 +133,28 @@ def prepare(
         card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder))
         files[CARD] = card.encode()
     return Publication(repo, files)
+
+
+def published_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that are published, sorted.
+
+    Code of its own brings the modules beside it that it imports: without them it cannot be loaded.
+    """
+    found = {
+        path
+        for path in folder.iterdir()
+        if any(fnmatch(path.name, pattern) for pattern in FILES) and path.is_file()
+    }
+    found |= {path for path in folder.glob(TEMPLATES) if path.is_file()}
+    unread = [path for path in found if path.suffix == ".py"]
+    while unread:
+        text = unread.pop().read_text("utf-8", "replace")
+        for name in _IMPORTED.findall(text):
+            path = folder / f"{name}.py"
+            if path not in found and path.is_file():
+                found.add(path)
+                unread.append(path)
+    return sorted(found)
 
 
 def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
@@ -149,6 +179,8 @@ def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
     for key in NAMES:
         if key in values and split_hub_name(str(values[key])) is None:
             del values[key]
+    older = {"config.json": older_config, "tokenizer_config.json": older_tokenizer}
+    values = older.get(path.name, dict)(values)
     for field, value in _texts(values):
         if value.startswith(("/", "~/", "file:")) and (os.sep in value[1:] or Path(value).exists()):
             raise ModelError(

@@ -22,7 +22,8 @@ from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
 from kdharness.harness.evaluation.points import load_points
 from kdharness.harness.evaluation.state import Evaluation, stored_subject
-from kdharness.harness.models.engine_files import check_engine
+from kdharness.harness.models.engine_files import check_engine, need_llama
+from kdharness.harness.models.gguf_models import find_gguf, gguf_source, is_gguf
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source, is_unconverted
@@ -55,6 +56,8 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     for field, source in model_references(config):
         if source in answered:
             continue
+        if field == "checkpoints" and _check_file(source, config, paths):
+            continue
         if hub or not _is_on_hub(source):
             _check_model(field, source, paths, code=runs_code_of(config, source))
     if isinstance(config, EvalConfig) and config.answer_engine:
@@ -81,6 +84,19 @@ def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
     with Store(paths.store) as store:
         stored = {name: store.checkpoint(name) for name in config.checkpoints}
     return {name for name, known in stored.items() if known is not None and not known.path}
+
+
+def _check_file(source: str, config: AnyConfig, paths: Paths) -> bool:
+    """Check a checkpoint that is a GGUF file; return whether it is one."""
+    with naming_field("checkpoints"):
+        if paths.store.exists():
+            with Store(paths.store) as store:
+                found = gguf_source(source, paths, store) is not None
+        else:
+            found = is_gguf(source) and bool(find_gguf(source, paths))
+        if found and not getattr(config, "answer_engine", None):
+            need_llama()
+    return found
 
 
 def _check_model(field: str, source: str, paths: Paths, *, code: bool) -> None:
@@ -147,6 +163,8 @@ def _check_evaluation(config: EvalConfig, paths: Paths, *, hub: bool) -> None:
             hint="import them: kdharness import fastchat|alpaca-eval PATH",
         )
     for name in sorted(others):
+        if _check_file(name, config, paths):
+            continue
         if hub or not _is_on_hub(name):
             _check_model("baseline", name, paths, code=config.trust_remote_code)
     judges = config.judge or default_judges(paths)

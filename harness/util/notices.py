@@ -25,6 +25,16 @@ def notify(message: str) -> None:
     _listener.get()(message)
 
 
+def notify_once(message: str) -> None:
+    """Send a notice that this process has not sent before."""
+    if message not in _sent:
+        _sent.add(message)
+        notify(message)
+
+
+_sent: set[str] = set()
+
+
 @contextmanager
 def notices_to(listener: Listener) -> Iterator[None]:
     """Send the notices of the code inside to `listener`."""

@@ -16,6 +16,7 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.errors import AssetError, DataError
+from kdharness.harness.models.gguf_models import is_gguf
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import MeasuredBenchmark, Reporter
 from kdharness.harness.types import Item, Judgment, JudgmentStatus, digest
@@ -25,6 +26,7 @@ from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
 from kdharness.judges.benchmarks.heldout_forward import EncodedRow, Scorer, encode
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
+from kdharness.judges.engines.llama_forward import source_of
 
 OTHER_WRITER = "other_writer"
 OTHER_ROWS = 24
@@ -91,6 +93,13 @@ class Heldout(Benchmark):
             and not self._wanted(checkpoint, row, teacher) <= known
         ]
         if not missing:
+            return
+        if is_gguf(source) and not source_of(source, paths):
+            reporter.say(
+                f"held-out loss of {Path(source).name} is not measured: the model that it was made "
+                "from, whose tokenizer is needed, is not in this home",
+                kind="warning",
+            )
             return
 
         scorer = Scorer(

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from kdharness.harness.chat.template import IGNORE_INDEX, encode_chat
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.limits import limits_of, refuse_beyond
+from kdharness.harness.models.gguf_models import is_gguf
+from kdharness.harness.models.limits import ModelLimits, limits_of, refuse_beyond
 from kdharness.harness.models.lm_head import backbone, head_logits
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow
+from kdharness.judges.engines.llama_forward import GgufForward, source_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +70,56 @@ def check_vocabularies(student: Any, teacher: Any) -> None:
         )
 
 
+class Forward(Protocol):
+    """A model that gives logits at labelled positions, in two steps: the second needs memory."""
+
+    @property
+    def limits(self) -> ModelLimits:
+        """Which tokens and lengths it supports."""
+        ...
+
+    def states(self, batch: Sequence[EncodedRow]) -> torch.Tensor:
+        """Return what `logits` needs of each labelled position, rows in order."""
+        ...
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits of some positions, fp32 [n, V]."""
+        ...
+
+
+class Loaded:
+    """A model of transformers."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def limits(self) -> ModelLimits:
+        """Return the sizes of its tables."""
+        return limits_of(self.model)
+
+    def states(self, batch: Sequence[EncodedRow]) -> torch.Tensor:
+        """Return the last hidden states [n, h]."""
+        width = max(len(row.ids) for row in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(batch):
+            ids[index, : len(row.ids)] = torch.tensor(row.ids)
+            mask[index, : len(row.ids)] = 1
+        where = torch.tensor([(i, p) for i, row in enumerate(batch) for p in row.positions])
+        device = next(self.model.parameters()).device
+        hidden = backbone(self.model)(
+            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+        ).last_hidden_state
+        found: torch.Tensor = hidden[where[:, 0].to(device), where[:, 1].to(device)]
+        return found
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Run the output head."""
+        found: torch.Tensor = head_logits(self.model, states)
+        return found
+
+
 class Scorer:
     """A model (and a teacher, if any) ready to score rows."""
 
@@ -86,14 +138,19 @@ class Scorer:
             "device": config.device,
             "trust_remote_code": trust,
         }
-        self.tokenizer = load_tokenizer(source, paths, trust_remote_code=trust)
+        words = source_of(source, paths) if is_gguf(source) else source
+        self.tokenizer = load_tokenizer(words, paths, trust_remote_code=trust)
         if teacher:
             check_vocabularies(
                 self.tokenizer, load_tokenizer(teacher, paths, trust_remote_code=trust)
             )
         self.max_length = config.heldout.max_length
-        self.model = load_model(source, paths, **options)
-        self.teacher = load_model(teacher, paths, **options) if teacher else None
+        self.model: Forward = (
+            GgufForward(source, config.device, self.max_length)
+            if is_gguf(source)
+            else Loaded(load_model(source, paths, **options))
+        )
+        self.teacher = Loaded(load_model(teacher, paths, **options)) if teacher else None
         self.teacher_states = teacher_states
         self.names = (source, teacher or "")
 
@@ -112,7 +169,7 @@ class Scorer:
                 pairs = ((row.row.item, row.ids) for row in rows)
                 refuse_beyond(
                     pairs,
-                    limits_of(model),
+                    model.limits,
                     self.tokenizer,
                     name,
                     max_length=self.max_length,
@@ -130,20 +187,19 @@ class Scorer:
     @torch.inference_mode()
     def measure(self, batch: Sequence[EncodedRow]) -> list[dict[str, float]]:
         """Return sums over each row's labelled tokens: loss and kl in nats, agreement counted."""
-        ours = self._states(self.model, batch)
+        ours = self.model.states(batch)
         theirs = self._teacher_states(batch)
         targets = torch.tensor([row.ids[p + 1] for row in batch for p in row.positions])
         owner = [i for i, row in enumerate(batch) for _ in row.positions]
         names = ["loss"] if theirs is None else ["loss", "kl", "agreement"]
         sums = [dict.fromkeys(names, 0.0) for _ in batch]
-        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
-        chunk = max(1, LOGIT_CELLS // vocabulary // 4)
+        chunk = max(1, LOGIT_CELLS // self.model.limits.vocabulary // 4)
         for start in range(0, len(owner), chunk):
             part = slice(start, start + chunk)
-            logs = head_logits(self.model, ours[part]).log_softmax(-1)
+            logs = self.model.logits(ours[part]).log_softmax(-1)
             values = {"loss": -logs.gather(1, targets[part, None].to(logs.device))[:, 0].double()}
-            if theirs is not None:
-                teacher = head_logits(self.teacher, theirs[part]).log_softmax(-1)
+            if self.teacher is not None:
+                teacher = self.teacher.logits(theirs[part]).log_softmax(-1).to(logs.device)
                 size = min(teacher.shape[-1], logs.shape[-1])
                 # Vocabularies padded to different sizes share the tokenizer's ids.
                 agreed = teacher.argmax(-1) == logs.argmax(-1)
@@ -161,24 +217,8 @@ class Scorer:
             return None
         unseen = [row for row in batch if row.row.key not in self.teacher_states]
         if unseen:
-            hidden = self._states(self.teacher, unseen)
+            hidden = self.teacher.states(unseen)
             sizes = [len(row.positions) for row in unseen]
             for row, states in zip(unseen, hidden.split(sizes), strict=True):
                 self.teacher_states[row.row.key] = states.clone()
         return torch.cat([self.teacher_states[row.row.key] for row in batch])
-
-    @staticmethod
-    def _states(model: PreTrainedModel, batch: Sequence[EncodedRow]) -> Any:
-        """Return the last hidden states [n, h] at labelled positions, rows in order."""
-        width = max(len(row.ids) for row in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(batch):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-            mask[index, : len(row.ids)] = 1
-        where = torch.tensor([(i, p) for i, row in enumerate(batch) for p in row.positions])
-        device = next(model.parameters()).device
-        hidden = backbone(model)(
-            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-        ).last_hidden_state
-        return hidden[where[:, 0].to(device), where[:, 1].to(device)]

@@ -17,12 +17,12 @@ import torch
 
 from kdharness.harness.config.evaluation import EvalConfig, Spec
 from kdharness.harness.errors import DataError
-from kdharness.harness.models.engine_files import find_gguf, need_llama
-from kdharness.harness.models.identity import file_identity
+from kdharness.harness.models.engine_files import need_llama
+from kdharness.harness.models.gguf_models import find_gguf, gguf_hash
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.llama_model import CHUNK, LlamaModel
 from kdharness.judges.engines.logprobs import Logprobs, Wanted, first_logprobs
 from kdharness.judges.engines.numbers import read_one
@@ -87,7 +87,7 @@ class LlamaEngine:
     def identity(self) -> str:
         """The hash of its bytes, which hold the template too."""
         with Store(self.paths.store) as store:
-            return digest("gguf", *[file_identity(path, store) for path in self.files])
+            return gguf_hash(self.files, store)
 
     @property
     def unchanged_since(self) -> float:

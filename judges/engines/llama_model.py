@@ -28,8 +28,10 @@ LOG_ERROR = 4
 class LlamaModel:
     """A loaded GGUF file."""
 
-    def __init__(self, path: str, name: str, device: str, tokens: int) -> None:
-        """Load the file with a context of `tokens`.
+    def __init__(
+        self, path: str, name: str, device: str, tokens: int, *, every: bool = False
+    ) -> None:
+        """Load the file with a context of `tokens`; `every` keeps the logits at every position.
 
         Raises:
             ModelError: llama.cpp cannot load it, with its own words.
@@ -46,6 +48,7 @@ class LlamaModel:
                 n_threads=torch.get_num_threads(),
                 n_threads_batch=torch.get_num_threads(),
                 verbose=False,
+                **({"logits_all": True} if every else {}),
                 **options,
             )
         except (ValueError, RuntimeError, MemoryError, AssertionError) as error:
@@ -140,6 +143,12 @@ class LlamaModel:
     def read(self, tokens: list[int]) -> None:
         """Read further tokens; raise RuntimeError if llama.cpp cannot."""
         self.llama.eval(tokens)
+
+    def all_logits(self, tokens: list[int]) -> torch.Tensor:
+        """Return the logits at every position of a text, fp32 [n, tokens]; needs `every`."""
+        self.forget()
+        self.read(tokens)
+        return torch.from_numpy(self.llama.scores[: len(tokens)].copy())
 
     def logits(self) -> torch.Tensor:
         """Return the logits after the last token read, fp32 [1, tokens]."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness import cli
+from support.listings import check_listing, listing_of
 
 Result = tuple[int, str, str]
 """(exit code, stdout, stderr)."""
@@ -37,8 +38,11 @@ class CommandLine:
         return out
 
     def json(self, *args: str) -> Any:
-        """Run a command with `--format json`; return the parsed output."""
-        return json.loads(self.ok(*args, "--format", "json"))
+        """Run a command with `--format json`; return the parsed output, checked by its schema."""
+        found = json.loads(self.ok(*args, "--format", "json"))
+        if name := listing_of(args):
+            check_listing(name, found)
+        return found
 
 
 def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:

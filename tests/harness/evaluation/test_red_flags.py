@@ -77,6 +77,10 @@ def test_benchmark_prompts_in_the_training_data_are_flagged(
     add_trained(store, "taught", clean, teacher="id-leaky")
     assert "contaminated:2" in flags_of(store, paths, "later")
     assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "taught"))
+    # An export or a merged adapter has the weights of what it was made from.
+    for role in ("source", "adapter"):
+        add_trained(store, f"of-{role}", clean, **{role: "id-leaky"})
+        assert "contaminated:2" in flags_of(store, paths, f"of-{role}")
 
 
 def test_missing_training_data_is_reported(store: Store, paths: Paths, tmp_path: Path) -> None:

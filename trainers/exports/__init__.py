@@ -1,0 +1,1 @@
+"""Exports of checkpoints to where models are served: GGUF files and complete folders."""
