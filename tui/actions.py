@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
 
@@ -30,6 +30,7 @@ from kdharness.tui.viewmodels.selection import Selection
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+    from kdharness.tui.protocol import AppProtocol
     from kdharness.tui.widgets.chart import Plane
 
 TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
@@ -78,6 +79,10 @@ class Actions(Selecting):
             self.push_screen(screens.NewRunScreen(config, base))
         except ConfigError as error:  # the run of a package that is gone or broken
             self.complain(f"{base}: {error}")
+
+    def care(self, what: str, names: Sequence[str]) -> None:
+        """Delete, rename, tag or annotate runs or checkpoints."""
+        screens.care_for(cast("AppProtocol", self), what, names)
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
         """Open the form of an evaluation, which keeps its state."""
@@ -225,7 +230,7 @@ class Actions(Selecting):
         if stored is not None and stored.method == Method.SWEEP:
             detail = "The current run saves a checkpoint first; all can be resumed later (p)."
         elif self.demo_is_running and run.startswith("demo-"):
-            detail += "\n\nThe demo ends with it. d on Runs continues the demo with this run."
+            detail += "\n\nThe demo ends with it. D on Runs continues the demo with this run."
         elif owner := self._experiment_of(run):
             detail += f"\n\n{owner} ends with it. s on Experiments (w) continues both."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
@@ -279,7 +284,7 @@ class Actions(Selecting):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo ended before its last run: d continues it)")
+            lines.append("(the demo ended before its last run: D continues it)")
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports

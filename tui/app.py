@@ -23,8 +23,10 @@ from kdharness.harness import store as stores
 from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
+from kdharness.tui import screens
 from kdharness.tui.actions import Actions
 from kdharness.tui.screens.base import PlaceScreen
+from kdharness.tui.screens.caring import CARE, Caring
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_primary, save_theme
@@ -287,6 +289,13 @@ class HarnessApp(Actions):
         if getattr(screen, "place", "") not in ("runs", "experiments"):
             yield SystemCommand(
                 "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
+            )
+        subject = screen.subject() if isinstance(screen, Caring) else ""
+        for what, title in CARE.items():
+            yield SystemCommand(
+                f"{title} …",
+                "Choose which",
+                lambda what=what: screens.choose_and_care(self, what, subject),
             )
         for name in THEMES:
             yield SystemCommand(

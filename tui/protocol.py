@@ -53,6 +53,31 @@ class AppProtocol(Protocol):
         """Open the screen of one run, with the curves of the selected ones overlaid."""
         ...
 
+    @property
+    def screen(self) -> Any:
+        """The screen on top."""
+        ...
+
+    def pop_screen(self) -> Any:
+        """Close the screen on top."""
+        ...
+
+    def switch_screen(self, screen: Any) -> Any:
+        """Replace the screen on top."""
+        ...
+
+    def follow(self) -> None:
+        """Notify the active screen when the store has changed."""
+        ...
+
+    def care(self, what: str, names: Sequence[str]) -> None:
+        """Delete, rename, tag or annotate runs or checkpoints."""
+        ...
+
+    def rename_selected(self, names: Mapping[str, str]) -> None:
+        """Let the selection follow new names."""
+        ...
+
     def open_checkpoint(self, name: str) -> None:
         """Open the run that created a checkpoint."""
         ...

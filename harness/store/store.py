@@ -93,9 +93,14 @@ class Store(RemovalRows):
         )
 
     def runs_state(self) -> tuple[int, int]:
-        """Return (number of runs, newest row), which changes when a run is added or removed."""
-        row = self.db.conn.execute("SELECT COUNT(*), COALESCE(MAX(rowid), 0) FROM runs").fetchone()
-        return int(row[0]), int(row[1])
+        """Return two hashes, which change when a run is added, removed, renamed or annotated.
+
+        They are of the names: after a removal, the next run takes the newest one's row.
+        """
+        names = "SELECT id FROM runs ORDER BY rowid"
+        notes = "SELECT kind, id, tags, note FROM annotations"
+        ids, found = (hash(tuple(map(tuple, self.db.conn.execute(s)))) for s in (names, notes))
+        return ids, found
 
     def run_ids(self) -> set[str]:
         """Return the ids that are taken."""

@@ -17,6 +17,7 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
+from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.chart_keys import ChartKeys
 from kdharness.tui.viewmodels.curves import CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
@@ -48,7 +49,7 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(ChartKeys):
+class RunScreen(Caring, ChartKeys):
     """One run, with other runs' curves overlaid."""
 
     place = "runs"
@@ -321,6 +322,11 @@ class RunScreen(ChartKeys):
             self.harness.open_run(str(run))
         elif event.row is not None and not run:
             self.notify("not created by a run in this store", timeout=3, markup=False)
+
+    def subject(self) -> str:
+        """Return the run, or the checkpoint under the cursor of the lineage."""
+        row = self.query_one("#lineage", Listing).row if self.tab == "lineage" else None
+        return str(row["name"]) if row else self.run_id
 
     def action_pause(self) -> None:
         """Pause or resume the run."""

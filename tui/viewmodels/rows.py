@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.util.text import safe_text
+
+if TYPE_CHECKING:
+    from kdharness.harness.store.removal import Annotation
 
 Row = Mapping[str, Any]
 Part = tuple[str, str]
@@ -106,6 +109,14 @@ def window_of(
 def reason_of(error: str) -> str:
     """Return an error without the folders of the file it begins with, for one cell."""
     return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
+
+
+def annotation_words(found: Annotation | None) -> str:
+    """Return tags and note on one line: `#good #paper: the note's first line`."""
+    if found is None:
+        return ""
+    tags = " ".join(f"#{tag}" for tag in found.tags)
+    return ": ".join(filter(None, [tags, found.note.partition("\n")[0]]))
 
 
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:
