@@ -144,12 +144,16 @@ class Actions(Selecting):
             question, f"{known}\n\nestimating …" if plan else known, waits=plan is not None
         )
 
+        form = self.screen
+
         def planned(lines: list[str]) -> None:
-            stops = any(line.startswith("✗") for line in lines)
-            dialog.tell("\n".join([known, "", *lines]), stops=stops)
+            problem = next((line for line in lines if line.startswith("✗")), "")
+            if isinstance(form, PlaceScreen):
+                form.plan_told(problem.removeprefix("✗ "))
+            dialog.tell("\n".join([known, "", *lines]), stops=bool(problem))
 
         def failed(message: str) -> None:
-            dialog.tell(f"{known}\n\n✗ {message}", stops=True)
+            planned([f"✗ {message}"])
 
         def answered(yes: bool | None) -> None:
             if yes:

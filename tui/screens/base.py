@@ -110,6 +110,9 @@ class PlaceScreen(Screen[Any]):
     def has_started(self) -> None:
         """Note that what the screen describes has been started."""
 
+    def plan_told(self, problem: str) -> None:
+        """Note what keeps what the screen describes from being started; nothing if it is empty."""
+
     def leave_filter(self) -> bool:
         """Undo what Escape undoes before it leaves the screen; return whether there was any."""
         return False
@@ -165,6 +168,9 @@ class ListPlace(PlaceScreen):
         if event.input.id == "filter":
             event.input.display = bool(event.value)
             self.listing().focus()
+
+    def plan_told(self, problem: str) -> None:
+        """Note what keeps what the screen describes from being started; nothing if it is empty."""
 
     def leave_filter(self) -> bool:
         """Leave the filter line or clear a kept filter; return whether there was one."""
