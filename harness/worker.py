@@ -204,7 +204,7 @@ def _execute(
         finished=None,
         error="",
     )
-    store.add_event(run_id, "started", "resumed" if resume else "")
+    _record(store, run_id, "started", "resumed" if resume else "")
     run = store.run(run_id) or run
     reporter = StoreReporter(store, run)
     signal.signal(signal.SIGTERM, lambda *_: reporter.terminated.set())
@@ -235,11 +235,15 @@ def _execute(
     store.update_run(
         run_id, status=status.value, error=error[:4000], finished=time.time(), **columns
     )
-    store.add_event(run_id, "ended", error[:4000] or status.value)
-    if error:
-        print(error, flush=True)
+    _record(store, run_id, "ended", error[:4000] or status.value)
     store.close()
     return code
+
+
+def _record(store: Store, run_id: str, kind: str, message: str) -> None:
+    """Store an event, and print it, so that the log tells what was printed before and after."""
+    print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
+    store.add_event(run_id, kind, message)
 
 
 def do_work(

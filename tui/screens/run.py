@@ -20,11 +20,13 @@ from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.chart_keys import ChartKeys
 from kdharness.tui.viewmodels.curves import CurveBook
+from kdharness.tui.viewmodels.log import LogFile
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
-from kdharness.tui.viewmodels.run import lineage_rows, log_lines
+from kdharness.tui.viewmodels.run import lineage_rows
 from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart, Series
+from kdharness.tui.widgets.log_view import LogPane
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
@@ -89,6 +91,7 @@ class RunScreen(Caring, ChartKeys):
         self.run: Run | None = None
         self.status = RunStatus.STARTING
         self.book = CurveBook()
+        self.log_file = LogFile()
         self.tab = ""
         self.curve = "loss"
         # Whether the user has moved to a curve: until then it is the loss, even before it is there.
@@ -107,7 +110,7 @@ class RunScreen(Caring, ChartKeys):
                 empty="no curves yet",
             )
             yield CurveChart(id="chart")
-        yield TextView(follow=True, id="log")
+        yield LogPane(id="log")
         yield TextView(id="config")
         yield Listing(
             [
@@ -223,9 +226,8 @@ class RunScreen(Caring, ChartKeys):
         if run is None:
             return
         if self.tab == "log":
-            self.query_one("#log", TextView).set_lines(
-                log_lines(self.harness.store, self.harness.paths, self.run_id)
-            )
+            app, log = self.harness, self.query_one("#log", LogPane)
+            log.show(self.log_file.timeline(app.store, app.paths, self.run_id))
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 
