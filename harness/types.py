@@ -89,10 +89,9 @@ class EvaluationResult(TypedDict):
 
 
 class RunInfo(TypedDict, total=False):
-    """What a run's row holds besides its columns.
+    """What a run's row holds besides its columns; times are in seconds since the epoch.
 
-    Of any run: the stage at work and when it began (seconds since the epoch), and whose code was
-    trusted. Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
+    Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
     """
 
     accelerate: str
@@ -102,6 +101,7 @@ class RunInfo(TypedDict, total=False):
     stage_last: float
     trusted_code: list[str]
     at_work: str
+    in_experiment: bool
     result: EvaluationResult
     tokens: int
     labelled: int

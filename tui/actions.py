@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,8 +38,6 @@ PICTURES = (".svg", ".png")
 
 class Actions(Selecting):
     """The app's actions, which screens call by name."""
-
-    demo_process: subprocess.Popen[bytes] | None = None
 
     if TYPE_CHECKING:
 

@@ -131,6 +131,7 @@ class HarnessApp(Actions):
             self.register_theme(theme)
         self.theme = "ansi" if plain else self.settings.theme
         self.set_keymap(self.settings.keys)
+        self.rings = self.settings.rings
 
     # ------------------------------------------------------------ the store
 
@@ -168,6 +169,7 @@ class HarnessApp(Actions):
         if not self.screen_stack:
             return
         self._counter = self.store.data_version()
+        self.begin_news()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
         if isinstance(self.screen, PlaceScreen):
@@ -183,6 +185,7 @@ class HarnessApp(Actions):
             return
         counter = self.store.data_version()
         place = self.screen
+        self.look_for_news(counter != self._counter)
         if counter != self._counter:
             self._counter = counter
             self.version += 1

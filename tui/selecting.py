@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdharness.harness.util.text import listed
+from kdharness.tui.notices import Notices
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
-from kdharness.tui.threads import Background
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import LIMIT, Selection, newest_pair
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
 
-class Selecting(Background):
+class Selecting(Notices):
     """Marks checkpoints and updates the active screen; other screens update when resumed."""
 
     selection = Selection()

@@ -30,7 +30,7 @@ async def test_key_starts_the_demo(
         def poll(self) -> None:
             return None
 
-    monkeypatch.setattr("kdharness.tui.actions.subprocess.Popen", Process)
+    monkeypatch.setattr("kdharness.harness.util.detached.subprocess.Popen", Process)
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "D")
