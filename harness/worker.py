@@ -296,6 +296,8 @@ def do_work(
         outcome = replace(outcome, info={**outcome.info, "trusted_code": trusted})
     checkpoint = _register(paths, run, outcome, reporter)
     reporter.info.update(outcome.info)
+    for line in reporter.alerts.without_a_curve() if reporter.alerts else ():
+        reporter.say(line)
     return {"checkpoint": checkpoint.name}
 
 

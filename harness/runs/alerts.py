@@ -40,6 +40,15 @@ class CurveWatch:
                     said.append((rule.text, reason))
         return said
 
+    def unseen(self) -> list[Rule]:
+        """Return the rules on curves that have had no value."""
+        return [rule for rule in self.rules if rule.curve not in self._last]
+
+    @property
+    def curves(self) -> list[str]:
+        """The curves that have had a value."""
+        return sorted(self._last)
+
     def _follow(self, curve: str, value: float) -> float:
         """Count how often in a row a curve rose (or fell, below zero); return where it began."""
         last = self._last.get(curve, math.nan)

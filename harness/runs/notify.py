@@ -17,7 +17,7 @@ from pathlib import Path
 from kdharness.harness.config.alerts import Rule, parse_rule
 from kdharness.harness.config.notifying import PLACEHOLDERS, STATES
 from kdharness.harness.config.settings import load_settings
-from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.errors import KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.runs.alerts import CurveWatch
 from kdharness.harness.runs.status import end_message, is_part
@@ -142,6 +142,15 @@ class Alerts:
         for _, message in said:
             tell(self.paths, self.store, self.run, "alert", f"{self.run.id}: {message}")
         return said
+
+    def without_a_curve(self) -> list[str]:
+        """Return a line on each rule whose curve a training did not have."""
+        curves = self.watch.curves
+        return [
+            f"the alert {rule.text!r} found no curve {rule.curve!r}"
+            f"{did_you_mean(rule.curve, curves)}"
+            for rule in (self.watch.unseen() if curves else ())
+        ]
 
 
 def main(home: str) -> None:
