@@ -31,6 +31,7 @@ from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_primary, save_theme
 from kdharness.tui.themes import THEMES
+from kdharness.tui.viewmodels.machine import Sampler
 from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class HarnessApp(Actions):
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
         self.now = clock
+        self.sampler = Sampler(paths.home)
         self.version = 0
         self._store: Store | None = None
         self._counter = -1

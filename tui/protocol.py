@@ -12,6 +12,7 @@ from kdharness.harness.types import Run
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.machine import Sampler
     from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
 
@@ -25,6 +26,7 @@ class AppProtocol(Protocol):
     first: list[Run]
     selection: Selection
     primary: dict[str, str]
+    sampler: Sampler
 
     @property
     def store(self) -> Store:

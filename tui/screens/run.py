@@ -20,7 +20,6 @@ from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.chart_keys import ChartKeys
 from kdharness.tui.viewmodels.curves import CurveBook
-from kdharness.tui.viewmodels.log import LogFile
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows
@@ -55,6 +54,7 @@ class RunScreen(Caring, ChartKeys):
     """One run, with other runs' curves overlaid."""
 
     place = "runs"
+    shows_machine = True
     title_text = "Run"
     about = (
         "↑↓ choose a curve; + and - zoom, ←→ pan, 0 shows all; y toggles the log scale, m "
@@ -91,7 +91,6 @@ class RunScreen(Caring, ChartKeys):
         self.run: Run | None = None
         self.status = RunStatus.STARTING
         self.book = CurveBook()
-        self.log_file = LogFile()
         self.tab = ""
         self.curve = "loss"
         # Whether the user has moved to a curve: until then it is the loss, even before it is there.
@@ -226,8 +225,8 @@ class RunScreen(Caring, ChartKeys):
         if run is None:
             return
         if self.tab == "log":
-            app, log = self.harness, self.query_one("#log", LogPane)
-            log.show(self.log_file.timeline(app.store, app.paths, self.run_id))
+            app = self.harness
+            self.query_one("#log", LogPane).read(app.store, app.paths, self.run_id)
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 

@@ -55,6 +55,7 @@ class RunsScreen(Caring, ListPlace):
 
     CSS_PATH: ClassVar[CSSPathType | None] = None
     place = "runs"
+    shows_machine = True
     title_text = "Runs"
     about = (
         "All training runs and evaluations, newest first; runs started elsewhere appear "

@@ -12,8 +12,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.viewmodels.log import LEVELS, SHOWN, LogLine, found_parts, matches
+from kdharness.tui.viewmodels.log import LEVELS, SHOWN, LogFile, LogLine, found_parts, matches
 from kdharness.tui.widgets.text_view import TextView
 
 WORDS = {
@@ -80,6 +82,7 @@ class LogPane(Vertical):
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
+        self.file = LogFile()
         self.every: Sequence[LogLine] = ()
         self.lines: list[LogLine] = []
         self.level = LEVELS[0]
@@ -104,6 +107,10 @@ class LogPane(Vertical):
         """Focus the text."""
         self.text.focus(scroll_visible)
         return self
+
+    def read(self, store: Store, paths: Paths, run: str) -> None:
+        """Show the log of a run, as far as it has been written."""
+        self.show(self.file.timeline(store, paths, run))
 
     def show(self, lines: Sequence[LogLine]) -> None:
         """Show these lines; a match that is gone to stays."""

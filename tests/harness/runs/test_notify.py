@@ -187,8 +187,6 @@ def test_a_rule_is_told_in_the_log_once_also_after_a_resume(
             reporter.flush()
         found = [e for e in store.events("kd") if e["kind"] == "alert"]
     assert reporter.alerts is not None
-    assert reporter.alerts.without_a_curve() == [
-        "the alert 'loss > 5' found no curve 'loss'"
-    ]
+    assert reporter.alerts.without_a_curve() == ["the alert 'loss > 5' found no curve 'loss'"]
     assert states == ["alert kd: domain_loss rose 2 times in a row, from 1 to 3"]
     assert [e["info"] for e in found] == [{"rule": "domain_loss rose two times"}]
