@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,8 @@ class Notices(Background):
         message = end_message(run, WENT, "its process is gone; it can be resumed (p)")
         self.tell_news(message, "error")
         paths = self.paths
+        if now.host not in ("", socket.gethostname()):
+            return  # what is known of another machine is that nothing was heard from it
 
         def work() -> None:
             notify: Any = importlib.import_module("kdharness.harness.runs.notify")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -87,4 +88,15 @@ class NotifySettings(Settings):
         """Return the command with its placeholders filled; empty if there is none."""
         if self.shell:
             return ["/bin/sh", "-c", self.shell]
-        return [PLACE.sub(lambda found: values[found[1]], word) for word in self.command]
+        return [PLACE.sub(lambda found: values[found[1]], word) for word in self._expanded()]
+
+    def program(self, folder: Path) -> str:
+        """Return the program of the command, as it is found from a folder; empty if unknown."""
+        name = next(iter(self._expanded()), "")
+        if "{" in name:
+            return ""
+        return str(folder / name) if os.sep in name else name
+
+    def _expanded(self) -> list[str]:
+        """Return the command's words; ~ is the user's folder, as in a shell."""
+        return [os.path.expanduser(word) if word[:2] == "~/" else word for word in self.command]

@@ -218,6 +218,8 @@ def _leave(app: AppProtocol, runs: set[str]) -> None:
 
 
 def _rename(app: AppProtocol, name: str) -> None:
+    is_run = find(app.store, name)[0] is not None
+
     def check(text: str) -> str:
         if text == name:
             return ""
@@ -225,13 +227,17 @@ def _rename(app: AppProtocol, name: str) -> None:
             app.paths.run(text)
         except ConfigError as error:
             return str(error)
+        if not is_run and ("@" in text or text.startswith("home:")):
+            return "use letters, digits, . - and _"
         return f"{text} is taken" if text in _names(app.store) else ""
 
     def take(text: str | None) -> None:
         if text and text != name:
             _rename_to(app, name, text)
 
-    help_text = "Its folder and its checkpoints are renamed too; scores and lineage stay."
+    help_text = "Scores and lineage stay."
+    if is_run:
+        help_text = f"Its folder and its checkpoints are renamed too. {help_text}"
     app.push_screen(Ask(f"Rename {name}", name, help_text, check), take)
 
 

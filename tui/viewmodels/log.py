@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.launch import log_path
@@ -32,6 +33,8 @@ METRICS = re.compile(r"\{'[\w/]+': '?-?[\d.naife+-]+'?(?:, .*)?\}")
 WARNS = re.compile(r"\bwarn(?:ing)?\b|Warning:|\bdeprecated\b", re.IGNORECASE)
 FAILS = re.compile(r"\b(?:ERROR|CRITICAL|FATAL)\b|^[\w.]*(?:Error|Exception)\b|^error:")
 TRACE = "Traceback (most recent call last):"
+AHEAD = 500
+"""Events that are not printed lie between two that are; after the first, few do."""
 CLOCK_SECONDS = 2
 """An event is printed just before it is stored."""
 ROLES = {"event": "", "output": "dim", "metrics": "dim", "warning": "warn", "error": "bad"}
@@ -92,7 +95,7 @@ def _stored(events: Sequence[Mapping[str, object]], at: int, printed: re.Match[s
     """Return the index of the event that was printed, from `at` on."""
     hours, minutes, seconds = (int(printed[n]) for n in (1, 2, 3))
     when = hours * 3600 + minutes * 60 + seconds
-    for index in range(at, len(events)):
+    for index in range(at, len(events) if at == 0 else min(at + AHEAD, len(events))):
         event = events[index]
         if event["kind"] != printed[4]:
             continue
@@ -182,11 +185,12 @@ def output_lines(data: bytes, *, cut: bool = False) -> list[str]:
 
 
 class LogFile:
-    """The end of a worker's log, read again only when it has changed."""
+    """One run's log: its events, and the end of its worker's, read again only when it changed."""
 
     def __init__(self) -> None:
         self._state: tuple[str, int, int] = ("", 0, 0)
         self._lines: list[str] = []
+        self._events: list[dict[str, Any]] = []
 
     def lines(self, path: Path) -> list[str]:
         """Return its lines; none if there is no log."""
@@ -204,8 +208,10 @@ class LogFile:
         return self._lines
 
     def timeline(self, store: Store, paths: Paths, run: str) -> list[LogLine]:
-        """Return a run's events and the output around them."""
-        return timeline(store.events(run), self.lines(log_path(paths, run)))
+        """Return a run's events and the output around them; only new events are read."""
+        while fresh := store.events(run, self._events[-1]["id"] if self._events else 0):
+            self._events += fresh
+        return timeline(self._events, self.lines(log_path(paths, run)))
 
 
 # ---------------------------------------------------------------- searching

@@ -63,11 +63,13 @@ class Sampler:
     def read(self) -> Machine:
         """Return the machine now; the load of processors from the second call on."""
         psutil: Any = importlib.import_module("psutil")
-        busy, known = psutil.cpu_percent(None) / 100, self._seen_cpu
-        self._seen_cpu = True
-        memory = psutil.virtual_memory()
-        used, total = _within_limit(memory.total - memory.available, memory.total)
-        return Machine(busy if known else None, used, total, _free_disk(self.home), self.gpus())
+        busy = _known(lambda: psutil.cpu_percent(None) / 100)
+        busy, self._seen_cpu = busy if self._seen_cpu else None, True
+        memory = _known(psutil.virtual_memory)
+        used, total = 0, 0
+        if memory is not None:
+            used, total = _within_limit(memory.total - memory.available, memory.total)
+        return Machine(busy, used, total, _free_disk(self.home), self.gpus())
 
     def gpus(self) -> tuple[Gpu, ...]:
         """Return the state of every GPU that the driver shows."""
@@ -108,10 +110,13 @@ class Sampler:
 
 
 def _known(ask: Callable[[], Any]) -> Any:
-    """Return what NVML says, or None: any of its calls may be unsupported, or a GPU be lost."""
+    """Return what a driver or the system says, or None.
+
+    Any call may be unsupported, a GPU be lost, or /proc be hidden: the app goes on without it.
+    """
     try:
         return ask()
-    except Exception:  # NVMLError, of a package that may not be there
+    except Exception:  # NVMLError, of a package that may not be there, or psutil's
         return None
 
 
@@ -153,7 +158,7 @@ def machine_line(machine: Machine, width: int) -> Line:
     parts = [
         *_gpu_parts(machine.gpus, room=width),
         *([[(f"CPU {machine.cpu:.0%}", "")]] if machine.cpu is not None else []),
-        _memory("memory", machine.used, machine.total),
+        *([_memory("memory", machine.used, machine.total)] if machine.total else []),
         *([_disk(machine.disk)] if machine.disk is not None else []),
     ]
     line: Line = []

@@ -44,7 +44,7 @@ class MachineStrip(Widget):
 
     def look(self) -> None:
         """Read the machine if its screen is on top."""
-        if self.screen.is_current:
+        if self.display and self.screen.is_current:
             self.read(self.show)
 
     def show(self, machine: Machine) -> None:

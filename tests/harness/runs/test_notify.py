@@ -45,6 +45,7 @@ def test_a_command_is_a_line_or_words_or_a_mapping() -> None:
     assert argv({"shell": 'echo "$KDHARNESS_RUN" >> log'})[:2] == ["/bin/sh", "-c"]
     assert argv('curl -d \'{"text": "{message}"}\' URL')[2] == '{"text": "kd failed; rm -rf"}'
     assert argv(None) == []
+    assert argv("~/bin/say ~ {run}") == [f"{Path.home()}/bin/say", "~", "kd"]
 
 
 @pytest.mark.parametrize(

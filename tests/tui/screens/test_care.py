@@ -99,7 +99,46 @@ async def test_a_live_run_is_not_deleted(
         cursor_on(app, "dae")
         await press(pilot, "delete")
         assert "dae is running: stop it first (X)" in notified(app)
+        await press(pilot)
+        cursor_on(app, "expert")
+        await press(pilot, "d")
+        assert "dae is running and needs it" in plan_of(app)
+        await press(pilot, "y", "escape")
+        assert app.store.run("expert") is not None
         assert isinstance(app.screen, type(app.screen_stack[0])) and len(app.screen_stack) == 1
+
+
+async def test_a_run_whose_process_is_gone_can_be_deleted(
+    filled: Paths, spare: Path, app_on: AppOn, press: Press
+) -> None:
+    """As in public reports of crashed runs that stay in progress for ever."""
+    with Store(filled.store) as store:
+        store.update_run("spare", status="running", pid=2**22 - 3, pid_started=1.0)
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot)
+        cursor_on(app, "spare")
+        await press(pilot, "d", "y")
+        assert app.store.run("spare") is None and not spare.exists()
+
+
+async def test_the_cursor_stays_where_it_was_after_a_deletion(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    """As in public reports of cursors that jump to the top."""
+    with Store(filled.store) as store:
+        for age in (1, 2, 3):
+            add_past_run(store, f"old-{age}", "sft", 10_000_000 + age)
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot)
+        listing = app.screen.query_one("#list", Listing)
+        cursor_on(app, "old-2")
+        at = listing.cursor
+        await press(pilot, "d", "y")
+        assert listing.cursor == at and listing.row and listing.row["id"] == "old-3"
+        await press(pilot, "d", "y")
+        assert listing.row and listing.row["id"] == "old-1"
 
 
 async def test_deleting_the_run_that_is_open_leaves_its_screen_and_the_selection(

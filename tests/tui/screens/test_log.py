@@ -73,3 +73,28 @@ async def test_a_search_goes_through_its_matches_and_keeps_the_other_lines(
         # Without a search, n is the screen's own key again.
         await press(pilot, "slash", "escape", "n")
         assert isinstance(app.screen, NewRunScreen)
+
+
+async def test_a_log_that_is_read_further_up_stays_there(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    """As in public reports of logs that jump to their end while they are read."""
+    lines = [f"line {n}" for n in range(100)]
+    write_log(filled, "dae", "\n".join(lines) + "\n")
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot)
+        app.open_run("dae")
+        await press(pilot, "g", "home", "pagedown")
+        before = shown(app)
+        write_log(filled, "dae", "\n".join([*lines, "more", "and more"]) + "\n")
+        app.screen.reread()  # type: ignore[attr-defined]
+        await press(pilot)
+        top = [line[:40] for line in before.splitlines()[6:20]]
+        assert [line[:40] for line in shown(app).splitlines()[6:20]] == top
+        await press(pilot, "end")
+        write_log(filled, "dae", "\n".join([*lines, "the newest"]) + "\n")
+        app.screen.reread()  # type: ignore[attr-defined]
+        await press(pilot)
+        await pilot.pause(0.05)
+        assert "the newest" in shown(app)

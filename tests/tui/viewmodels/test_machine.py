@@ -81,6 +81,22 @@ def test_a_container_shows_its_own_memory(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert sampler.read().total == whole.total
 
 
+def test_a_system_that_tells_nothing_leaves_an_empty_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where /proc is hidden from users."""
+
+    def hidden(*_: object) -> None:
+        raise PermissionError("/proc/stat")
+
+    monkeypatch.setattr("psutil.cpu_percent", hidden)
+    monkeypatch.setattr("psutil.virtual_memory", hidden)
+    monkeypatch.setattr("shutil.disk_usage", hidden)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found = Sampler(tmp_path).read()
+    assert found == Machine() and machine_line(found, 80) == []
+
+
 def test_the_line_leaves_out_what_does_not_fit() -> None:
     full = "GPU 62% 41.0/80.0 GiB 54 °C 311 W   CPU 37%   memory 11.0/32.0 GiB"
     assert text_of(SAMPLE, 118) == f"{full}   disk 210 GiB free"
