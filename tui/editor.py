@@ -35,7 +35,7 @@ def editor_command(environ: Mapping[str, str]) -> list[str]:
     """
     for name in ("VISUAL", "EDITOR"):
         if words := shlex.split(environ.get(name, "")):
-            return words
+            return [os.path.expandvars(os.path.expanduser(word)) for word in words]
     found = next(filter(shutil.which, INSTALLED), None)
     return [found] if found else []
 

@@ -30,9 +30,16 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetEditor:
     return use
 
 
-def test_visual_comes_first_and_may_have_arguments() -> None:
+def test_visual_comes_first_and_may_have_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert editor_command({"VISUAL": "code --wait", "EDITOR": "nano"}) == ["code", "--wait"]
     assert editor_command({"VISUAL": " ", "EDITOR": "emacs -nw"}) == ["emacs", "-nw"]
+    monkeypatch.setenv("HOME", "/home/me")
+    assert editor_command({"EDITOR": "~/bin/ed $HOME/x -a ''"}) == [
+        "/home/me/bin/ed",
+        "/home/me/x",
+        "-a",
+        "",
+    ]
     assert editor_command({"EDITOR": "'/opt/my editor/ed' -f"}) == ["/opt/my editor/ed", "-f"]
 
 

@@ -148,7 +148,9 @@ class RunsScreen(Caring, ListPlace):
 
         now = self.harness.now()
         for run in runs:
-            self.lines[run.id] = run_line(run, now, self.status.get(run.id))
+            note = self.notes.get(("run", run.id))
+            found = {"tags": " ".join(note.tags), "note": note.note} if note else {}
+            self.lines[run.id] = run_line(run, now, self.status.get(run.id)) | found
 
     def _judge_status(self, runs: Iterable[Run]) -> bool:
         """Check whether live runs still have a process; return whether a status changed."""

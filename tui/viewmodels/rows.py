@@ -111,6 +111,10 @@ def reason_of(error: str) -> str:
     return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
 
 
+UNSEEN = ("tags", "note")
+"""What a row is also found by, although no column shows it."""
+
+
 def annotation_words(found: Annotation | None) -> str:
     """Return tags and note on one line: `#good #paper: the note's first line`."""
     if found is None:
@@ -121,7 +125,7 @@ def annotation_words(found: Annotation | None) -> str:
 
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:
     """Return rows that contain all words; `column:word` searches one column."""
-    names = {column.key for column in columns}
+    names = {column.key for column in columns} | {*UNSEEN}
 
     def holds(row: Row, word: str) -> bool:
         name, colon, text = word.partition(":")

@@ -269,6 +269,10 @@ async def test_what_another_process_renames_or_tags_is_followed(
         cursor_on(app, "other")
         await press(pilot)
         assert "#late: by a command" in shown(app) and "spare" not in shown(app)
+        for words in ("tags:late", "note:command", "late by"):
+            listing = app.screen.query_one("#list", Listing)
+            listing.set_filter(words)
+            assert [row["id"] for row in listing.rows] == ["other"]
 
 
 def test_the_state_of_runs_changes_with_names_and_annotations(filled: Paths) -> None:
