@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdharness.harness.analysis.leaderboard import headlines, leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import headlines
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code

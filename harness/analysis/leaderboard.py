@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from kdharness.harness.analysis.corrections import add_corrections
-from kdharness.harness.analysis.metrics import is_headline, is_lower_better
+from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import (
     Group,
     ScoreCache,
@@ -21,18 +21,6 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import TOO_SMALL, about
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
-
-
-def headlines(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one."""
-    found: dict[str, dict[str, float]] = {}
-    for score in scores:
-        if score.value is not None and is_headline(score.metric):
-            judge = "" if score.judge == "exact" else f" ({score.judge})"
-            found.setdefault(score.checkpoint, {})[f"{score.bench}/{score.metric}{judge}"] = (
-                score.value
-            )
-    return found
 
 
 def leaderboard(

@@ -106,6 +106,24 @@ class Store(RemovalRows):
         """Return the ids that are taken."""
         return {row["id"] for row in self.db.query("SELECT id FROM runs")}
 
+    def news(self, after: int, since: float) -> list[tuple[int, str, str, str]]:
+        """Return (id, run, kind, message) of ends of runs and alerts, oldest first.
+
+        Args:
+            after: only above this id.
+            since: only from this time on: a merged home brings old events with new ids.
+        """
+        rows = self.db.query(
+            "SELECT id, run, kind, message FROM events "
+            "WHERE id > ? AND kind IN ('ended', 'alert') AND time >= ? ORDER BY id",
+            [after, since],
+        )
+        return [(row["id"], row["run"], row["kind"], row["message"]) for row in rows]
+
+    def newest_event(self) -> int:
+        """Return the id of the newest event of any run; 0 if there is none."""
+        return int(self.db.conn.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+
     # ------------------------------------------------------------ events and curves
 
     def add_event(self, run_id: str, kind: str, message: str = "", **info: object) -> None:
@@ -157,24 +175,6 @@ class Store(RemovalRows):
             [run_id, after, limit],
         )
         return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
-
-    def news(self, after: int, since: float) -> list[tuple[int, str, str, str]]:
-        """Return (id, run, kind, message) of ends of runs and alerts, oldest first.
-
-        Args:
-            after: only above this id.
-            since: only from this time on: a merged home brings old events with new ids.
-        """
-        rows = self.db.query(
-            "SELECT id, run, kind, message FROM events "
-            "WHERE id > ? AND kind IN ('ended', 'alert') AND time >= ? ORDER BY id",
-            [after, since],
-        )
-        return [(row["id"], row["run"], row["kind"], row["message"]) for row in rows]
-
-    def newest_event(self) -> int:
-        """Return the id of the newest event of any run; 0 if there is none."""
-        return int(self.db.conn.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
 
     def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
         """Return (step, value) of one curve, in step order, above step `after`."""
