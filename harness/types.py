@@ -89,10 +89,7 @@ class EvaluationResult(TypedDict):
 
 
 class RunInfo(TypedDict, total=False):
-    """What a run's row holds besides its columns; times are in seconds since the epoch.
-
-    Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
-    """
+    """What a run's row holds besides its columns; `queued` is its place in a queue, of a home."""
 
     accelerate: str
     stage: str
@@ -102,6 +99,7 @@ class RunInfo(TypedDict, total=False):
     trusted_code: list[str]
     at_work: str
     in_experiment: bool
+    queued: tuple[float, str]
     result: EvaluationResult
     tokens: int
     labelled: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
@@ -21,9 +22,9 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
+from kdharness.tui.queueing import Queueing
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.selecting import Selecting
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import Selection
 
@@ -36,7 +37,7 @@ TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
 
 
-class Actions(Selecting):
+class Actions(Queueing):
     """The app's actions, which screens call by name."""
 
     if TYPE_CHECKING:
@@ -138,7 +139,10 @@ class Actions(Selecting):
         It starts only once they are known and without an error.
         """
         dialog = Confirm(
-            question, f"{known}\n\nestimating …" if plan else known, waits=plan is not None
+            question,
+            f"{known}\n\nestimating …" if plan else known,
+            waits=plan is not None,
+            can_wait=any(effective_status(run).is_live for run in self.store.live_runs()),
         )
 
         form = self.screen
@@ -155,6 +159,8 @@ class Actions(Selecting):
         def answered(yes: bool | None) -> None:
             if yes:
                 self.start_run(config)
+            elif dialog.later:
+                self.queue_run(form, config)
 
         self.push_screen(dialog, answered)
         if plan is not None:
@@ -165,13 +171,23 @@ class Actions(Selecting):
         return screen in self._installed_screens.values()
 
     def choose_runs(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
+        self,
+        take: Callable[[list[str]], None],
+        *,
+        marked: Sequence[str] = (),
+        but: str = "",
+        only: Collection[RunStatus] = (),
     ) -> None:
-        """Let the user mark runs in a list."""
+        """Let the user mark runs in a list, of some states only."""
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
-            if run.id != but and run.method not in (Method.EVAL, Method.SWEEP)
+            if run.id != but
+            and (
+                effective_status(run) in only
+                if only
+                else run.method not in (Method.EVAL, Method.SWEEP)
+            )
         ]
         columns = [
             Column("id", "run", 14, grow=1),
@@ -201,7 +217,6 @@ class Actions(Selecting):
 
         def work() -> str:
             from kdharness.harness.runs import launch
-            from kdharness.harness.runs.status import effective_status, find_run
 
             with stores.Store(self.paths.store) as store:
                 status = effective_status(find_run(store, run))

@@ -59,6 +59,7 @@ PLACE_SCREENS = {
     "judges": "judges:JudgesScreen",
     "assets": "assets:AssetsScreen",
     "doctor": "doctor:DoctorScreen",
+    "queue": "queue:QueueScreen",
 }
 """Screens are imported when first opened, so that the first paint does not wait for them."""
 
@@ -104,6 +105,7 @@ class HarnessApp(Actions):
             )
             for digit, name, title, _ in PLACES
         ),
+        Binding("Q", "go('queue')", "Queue", show=False, id="app.queue"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
         Binding("n", "new_run", "New run", show=False, id="app.new"),
         Binding("x", "swap", "Swap A and B", show=False, id="app.swap"),
@@ -172,6 +174,7 @@ class HarnessApp(Actions):
             return
         self._counter = self.store.data_version()
         self.begin_news()
+        self.keep_queue()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
         if isinstance(self.screen, PlaceScreen):

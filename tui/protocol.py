@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Run
+from kdharness.harness.types import Run, RunStatus
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -72,6 +72,10 @@ class AppProtocol(Protocol):
         """Notify the active screen when the store has changed."""
         ...
 
+    def enqueue(self, run: str) -> None:
+        """Let a stopped run wait until nothing else runs."""
+        ...
+
     def care(self, what: str, names: Sequence[str]) -> None:
         """Delete, rename, tag or annotate runs or checkpoints."""
         ...
@@ -111,7 +115,12 @@ class AppProtocol(Protocol):
         ...
 
     def choose_runs(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
+        self,
+        take: Callable[[list[str]], None],
+        *,
+        marked: Sequence[str] = (),
+        but: str = "",
+        only: Collection[RunStatus] = (),
     ) -> None:
         """Let the user mark runs in a list."""
         ...

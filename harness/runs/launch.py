@@ -23,6 +23,7 @@ from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
+from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
@@ -121,6 +122,12 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         if effective_status(run).is_live:
             raise RunError(f"{name} is already running")
         return run
+
+
+def add_stopped(paths: Paths, config: AnyConfig, name: str | None = None) -> Run:
+    """Store a run that is resumed later. Raises ConfigError if its name is taken."""
+    with Store(paths.store) as store:
+        return _add(paths, store, config, name, None, RunStatus.STOPPED)
 
 
 def _taken(run_id: str) -> ConfigError:
@@ -307,6 +314,11 @@ def wait(
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
+def unqueued(run: Run) -> dict[str, object]:
+    """Return a run's info without its place in the queue, which it leaves when it starts."""
+    return {name: value for name, value in run.info.items() if name != "queued"}
+
+
 def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
     """Resume a run that was paused, stopped or interrupted, or that failed."""
     with Store(paths.store) as store:
@@ -328,6 +340,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             heartbeat=time.time(),
             error="",
             host=socket.gethostname(),
+            info=stored_json(unqueued(run)),
         )
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")

@@ -62,7 +62,7 @@ class RunsScreen(Caring, ListPlace):
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
         "Enter overlays their curves, 4 compares their checkpoints. X stops a run, d deletes it "
         "(both ask); R renames it, # tags it, N writes a note. w goes to experiments: several runs "
-        "from one file.\n\n"
+        "from one file, Q to what waits behind the running ones.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
         "interrupted: its process is gone, can be resumed"
     )
@@ -326,6 +326,17 @@ class RunsScreen(Caring, ListPlace):
         run = self.chosen()
         if run is not None and run.checkpoint:
             await self.harness.open_evaluate([run.checkpoint])
+        elif (
+            run is not None
+            and run.status.is_live
+            and run.method
+            not in (
+                Method.EVAL,
+                Method.SWEEP,
+            )
+        ):
+            # It can wait in the queue for the checkpoint, which has the run's name.
+            await self.harness.open_evaluate([run.id])
         elif run is not None:
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 
