@@ -89,11 +89,7 @@ class EvaluationResult(TypedDict):
 
 
 class RunInfo(TypedDict, total=False):
-    """What a run's row holds besides its columns.
-
-    Of any run: the stage at work and when it began (seconds since the epoch), and whose code was
-    trusted. Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
-    """
+    """What a run's row holds besides its columns; `queued` is its place in a queue, of a home."""
 
     accelerate: str
     stage: str
@@ -102,6 +98,8 @@ class RunInfo(TypedDict, total=False):
     stage_last: float
     trusted_code: list[str]
     at_work: str
+    in_experiment: bool
+    queued: tuple[float, str]
     result: EvaluationResult
     tokens: int
     labelled: int

@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import is_headline
+from kdharness.harness.analysis.metrics import headlines
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code
@@ -32,10 +32,11 @@ from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.registry import TOOLS, TRAINERS, resolve
 from kdharness.harness.reports.model_card import model_card
+from kdharness.harness.runs.notify import Alerts, tell_end
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
-from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus, Score
+from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.notices import notices_to
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
@@ -61,6 +62,7 @@ class StoreReporter:
         self.run_id = run.id
         self.info: dict[str, object] = dict(run.info)
         self.on_status: Callable[[RunStatus], None] | None = None
+        self.alerts: Alerts | None = None
         self.terminated = threading.Event()
         self._events: list[tuple[float, str, str, dict[str, Any]]] = []
         self._points: list[tuple[str, int, float, float]] = []
@@ -93,8 +95,15 @@ class StoreReporter:
         if "loss" in values:
             self._columns["loss"] = values["loss"]
         self._points += [(name, done, float(value), now) for name, value in values.items()]
+        if self.alerts is not None and values:
+            self._tell(self.alerts, values)
         if now - self._flushed >= FLUSH_SECONDS:
             self.flush()
+
+    def _tell(self, alerts: Alerts, values: Mapping[str, float]) -> None:
+        """Store what the user's rules say about new values."""
+        for rule, message in alerts.see(values):
+            self.say(message, kind="alert", rule=rule)
 
     def say(self, message: str, *, kind: str = "note", **info: object) -> None:
         """Store an event immediately, and print it to the worker's log."""
@@ -204,9 +213,10 @@ def _execute(
         finished=None,
         error="",
     )
-    store.add_event(run_id, "started", "resumed" if resume else "")
+    _record(store, run_id, "started", "resumed" if resume else "")
     run = store.run(run_id) or run
     reporter = StoreReporter(store, run)
+    reporter.alerts = Alerts(paths, store, run)
     signal.signal(signal.SIGTERM, lambda *_: reporter.terminated.set())
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(paths, run_id, done), daemon=True)
@@ -235,11 +245,16 @@ def _execute(
     store.update_run(
         run_id, status=status.value, error=error[:4000], finished=time.time(), **columns
     )
-    store.add_event(run_id, "ended", error[:4000] or status.value)
-    if error:
-        print(error, flush=True)
+    _record(store, run_id, "ended", error[:4000] or status.value)
+    tell_end(paths, store, run, status, error)
     store.close()
     return code
+
+
+def _record(store: Store, run_id: str, kind: str, message: str) -> None:
+    """Store an event, and print it, so that the log tells what was printed before and after."""
+    print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
+    store.add_event(run_id, kind, message)
 
 
 def do_work(
@@ -264,7 +279,7 @@ def do_work(
         scores = leaderboard(store, paths, checkpoints=result["checkpoints"])
         if config.track:
             track = resolve(TOOLS, "track_scores", "tool")
-            track(config.track, _headlines(scores), paths.run(run.id), reporter)
+            track(config.track, headlines(scores), paths.run(run.id), reporter)
         return {}
     outcome = _train(
         config,
@@ -282,19 +297,9 @@ def do_work(
         outcome = replace(outcome, info={**outcome.info, "trusted_code": trusted})
     checkpoint = _register(paths, run, outcome, reporter)
     reporter.info.update(outcome.info)
+    for line in reporter.alerts.without_a_curve() if reporter.alerts else ():
+        reporter.say(line)
     return {"checkpoint": checkpoint.name}
-
-
-def _headlines(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one."""
-    found: dict[str, dict[str, float]] = {}
-    for score in scores:
-        if score.value is not None and is_headline(score.metric):
-            judge = "" if score.judge == "exact" else f" ({score.judge})"
-            found.setdefault(score.checkpoint, {})[f"{score.bench}/{score.metric}{judge}"] = (
-                score.value
-            )
-    return found
 
 
 def _train(config: AnyConfig, job: Job) -> Outcome:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
 
@@ -14,6 +13,7 @@ from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
@@ -22,24 +22,23 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
+from kdharness.tui.queueing import Queueing
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.selecting import Selecting
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import Selection
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+    from kdharness.tui.protocol import AppProtocol
     from kdharness.tui.widgets.chart import Plane
 
 TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
 
 
-class Actions(Selecting):
+class Actions(Queueing):
     """The app's actions, which screens call by name."""
-
-    demo_process: subprocess.Popen[bytes] | None = None
 
     if TYPE_CHECKING:
 
@@ -78,6 +77,10 @@ class Actions(Selecting):
             self.push_screen(screens.NewRunScreen(config, base))
         except ConfigError as error:  # the run of a package that is gone or broken
             self.complain(f"{base}: {error}")
+
+    def care(self, what: str, names: Sequence[str]) -> None:
+        """Delete, rename, tag or annotate runs or checkpoints."""
+        screens.care_for(cast("AppProtocol", self), what, names)
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
         """Open the form of an evaluation, which keeps its state."""
@@ -136,19 +139,28 @@ class Actions(Selecting):
         It starts only once they are known and without an error.
         """
         dialog = Confirm(
-            question, f"{known}\n\nestimating …" if plan else known, waits=plan is not None
+            question,
+            f"{known}\n\nestimating …" if plan else known,
+            waits=plan is not None,
+            can_wait=any(effective_status(run).is_live for run in self.store.live_runs()),
         )
 
+        form = self.screen
+
         def planned(lines: list[str]) -> None:
-            stops = any(line.startswith("✗") for line in lines)
-            dialog.tell("\n".join([known, "", *lines]), stops=stops)
+            problem = next((line for line in lines if line.startswith("✗")), "")
+            if isinstance(form, PlaceScreen):
+                form.plan_told(problem.removeprefix("✗ "))
+            dialog.tell("\n".join([known, "", *lines]), stops=bool(problem))
 
         def failed(message: str) -> None:
-            dialog.tell(f"{known}\n\n✗ {message}", stops=True)
+            planned([f"✗ {message}"])
 
         def answered(yes: bool | None) -> None:
             if yes:
                 self.start_run(config)
+            elif dialog.later:
+                self.queue_run(form, config)
 
         self.push_screen(dialog, answered)
         if plan is not None:
@@ -159,13 +171,23 @@ class Actions(Selecting):
         return screen in self._installed_screens.values()
 
     def choose_runs(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
+        self,
+        take: Callable[[list[str]], None],
+        *,
+        marked: Sequence[str] = (),
+        but: str = "",
+        only: Collection[RunStatus] = (),
     ) -> None:
-        """Let the user mark runs in a list."""
+        """Let the user mark runs in a list, of some states only."""
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
-            if run.id != but and run.method not in (Method.EVAL, Method.SWEEP)
+            if run.id != but
+            and (
+                effective_status(run) in only
+                if only
+                else run.method not in (Method.EVAL, Method.SWEEP)
+            )
         ]
         columns = [
             Column("id", "run", 14, grow=1),
@@ -195,7 +217,6 @@ class Actions(Selecting):
 
         def work() -> str:
             from kdharness.harness.runs import launch
-            from kdharness.harness.runs.status import effective_status, find_run
 
             with stores.Store(self.paths.store) as store:
                 status = effective_status(find_run(store, run))
@@ -225,7 +246,7 @@ class Actions(Selecting):
         if stored is not None and stored.method == Method.SWEEP:
             detail = "The current run saves a checkpoint first; all can be resumed later (p)."
         elif self.demo_is_running and run.startswith("demo-"):
-            detail += "\n\nThe demo ends with it. d on Runs continues the demo with this run."
+            detail += "\n\nThe demo ends with it. D on Runs continues the demo with this run."
         elif owner := self._experiment_of(run):
             detail += f"\n\n{owner} ends with it. s on Experiments (w) continues both."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
@@ -279,7 +300,7 @@ class Actions(Selecting):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo ended before its last run: d continues it)")
+            lines.append("(the demo ended before its last run: D continues it)")
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports

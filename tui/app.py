@@ -23,12 +23,15 @@ from kdharness.harness import store as stores
 from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
+from kdharness.tui import screens
 from kdharness.tui.actions import Actions
 from kdharness.tui.screens.base import PlaceScreen
+from kdharness.tui.screens.caring import CARE, Caring
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_primary, save_theme
 from kdharness.tui.themes import THEMES
+from kdharness.tui.viewmodels.machine import Sampler
 from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ PLACE_SCREENS = {
     "judges": "judges:JudgesScreen",
     "assets": "assets:AssetsScreen",
     "doctor": "doctor:DoctorScreen",
+    "queue": "queue:QueueScreen",
 }
 """Screens are imported when first opened, so that the first paint does not wait for them."""
 
@@ -101,6 +105,7 @@ class HarnessApp(Actions):
             )
             for digit, name, title, _ in PLACES
         ),
+        Binding("Q", "go('queue')", "Queue", show=False, id="app.queue"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
         Binding("n", "new_run", "New run", show=False, id="app.new"),
         Binding("x", "swap", "Swap A and B", show=False, id="app.swap"),
@@ -121,6 +126,7 @@ class HarnessApp(Actions):
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
         self.now = clock
+        self.sampler = Sampler(paths.home)
         self.version = 0
         self._store: Store | None = None
         self._counter = -1
@@ -129,6 +135,7 @@ class HarnessApp(Actions):
             self.register_theme(theme)
         self.theme = "ansi" if plain else self.settings.theme
         self.set_keymap(self.settings.keys)
+        self.rings = self.settings.rings
 
     # ------------------------------------------------------------ the store
 
@@ -166,6 +173,8 @@ class HarnessApp(Actions):
         if not self.screen_stack:
             return
         self._counter = self.store.data_version()
+        self.begin_news()
+        self.keep_queue()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
         if isinstance(self.screen, PlaceScreen):
@@ -181,6 +190,7 @@ class HarnessApp(Actions):
             return
         counter = self.store.data_version()
         place = self.screen
+        self.look_for_news(counter != self._counter)
         if counter != self._counter:
             self._counter = counter
             self.version += 1
@@ -287,6 +297,13 @@ class HarnessApp(Actions):
         if getattr(screen, "place", "") not in ("runs", "experiments"):
             yield SystemCommand(
                 "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
+            )
+        subject = screen.subject() if isinstance(screen, Caring) else ""
+        for what, title in CARE.items():
+            yield SystemCommand(
+                f"{title} …",
+                "Choose which",
+                lambda what=what: screens.choose_and_care(self, what, subject),
             )
         for name in THEMES:
             yield SystemCommand(

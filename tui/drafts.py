@@ -16,11 +16,12 @@ KEPT = 20
 
 @dataclass(frozen=True)
 class Draft:
-    """One form: its values, what it started from, and which form it was."""
+    """One form: its values, what it started from, which it was, and text that is no config yet."""
 
     origin: str
     values: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
 
 
 def read_drafts(paths: Paths, form: str) -> dict[str, Draft]:
@@ -30,7 +31,10 @@ def read_drafts(paths: Paths, form: str) -> dict[str, Draft]:
     """
     try:
         stored = json.loads(_file(paths).read_text("utf-8"))[form]
-        drafts = [Draft(str(d["origin"]), dict(d["values"]), dict(d["base"])) for d in stored]
+        drafts = [
+            Draft(str(d["origin"]), dict(d["values"]), dict(d["base"]), str(d.get("text", "")))
+            for d in stored
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
     return {draft.origin: draft for draft in drafts if "method" in draft.values}
@@ -44,7 +48,7 @@ def keep_draft(paths: Paths, form: str, draft: Draft) -> None:
     """
     drafts = read_drafts(paths, form)
     known = drafts.pop(draft.origin, None)
-    if draft.values != draft.base:
+    if draft.values != draft.base or draft.text:
         drafts[draft.origin] = draft
     elif known is None:
         return

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Run
+from kdharness.harness.types import Run, RunStatus
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.machine import Sampler
     from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
 
@@ -25,6 +26,7 @@ class AppProtocol(Protocol):
     first: list[Run]
     selection: Selection
     primary: dict[str, str]
+    sampler: Sampler
 
     @property
     def store(self) -> Store:
@@ -51,6 +53,35 @@ class AppProtocol(Protocol):
 
     def open_run(self, run: str) -> None:
         """Open the screen of one run, with the curves of the selected ones overlaid."""
+        ...
+
+    @property
+    def screen(self) -> Any:
+        """The screen on top."""
+        ...
+
+    def pop_screen(self) -> Any:
+        """Close the screen on top."""
+        ...
+
+    def switch_screen(self, screen: Any) -> Any:
+        """Replace the screen on top."""
+        ...
+
+    def follow(self) -> None:
+        """Notify the active screen when the store has changed."""
+        ...
+
+    def enqueue(self, run: str) -> None:
+        """Let a stopped run wait until nothing else runs."""
+        ...
+
+    def care(self, what: str, names: Sequence[str]) -> None:
+        """Delete, rename, tag or annotate runs or checkpoints."""
+        ...
+
+    def rename_selected(self, names: Mapping[str, str]) -> None:
+        """Let the selection follow new names."""
         ...
 
     def open_checkpoint(self, name: str) -> None:
@@ -84,7 +115,12 @@ class AppProtocol(Protocol):
         ...
 
     def choose_runs(
-        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
+        self,
+        take: Callable[[list[str]], None],
+        *,
+        marked: Sequence[str] = (),
+        but: str = "",
+        only: Collection[RunStatus] = (),
     ) -> None:
         """Let the user mark runs in a list."""
         ...

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdharness.harness.util.text import listed
+from kdharness.tui.notices import Notices
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
-from kdharness.tui.threads import Background
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import LIMIT, Selection, newest_pair
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
 
-class Selecting(Background):
+class Selecting(Notices):
     """Marks checkpoints and updates the active screen; other screens update when resumed."""
 
     selection = Selection()
@@ -47,6 +47,11 @@ class Selecting(Background):
     def toggle_selected(self, name: str) -> None:
         """Add a checkpoint, or a run that will make one, or remove it."""
         self.select(self.selection.toggled(name))
+
+    def rename_selected(self, names: Mapping[str, str]) -> None:
+        """Let the selection follow new names."""
+        renamed = tuple(names.get(name, name) for name in self.selection.names)
+        self.select(Selection(renamed, self.selection.at))
 
     def compared(self) -> Selection:
         """Return what is compared: the selection, or else the newest pair that shares scores."""

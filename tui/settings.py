@@ -33,6 +33,7 @@ class AppSettings:
     theme: str = "dark"
     primary: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    rings: bool = True
     problem: str = ""
 
 
@@ -63,8 +64,10 @@ def read_settings(paths: Paths) -> AppSettings:
         problems.append("settings.yaml: primary takes general and domain, each a bench:metric")
         primary = {}
     chosen = {str(axis): str(label) for axis, label in primary.items() if label}
+    notify = values.get("notify")
+    rings = not (isinstance(notify, dict) and notify.get("terminal") is False)
     mapping = {str(action): str(key) for action, key in keys.items() if key}
-    return AppSettings(str(theme), chosen, mapping, "; ".join(problems))
+    return AppSettings(str(theme), chosen, mapping, rings, "; ".join(problems))
 
 
 def save_theme(paths: Paths, name: str) -> None:

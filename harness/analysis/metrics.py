@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdharness.harness.stats.metric_specs import category_of, metric_spec
+from kdharness.harness.types import Score
 
 SCORE_COLUMNS = (
     "checkpoint",
@@ -105,3 +106,15 @@ def ranked(scores: Sequence[Any]) -> list[Any]:
         return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
 
     return sorted(scores, key=key)
+
+
+def headlines(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one."""
+    found: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.value is not None and is_headline(score.metric):
+            judge = "" if score.judge == "exact" else f" ({score.judge})"
+            found.setdefault(score.checkpoint, {})[f"{score.bench}/{score.metric}{judge}"] = (
+                score.value
+            )
+    return found

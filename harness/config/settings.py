@@ -6,6 +6,8 @@ vllm: {gpu_memory_utilization: 0.8}            # how `vllm serve` is started for
 theme: light                                   # of the app
 primary: {domain: shop:score}                  # of the app: the metrics that lead; general too
 keys: {runs.new: c}                            # of the app: an action's name, its key(s)
+notify: notify-send kdharness "{message}"      # run when a run has ended
+alerts: [domain_loss rose 3 times]             # rules on curves, told by notify and the app
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
+from kdharness.harness.config.alerts import parse_rule
 from kdharness.harness.config.base import Settings
 from kdharness.harness.config.files import describe_errors
+from kdharness.harness.config.notifying import NotifySettings, as_notify
 from kdharness.harness.config.vllm_options import refusal
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -48,6 +52,16 @@ def _judges(value: object) -> Any:
 def _mapping(value: object) -> object:
     """Accept a key without a value for an empty mapping."""
     return {} if value is None else value
+
+
+def _listed(value: object) -> object:
+    """Accept one rule for a list of rules."""
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+def _rule(value: str) -> str:
+    """Refuse what is no rule on a curve."""
+    return parse_rule(value).text
 
 
 class VLLMSettings(Settings):
@@ -112,6 +126,18 @@ class UserSettings(Settings):
         default_factory=dict,
         title="Primary metrics",
         description="The bench:metric that leads the app's tables and charts: general, domain.",
+    )
+    notify: Annotated[NotifySettings, BeforeValidator(as_notify)] = Field(
+        default_factory=NotifySettings,
+        title="Notify",
+        description="A command that is run when a run has ended or a rule on a curve holds.",
+    )
+    alerts: Annotated[list[Annotated[str, AfterValidator(_rule)]], BeforeValidator(_listed)] = (
+        Field(
+            default_factory=list,
+            title="Alerts",
+            description="Rules on curves, such as `domain_loss rose 3 times` or `loss above 5`.",
+        )
     )
     keys: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(
         default_factory=dict, title="Keys", description="Action -> the key or keys of the app."

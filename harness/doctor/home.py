@@ -296,6 +296,13 @@ def settings(paths: Paths) -> CheckResult:
         )
     except OSError as error:
         return fail("settings", f"{paths.settings}: {error.strerror}", "make the file readable")
+    program = values.notify.program(paths.home)
+    if program and shutil.which(program) is None:
+        return warn(
+            "settings",
+            f"notify: no program {program!r}",
+            "nobody is told when a run ends: install it, or write its whole path",
+        )
     given = [name for name in UserSettings.model_fields if name in values.model_fields_set]
     return ok("settings", f"{', '.join(given)} set" if given else "none: using defaults")
 

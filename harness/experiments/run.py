@@ -155,7 +155,7 @@ def _start_or_join(paths: Paths, store: Store, planned: PlannedRun, state: str) 
     """Start or resume a run without a live worker; a live one is only joined."""
     try:
         if state == "new":
-            launch.start(paths, planned.config, name=planned.name)
+            launch.start(paths, planned.config, name=planned.name, in_experiment=True)
         elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
             launch.resume(paths, planned.name)
     except (ConfigError, RunError):

@@ -221,11 +221,11 @@ def _descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoi
     return found
 
 
-def _refuse_live(runs: Iterable[Run]) -> None:
+def _refuse_live(runs: Iterable[Run], why: str = "") -> None:
     for run in runs:
         if (status := effective_status(run)).is_live:
             raise RunError(
-                f"{run.id} is {status.value}", hint=f"stop it first: kdharness stop {run.id}"
+                f"{run.id} is {status.value}{why}", hint=f"stop it first: kdharness stop {run.id}"
             )
 
 
@@ -237,7 +237,7 @@ def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]
         if run.id in leaving or run.status is RunStatus.FINISHED:
             continue
         if names & set(_texts(store.places.moved(run.config))):
-            _refuse_live([run])
+            _refuse_live([run], " and needs it")
             yield run.id
 
 

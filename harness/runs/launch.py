@@ -23,7 +23,8 @@ from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
-from kdharness.harness.types import Method, Request, Run, RunStatus
+from kdharness.harness.store.rows import stored_json
+from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.filesystem import exists, local_path
@@ -48,6 +49,7 @@ def start(
     name: str | None = None,
     accelerate: str | os.PathLike[str] | None = None,
     timeout: float = 120.0,
+    in_experiment: bool = False,
 ) -> Run:
     """Store a run and start its worker; return once the worker reports that it has started.
 
@@ -57,6 +59,7 @@ def start(
         name: the run's name; defaults to the config's, else derived from the method.
         accelerate: an accelerate config file: the worker runs under `accelerate launch`.
         timeout: seconds to wait for the worker.
+        in_experiment: it is one of several, so that its end alone is no news.
 
     Raises:
         ConfigError: the name is taken, or there is no such accelerate config file.
@@ -69,7 +72,7 @@ def start(
     processes = _accelerate_file(accelerate)
     _check_request(config, paths)
     with Store(paths.store) as store:
-        run = _add(paths, store, config, name, processes, RunStatus.STARTING)
+        run = _add(paths, store, config, name, processes, RunStatus.STARTING, in_experiment)
         return spawn_worker(paths, store, run.id, processes, resume=False, timeout=timeout)
 
 
@@ -121,6 +124,12 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         return run
 
 
+def add_stopped(paths: Paths, config: AnyConfig, name: str | None = None) -> Run:
+    """Store a run that is resumed later. Raises ConfigError if its name is taken."""
+    with Store(paths.store) as store:
+        return _add(paths, store, config, name, None, RunStatus.STOPPED)
+
+
 def _taken(run_id: str) -> ConfigError:
     return ConfigError(
         f"a run named {run_id!r} already exists",
@@ -135,6 +144,7 @@ def _add(
     name: str | None,
     accelerate: str | None,
     status: RunStatus,
+    in_experiment: bool = False,
 ) -> Run:
     """Store a new run and create its folder."""
     from kdharness.harness.config.files import dump_config
@@ -142,6 +152,9 @@ def _add(
 
     run_id = name or getattr(config, "name", None) or new_run_id(store, config.method)
     folder = paths.run(run_id)
+    info: RunInfo = {"accelerate": accelerate} if accelerate else {}
+    if in_experiment:
+        info["in_experiment"] = True
     run = Run(
         id=run_id,
         method=config.method,
@@ -151,7 +164,7 @@ def _add(
         folder=str(folder),
         created=time.time(),
         host=socket.gethostname(),
-        info={"accelerate": accelerate} if accelerate else {},
+        info=info,
     )
     try:
         store.add_run(run)
@@ -301,6 +314,11 @@ def wait(
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
+def unqueued(run: Run) -> dict[str, object]:
+    """Return a run's info without its place in the queue, which it leaves when it starts."""
+    return {name: value for name, value in run.info.items() if name != "queued"}
+
+
 def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
     """Resume a run that was paused, stopped or interrupted, or that failed."""
     with Store(paths.store) as store:
@@ -322,6 +340,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             heartbeat=time.time(),
             error="",
             host=socket.gethostname(),
+            info=stored_json(unqueued(run)),
         )
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")

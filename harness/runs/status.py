@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
     import filelock
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 HEARTBEAT_SECONDS = 2.0
+MESSAGE_CHARACTERS = 300
 
 
 STALE_SECONDS = 60.0
@@ -92,3 +94,14 @@ def find_run(store: Store, run_id: str) -> Run:
         names = ", ".join(known.id for known in store.runs()[:8]) or "none yet"
         raise RunError(f"no run named {run_id!r}", hint=f"newest runs: {names}")
     return run
+
+
+def end_message(run: Run, state: str, error: str = "") -> str:
+    """Return one line on how a run ended: `kd failed: out of memory`."""
+    reason = error.strip().partition("\n")[0]
+    return safe_text(f"{run.id} {state}{f': {reason}' if reason else ''}", MESSAGE_CHARACTERS)
+
+
+def is_part(run: Run) -> bool:
+    """Return whether a run's end is told by the experiment it belongs to, unless it fails."""
+    return bool(run.info.get("in_experiment"))

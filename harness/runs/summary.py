@@ -24,6 +24,7 @@ def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str,
     """Return a run as a row of the list of runs; `status` overrides the stored one."""
     state = status or run.status
     when = run.started or run.created
+    waits = bool(run.info.get("queued")) and not state.is_live
     return {
         "id": run.id,
         "method": run.method,
@@ -35,7 +36,7 @@ def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str,
         "eta": eta(run, now) if state is RunStatus.RUNNING else None,
         "loss": run.loss,
         "when": when,
-        "stage": str(run.info.get("at_work") or run.info.get("stage", "")),
+        "stage": "queued" if waits else str(run.info.get("at_work") or run.info.get("stage", "")),
         "checkpoint": run.checkpoint or "",
         "error": run.error,
     }

@@ -93,13 +93,36 @@ class Store(RemovalRows):
         )
 
     def runs_state(self) -> tuple[int, int]:
-        """Return (number of runs, newest row), which changes when a run is added or removed."""
-        row = self.db.conn.execute("SELECT COUNT(*), COALESCE(MAX(rowid), 0) FROM runs").fetchone()
-        return int(row[0]), int(row[1])
+        """Return two hashes, which change when a run is added, removed, renamed or annotated.
+
+        They are of the names: after a removal, the next run takes the newest one's row.
+        """
+        names = "SELECT id FROM runs ORDER BY rowid"
+        notes = "SELECT kind, id, tags, note FROM annotations"
+        ids, found = (hash(tuple(map(tuple, self.db.conn.execute(s)))) for s in (names, notes))
+        return ids, found
 
     def run_ids(self) -> set[str]:
         """Return the ids that are taken."""
         return {row["id"] for row in self.db.query("SELECT id FROM runs")}
+
+    def news(self, after: int, since: float) -> list[tuple[int, str, str, str]]:
+        """Return (id, run, kind, message) of ends of runs and alerts, oldest first.
+
+        Args:
+            after: only above this id.
+            since: only from this time on: a merged home brings old events with new ids.
+        """
+        rows = self.db.query(
+            "SELECT id, run, kind, message FROM events "
+            "WHERE id > ? AND kind IN ('ended', 'alert') AND time >= ? ORDER BY id",
+            [after, since],
+        )
+        return [(row["id"], row["run"], row["kind"], row["message"]) for row in rows]
+
+    def newest_event(self) -> int:
+        """Return the id of the newest event of any run; 0 if there is none."""
+        return int(self.db.conn.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
 
     # ------------------------------------------------------------ events and curves
 

@@ -18,6 +18,10 @@ def set_passive_omp_wait() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+OURS = ("PYTHONSAFEPATH", "PYTHONUNBUFFERED")
+"""Variables that our own processes have, and others should not inherit."""
+
+
 def child_environment(**values: str) -> dict[str, str]:
     """Return the environment of a Python process of ours, with further variables.
 

@@ -16,8 +16,10 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.tui.app import HarnessApp
+from kdharness.tui.viewmodels.machine import Sampler
 from support.app import AppOn, Press, Shown, notifications, painted
 from support.forms import canned_plan
+from support.machine import SAMPLE
 from support.tui_home import INVALID_SWEEP, NOW, STEPS, add_past_run, fill_sample_data
 
 
@@ -26,6 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """An empty home; `NO_COLOR` and judge settings of the environment are not inherited."""
     for name in ("NO_COLOR", "KDHARNESS_JUDGE", "KDHARNESS_ASSETS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Sampler, "read", lambda _: SAMPLE)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     return Paths(tmp_path / "home")

@@ -30,18 +30,18 @@ async def test_key_starts_the_demo(
         def poll(self) -> None:
             return None
 
-    monkeypatch.setattr("kdharness.tui.actions.subprocess.Popen", Process)
+    monkeypatch.setattr("kdharness.harness.util.detached.subprocess.Popen", Process)
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
-        await press(pilot, "d")
+        await press(pilot, "D")
         assert "Run the demo?" in shown(app) and "20 minutes" in shown(app) and not commands
-        await press(pilot, "n", "d", "y")
+        await press(pilot, "n", "D", "y")
         assert commands == [
             [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home), "demo"]
         ]
         text = shown(app)
         assert "asset smollm2 \\x1b]0;title\\x07" in text
-        await press(pilot, "d", "y")
+        await press(pilot, "D", "y")
         assert len(commands) == 1
 
 

@@ -23,10 +23,15 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
     """Return a callback that presses keys and waits for background work."""
 
     async def press(pilot: Pilot[None]) -> None:
-        for name in names:
-            await pilot.press(name)
+        async def settle() -> None:
+            await pilot.pause()
             while getattr(pilot.app, "busy", False):
                 await pilot.pause(0.01)
+
+        await settle()
+        for name in names:
+            await pilot.press(name)
+            await settle()
         await pilot.pause()
 
     return press
@@ -34,7 +39,7 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
 
 @SIZES
 def test_runs(snap_compare: Any, filled: Paths, app_on: AppOn, size: tuple[int, int]) -> None:
-    assert snap_compare(app_on(filled), terminal_size=size)
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys())
 
 
 @SIZES
@@ -59,10 +64,23 @@ SCREENS = {
     "log": ("down", "down", "enter", "g"),
     "presets": ("n", "p"),
     "flips": ("4", "l"),
+    "delete": ("end", "d"),
+    "note": ("end", "N", "a", "enter", "b"),
+    "log-search": ("down", "down", "enter", "g", "slash", "r", "o", "w", "s", "enter"),
 }
 
 
-SMALL_ONLY = ("palette", "help", "lineage", "log", "presets", "flips")
+SMALL_ONLY = (
+    "palette",
+    "help",
+    "lineage",
+    "log",
+    "presets",
+    "flips",
+    "delete",
+    "note",
+    "log-search",
+)
 """Tabs and dialogs, with snapshots at the small size only."""
 
 
@@ -129,7 +147,7 @@ def test_runs_without_colour(
     snap_compare: Any, filled: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(app_on(filled), terminal_size=SMALL)
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys())
 
 
 def test_leaderboard_light(snap_compare: Any, filled: Paths, app_on: AppOn) -> None:
@@ -142,4 +160,5 @@ def test_tour(
 ) -> None:
     home.home.mkdir()
     monkeypatch.chdir(home.home)
-    assert snap_compare(app_on(Paths(Path("my-home"))), terminal_size=SMALL)
+    app = app_on(Paths(Path("my-home")))
+    assert snap_compare(app, terminal_size=SMALL, run_before=keys())

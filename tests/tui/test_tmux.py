@@ -126,7 +126,7 @@ def test_train_and_evaluate_from_an_empty_store(terminal: Tmux, tiny_teacher: Pa
         ("name", "tiny-kd"),
     ):
         terminal.set_field(name, value)
-    terminal.wait("ready: s starts it")
+    terminal.wait("s shows the plan")
     terminal.press("s")
     terminal.wait("Start this kd run?")
     terminal.press("y")

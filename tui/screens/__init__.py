@@ -10,18 +10,27 @@ from typing import TYPE_CHECKING
 from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kdharness.tui.screens.care import care_for, choose_and_care
     from kdharness.tui.screens.evaluate import EvaluateScreen
     from kdharness.tui.screens.experiments import ExperimentsScreen
     from kdharness.tui.screens.new_run import NewRunScreen
     from kdharness.tui.screens.run import RunScreen
 
-__all__ = ["EvaluateScreen", "ExperimentsScreen", "NewRunScreen", "RunScreen"]
+__all__ = [
+    "EvaluateScreen",
+    "ExperimentsScreen",
+    "NewRunScreen",
+    "RunScreen",
+    "care_for",
+    "choose_and_care",
+]
 
 
 if not TYPE_CHECKING:  # else a type checker would take any name for one of this package
     __getattr__ = lazy_names(
         __name__,
         {
+            "kdharness.tui.screens.care": ("care_for", "choose_and_care"),
             "kdharness.tui.screens.evaluate": ("EvaluateScreen",),
             "kdharness.tui.screens.experiments": ("ExperimentsScreen",),
             "kdharness.tui.screens.new_run": ("NewRunScreen",),

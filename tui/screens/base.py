@@ -17,6 +17,7 @@ from kdharness.harness import store as stores
 from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.filter_line import FilterLine
+from kdharness.tui.widgets.machine_strip import MachineStrip
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from kdharness.harness.store import Store
     from kdharness.tui.protocol import AppProtocol
+    from kdharness.tui.viewmodels.machine import Machine
 
 
 class PlaceScreen(Screen[Any]):
@@ -35,6 +37,7 @@ class PlaceScreen(Screen[Any]):
     AUTO_FOCUS = None
     CSS_PATH: ClassVar[CSSPathType | None] = "screens.tcss"
     shows_pair: ClassVar[bool] = False
+    shows_machine: ClassVar[bool] = False
     seen: int = -1
     followed = Selection()
 
@@ -47,11 +50,16 @@ class PlaceScreen(Screen[Any]):
         """Yield the bars and the screen's body."""
         yield NavBar(self.place, self.harness.selection)
         yield from self.body()
+        if self.shows_machine:
+            yield MachineStrip(self._read_machine)
         yield KeyBar()
 
     def body(self) -> Iterable[Widget]:
         """Return the screen's own widgets."""
         return ()
+
+    def _read_machine(self, show: Callable[[Machine], None]) -> None:
+        self.harness.read("machine", self.harness.sampler.read, show)
 
     def read(
         self, work: Callable[[Store], Any], show: Callable[[Any], Any], *, what: str = ""
@@ -110,6 +118,9 @@ class PlaceScreen(Screen[Any]):
     def has_started(self) -> None:
         """Note that what the screen describes has been started."""
 
+    def plan_told(self, problem: str) -> None:
+        """Note what keeps what the screen describes from being started; nothing if it is empty."""
+
     def leave_filter(self) -> bool:
         """Undo what Escape undoes before it leaves the screen; return whether there was any."""
         return False
@@ -165,6 +176,9 @@ class ListPlace(PlaceScreen):
         if event.input.id == "filter":
             event.input.display = bool(event.value)
             self.listing().focus()
+
+    def plan_told(self, problem: str) -> None:
+        """Note what keeps what the screen describes from being started; nothing if it is empty."""
 
     def leave_filter(self) -> bool:
         """Leave the filter line or clear a kept filter; return whether there was one."""

@@ -28,19 +28,24 @@ class Confirm(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", id="dialog.yes"),
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
+        Binding("b", "queue", "Behind what runs", id="dialog.queue"),
     ]
 
-    def __init__(self, question: str, detail: str = "", *, waits: bool = False) -> None:
+    def __init__(
+        self, question: str, detail: str = "", *, waits: bool = False, can_wait: bool = False
+    ) -> None:
         """Create the dialog.
 
         Args:
             question: its title.
             detail: what is known about it.
             waits: `tell` follows; until then a yes is only noted.
+            can_wait: something runs that it can wait for; `later` tells whether it is to.
         """
         super().__init__()
         self.question, self.detail = question, detail
         self.waits, self.stops, self.noted = waits, False, False
+        self.can_wait, self.later = can_wait, False
 
     def compose(self) -> ComposeResult:
         """Yield the question and the details."""
@@ -58,6 +63,10 @@ class Confirm(ModalScreen[bool]):
             text.append(" yes, when this is ready   " if self.noted else " yes   ")
         text.append(" n ", "bold reverse")
         text.append(" back" if self.stops else " no")
+        if self.can_wait:
+            text.append("   ")
+            text.append(" b ", "bold reverse")
+            text.append(" behind what runs: it is checked when its turn comes")
         return text
 
     def tell(self, detail: str, *, stops: bool = False) -> None:
@@ -80,6 +89,12 @@ class Confirm(ModalScreen[bool]):
             self.query_one("#answers-line", Static).update(self._answers())
         else:
             self.notify("it would fail: fix what is marked ✗ first", severity="warning")
+
+    def action_queue(self) -> None:
+        """Close the dialog: it is to wait for what runs, which may make what it needs."""
+        if self.can_wait:
+            self.later = True
+            self.dismiss(False)
 
 
 class Ask(ModalScreen[str | None]):

@@ -11,12 +11,17 @@ from kdharness.tui.screens.base import PlaceScreen
 
 
 class Drafting(PlaceScreen):
-    """A screen with values that are stored as a draft until they are started."""
+    """A screen with values that are stored as a draft until they are started.
+
+    `unread` is text that an editor left and that is no config yet.
+    """
 
     values: dict[str, Any]
     base: dict[str, Any]
     origin: str
     kept: dict[str, Any]
+    unread = ""
+    kept_text = ""
 
     def on_screen_suspend(self) -> None:
         """Keep what was changed: another screen is shown."""
@@ -28,11 +33,12 @@ class Drafting(PlaceScreen):
 
     def keep_draft(self) -> None:
         """Store the values unless they are those that were stored or loaded last."""
-        if self.values == self.kept:
+        if (self.values, self.unread) == (self.kept, self.kept_text):
             return
-        self.kept = self.values
+        self.kept, self.kept_text = self.values, self.unread
+        draft = Draft(self.origin, self.values, self.base, self.unread)
         try:
-            keep_draft(self.harness.paths, self.place, Draft(self.origin, self.values, self.base))
+            keep_draft(self.harness.paths, self.place, draft)
         except OSError as error:
             self.harness.complain(f"the draft was not saved: {error}")
 
@@ -46,7 +52,7 @@ class Drafting(PlaceScreen):
         except ConfigError:  # the method of a package that is gone
             return False
         self.values, self.base, self.origin = draft.values, draft.base, draft.origin
-        self.kept = draft.values
+        self.kept, self.unread, self.kept_text = draft.values, draft.text, draft.text
         return True
 
     def has_started(self) -> None:
@@ -55,4 +61,4 @@ class Drafting(PlaceScreen):
             keep_draft(self.harness.paths, self.place, Draft(self.origin))
         except OSError as error:
             self.harness.complain(f"the draft was not dropped: {error}")
-        self.kept = self.values
+        self.kept, self.unread, self.kept_text = self.values, "", ""

@@ -12,11 +12,10 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from kdharness.harness.config.summary import config_diff
 from kdharness.harness.config.training import known_config
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.dialogs import Ask, Choose
-from kdharness.tui.screens.drafting import Drafting
+from kdharness.tui.screens.form_tools import FormTools
 from kdharness.tui.screens.pickers import pick
 from kdharness.tui.viewmodels.form import (
     MISSING,
@@ -33,7 +32,7 @@ from kdharness.tui.viewmodels.form import (
     value_of,
     yaml_text,
 )
-from kdharness.tui.viewmodels.rows import Column, Line, text_lines
+from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.edit_line import EditLine
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
 from kdharness.tui.widgets.table import Listing
@@ -42,7 +41,7 @@ from kdharness.tui.widgets.text_view import TextView
 WIDE = 110
 
 
-class FormScreen(Drafting):
+class FormScreen(FormTools):
     """The base of New run and Evaluate. Values are plain data; pydantic validates them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -151,8 +150,12 @@ class FormScreen(Drafting):
             text.append(f"✗ {count} error{'s' * (count != 1)} (n)", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
+        elif reason := self.refusal():
+            text.append(f"✗ {safe_text(reason, 200)}", sheet.style_of("bad"))
         else:
-            text.append("✓ ready: s starts it", sheet.style_of("good"))
+            text.append("✓ fields are valid: s shows the plan", sheet.style_of("good"))
+        if self.unread:
+            text.append("  ! e: edited text that is no config yet", sheet.style_of("warn"))
         self.query_one("#head", Static).update(text)
 
     def _panes(self) -> None:
@@ -161,26 +164,7 @@ class FormScreen(Drafting):
         self.query_one("#preview").display = wide or bool(self.page)
 
     def _preview(self) -> None:
-        lines = self._diff_lines() if self.page == "diff" else self._yaml_lines()
-        self.query_one("#preview", TextView).set_lines(lines)
-
-    def _yaml_lines(self) -> list[Line]:
-        lines: list[Line] = []
-        for row in text_lines(yaml_text(self.values)):
-            text = row[0][0]
-            key, colon, rest = text.partition(":")
-            lines.append([(key + colon, "series-1"), (rest, "")] if colon else [(text, "")])
-        return lines
-
-    def _diff_lines(self) -> list[Line]:
-        lines: list[Line] = [[(f"compared with {self.origin}", "strong")], []]
-        for name, (old, new) in config_diff(self.base, self.values):
-            lines.append([(name, "strong")])
-            if old is not None:
-                lines.append([(f"  - {safe_text(text_of(old), 200)}", "bad")])
-            if new is not None:
-                lines.append([(f"  + {safe_text(text_of(new), 200)}", "good")])
-        return lines if len(lines) > 2 else [*lines, [("no differences", "dim")]]
+        self.query_one("#preview", TextView).set_lines(self.page_lines())
 
     def _help(self, field: Field | None) -> None:
         text = Text()

@@ -17,6 +17,7 @@ from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
@@ -42,7 +43,7 @@ FIXED = [
 ]
 
 
-class LeaderboardScreen(ListPlace):
+class LeaderboardScreen(Caring, ListPlace):
     """All scores of the store."""
 
     place = "leaderboard"
@@ -52,7 +53,7 @@ class LeaderboardScreen(ListPlace):
         "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
         "the general metric. c shows categories as columns, b one benchmark, o adds published "
         "scores. Space marks checkpoints: 4 compares them, 5 shows their answers. Enter opens the "
-        "run that created a checkpoint."
+        "run that created a checkpoint; Del deletes it, R renames it, # tags it, N writes a note."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "categories", "Categories", id="board.categories"),
@@ -251,6 +252,12 @@ class LeaderboardScreen(ListPlace):
 
         more = alpaca_scores(self.harness.paths) if self.published == 2 else []
         return [*paper_scores(), *more]
+
+    def subject(self) -> str:
+        """Return the checkpoint under the cursor; published scores have none."""
+        row = self.listing().row
+        name = str(row["id"]) if row else ""
+        return name if self.harness.store.checkpoint(name) else ""
 
     def action_mark(self) -> None:
         """Mark the checkpoint for comparison."""

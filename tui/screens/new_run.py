@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import yaml
+from pydantic import BaseModel
 from textual.binding import Binding, BindingType
 
 from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
@@ -50,11 +51,13 @@ class NewRunScreen(FormScreen):
         "All fields of the method, with help, default and limits below; errors show next to the "
         "field while you type. p loads a preset, c the config of an earlier run, i a file; m "
         "chooses the method; d shows the differences from where you started, y the YAML for "
-        "`kdharness train`. s shows the plan and starts."
+        "`kdharness train`, r the first rows as the model sees them. e opens the YAML in your "
+        "editor (VISUAL or EDITOR). s shows the plan and starts."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "preset", "Preset", id="new.preset"),
         Binding("m", "method", "Method", id="new.method"),
+        Binding("r", "rows", "Rows", id="new.rows"),
         Binding("c", "copy", "Copy a run", show=False, id="new.copy"),
         Binding("i", "file", "Open a file", show=False, id="new.file"),
     ]
@@ -97,6 +100,13 @@ class NewRunScreen(FormScreen):
         self.origin = origin
         self.query_one(FormSheet).cursor = 0
         self.rebuild()
+
+    def model_for(self, values: Mapping[str, object]) -> type[BaseModel]:
+        """Return the model of edited values, which may change to another method."""
+        if values.get("method") not in methods():
+            known = ", ".join(methods())
+            raise ConfigError(f"method: {values.get('method')!r} is none of {known}")
+        return known_config(values["method"])
 
     # ------------------------------------------------------------ starting points
 

@@ -17,13 +17,15 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
+from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.chart_keys import ChartKeys
 from kdharness.tui.viewmodels.curves import CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
-from kdharness.tui.viewmodels.run import lineage_rows, log_lines
+from kdharness.tui.viewmodels.run import lineage_rows
 from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart import CurveChart, Series
+from kdharness.tui.widgets.log_view import LogPane
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
@@ -48,10 +50,11 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(ChartKeys):
+class RunScreen(Caring, ChartKeys):
     """One run, with other runs' curves overlaid."""
 
     place = "runs"
+    shows_machine = True
     title_text = "Run"
     about = (
         "↑↓ choose a curve; + and - zoom, ←→ pan, 0 shows all; y toggles the log scale, m "
@@ -106,7 +109,7 @@ class RunScreen(ChartKeys):
                 empty="no curves yet",
             )
             yield CurveChart(id="chart")
-        yield TextView(follow=True, id="log")
+        yield LogPane(id="log")
         yield TextView(id="config")
         yield Listing(
             [
@@ -222,9 +225,8 @@ class RunScreen(ChartKeys):
         if run is None:
             return
         if self.tab == "log":
-            self.query_one("#log", TextView).set_lines(
-                log_lines(self.harness.store, self.harness.paths, self.run_id)
-            )
+            app = self.harness
+            self.query_one("#log", LogPane).read(app.store, app.paths, self.run_id)
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 
@@ -321,6 +323,11 @@ class RunScreen(ChartKeys):
             self.harness.open_run(str(run))
         elif event.row is not None and not run:
             self.notify("not created by a run in this store", timeout=3, markup=False)
+
+    def subject(self) -> str:
+        """Return the run, or the checkpoint under the cursor of the lineage."""
+        row = self.query_one("#lineage", Listing).row if self.tab == "lineage" else None
+        return str(row["name"]) if row else self.run_id
 
     def action_pause(self) -> None:
         """Pause or resume the run."""

@@ -15,13 +15,22 @@ from textual.widgets import Static
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.welcome import tour_text
 from kdharness.tui.viewmodels.marks import bar
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row, reason_of
+from kdharness.tui.viewmodels.rows import (
+    STATUS_MARKS,
+    Column,
+    Part,
+    Row,
+    annotation_words,
+    reason_of,
+)
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+    from kdharness.harness.store.removal import Annotation, Subject
     from kdharness.tui.viewmodels.primary import PrimaryScores
 
 COLUMNS = [
@@ -41,17 +50,19 @@ def _unit(row: Row) -> str:
     return "runs" if row["method"] == "sweep" else "steps"
 
 
-class RunsScreen(ListPlace):
+class RunsScreen(Caring, ListPlace):
     """All runs, newest first."""
 
     CSS_PATH: ClassVar[CSSPathType | None] = None
     place = "runs"
+    shows_machine = True
     title_text = "Runs"
     about = (
         "All training runs and evaluations, newest first; runs started elsewhere appear "
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "Enter overlays their curves, 4 compares their checkpoints. X stops a run. w goes to "
-        "experiments: several runs from one file.\n\n"
+        "Enter overlays their curves, 4 compares their checkpoints. X stops a run, d deletes it "
+        "(both ask); R renames it, # tags it, N writes a note. w goes to experiments: several runs "
+        "from one file, Q to what waits behind the running ones.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
         "interrupted: its process is gone, can be resumed"
     )
@@ -62,7 +73,7 @@ class RunsScreen(ListPlace):
         Binding("p", "pause", "Pause/resume", show=False, id="runs.pause"),
         Binding("X", "stop", "Stop", show=False, id="runs.stop"),
         Binding("v", "evaluate", "Evaluate", show=False, id="runs.evaluate"),
-        Binding("d", "demo", "Demo", show=False, id="runs.demo"),
+        Binding("D", "demo", "Demo", show=False, id="runs.demo"),
     ]
 
     def __init__(self) -> None:
@@ -70,6 +81,7 @@ class RunsScreen(ListPlace):
         self.runs: dict[str, Run] = {}
         self.status: dict[str, RunStatus] = {}
         self.lines: dict[str, dict[str, object]] = {}
+        self.notes: dict[Subject, Annotation] = {}
         self.state: tuple[int, int] = (-1, -1)
         self.demo_ran = False
         self.scores: dict[str, dict[str, float]] = {}
@@ -91,6 +103,7 @@ class RunsScreen(ListPlace):
     def _read_all(self) -> None:
         store = self.harness.store
         self.state = store.runs_state()
+        self.notes = store.annotations()
         self.runs = {}
         self._read(store.runs())
         self._read_scores()
@@ -135,7 +148,9 @@ class RunsScreen(ListPlace):
 
         now = self.harness.now()
         for run in runs:
-            self.lines[run.id] = run_line(run, now, self.status.get(run.id))
+            note = self.notes.get(("run", run.id))
+            found = {"tags": " ".join(note.tags), "note": note.note} if note else {}
+            self.lines[run.id] = run_line(run, now, self.status.get(run.id)) | found
 
     def _judge_status(self, runs: Iterable[Run]) -> bool:
         """Check whether live runs still have a process; return whether a status changed."""
@@ -233,6 +248,8 @@ class RunsScreen(ListPlace):
         if row is None:
             return
         text = Text(no_wrap=not row["error"], overflow="ellipsis")
+        if note := annotation_words(self.notes.get(("run", str(row["id"])))):
+            text.append(f"{safe_text(note, 200)}\n")
         if row["error"]:
             text.append(safe_text(str(row["error"]), 400), self.listing().style_of("bad"))
         else:
@@ -291,6 +308,11 @@ class RunsScreen(ListPlace):
         row = self.listing().row
         return self.runs.get(str(row["id"])) if row else None
 
+    def subject(self) -> str:
+        """Return the run under the cursor."""
+        run = self.chosen()
+        return run.id if run else ""
+
     def action_pause(self) -> None:
         """Pause or resume the run."""
         self._with_run(self.harness.pause_or_resume)
@@ -304,6 +326,17 @@ class RunsScreen(ListPlace):
         run = self.chosen()
         if run is not None and run.checkpoint:
             await self.harness.open_evaluate([run.checkpoint])
+        elif (
+            run is not None
+            and run.status.is_live
+            and run.method
+            not in (
+                Method.EVAL,
+                Method.SWEEP,
+            )
+        ):
+            # It can wait in the queue for the checkpoint, which has the run's name.
+            await self.harness.open_evaluate([run.id])
         elif run is not None:
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 

@@ -23,7 +23,7 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         text.append("\n".join(safe_text(line, 200) for line in demo[-5:]) + "\n\n")
     for key, what, more in (
         (
-            "d",
+            "D",
             "run the demo",
             "trains, aligns and scores a real model here: 20 minutes on two cores",
         ),
@@ -32,7 +32,7 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         ("9", "check this machine", "versions, memory, disk, judge"),
         ("?", "help", "what the current screen shows, and what its keys do"),
     ):
-        text.append(f"  {key:>2}  ", "bold reverse" if key == "d" else "bold")
+        text.append(f"  {key:>2}  ", "bold reverse" if key == "D" else "bold")
         text.append(f" {what}", "bold")
         text.append(f"  {more}\n" if width >= 100 else f"\n       {more}\n", "dim")
     text.append(f"\nEverything is stored in {paths.home}", "dim")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.util.text import safe_text
+
+if TYPE_CHECKING:
+    from kdharness.harness.store.removal import Annotation
 
 Row = Mapping[str, Any]
 Part = tuple[str, str]
@@ -108,9 +111,21 @@ def reason_of(error: str) -> str:
     return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
 
 
+UNSEEN = ("tags", "note")
+"""What a row is also found by, although no column shows it."""
+
+
+def annotation_words(found: Annotation | None) -> str:
+    """Return tags and note on one line: `#good #paper: the note's first line`."""
+    if found is None:
+        return ""
+    tags = " ".join(f"#{tag}" for tag in found.tags)
+    return ": ".join(filter(None, [tags, found.note.partition("\n")[0]]))
+
+
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:
     """Return rows that contain all words; `column:word` searches one column."""
-    names = {column.key for column in columns}
+    names = {column.key for column in columns} | {*UNSEEN}
 
     def holds(row: Row, word: str) -> bool:
         name, colon, text = word.partition(":")

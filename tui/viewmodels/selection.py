@@ -74,8 +74,12 @@ class Selection:
         return Selection(names, at)
 
     def settled(self, store: Store) -> Selection:
-        """Return the selection with runs replaced by the checkpoints they have made since."""
-        names = {n: c.name if (c := store.checkpoint(n)) else n for n in self.names}
+        """Return the selection with runs replaced by the checkpoints they have made since.
+
+        What was deleted is no longer in it.
+        """
+        found = {n: store.checkpoint(n) for n in self.names}
+        names = {n: c.name if c else n for n, c in found.items() if c or store.run(n)}
         kept = tuple(dict.fromkeys(names.values()))
         other = names.get(self.other, "")
         return Selection(kept, kept.index(other) if other in kept[1:] else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -84,6 +85,7 @@ class TextView(ScrollView, can_focus=True):
         self.follow, self.wrap = follow, wrap
         self.source: list[Line] = []
         self._shown: list[Line] = []
+        self._starts: list[int] = []
         self._styles: dict[str, Style] = {}
         self.twin: TextView | None = None
 
@@ -102,11 +104,10 @@ class TextView(ScrollView, can_focus=True):
     def _arrange(self) -> None:
         width = max(self.size.width - 1, 1)
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        self._shown = (
-            [part for line in self.source for part in wrap_line(line, width)]
-            if self.wrap
-            else self.source
-        )
+        self._shown, self._starts = [], []
+        for line in self.source:
+            self._starts.append(len(self._shown))
+            self._shown += wrap_line(line, width) if self.wrap else [line]
         self.virtual_size = Size(width, len(self._shown))
         if self.follow and at_end:
             self.call_after_refresh(self.scroll_end, animate=False)
@@ -135,6 +136,16 @@ class TextView(ScrollView, can_focus=True):
             Segment(text, base + self._style(role) if role else base) for text, role in line
         ]
         return Strip(segments).adjust_cell_length(self.size.width, base)
+
+    def line_at(self, y: int) -> int:
+        """Return the index of the line of the text that is drawn at a height."""
+        return max(bisect_right(self._starts, y) - 1, 0)
+
+    def reveal(self, index: int) -> None:
+        """Scroll a line into view, with some lines above it, unless it is in view."""
+        y, top, height = self._starts[index], round(self.scroll_y), max(self.size.height, 1)
+        if not top <= y < top + height:
+            self.scroll_to(y=max(y - height // 3, 0), animate=False, immediate=True)
 
     def action_scroll(self, by: int) -> None:
         """Scroll up or down."""

@@ -199,12 +199,27 @@ def test_run_in_progress_is_ok(home_with_store: Paths) -> None:
         ("juge: openai:x\n", "broken", "juge: unknown field; did you mean judge"),
         ("prices: {m: {input: cheap, output: 1}}\n", "broken", "prices.m.input"),
         ("theme: light\n", "ok", "theme set"),
+        ("notify: sh {run}\nalerts: loss > 5\n", "ok", "notify, alerts set"),
+        ("alerts: [loss climbs]\n", "broken", "'loss climbs' is not a rule on a curve"),
     ],
 )
 def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
     paths.home.mkdir()
     paths.settings.write_text(text, "utf-8")
     says(home.settings(paths), status, detail, "" if status == "ok" else "judge, keys")
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "./tell.sh", "~/no/tell"])
+def test_a_notify_command_that_is_not_there_is_told_before_a_run_ends(
+    paths: Paths, program: str
+) -> None:
+    paths.home.mkdir()
+    paths.settings.write_text(f"notify: {program} now\n", "utf-8")
+    says(home.settings(paths), "note", "notify: no program", "nobody is told")
+    (paths.home / "tell.sh").write_text("#!/bin/sh\n")
+    (paths.home / "tell.sh").chmod(0o755)
+    paths.settings.write_text("notify: ./tell.sh now\n", "utf-8")
+    says(home.settings(paths), "ok", "notify set", "")
 
 
 def test_assets(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:

@@ -1,0 +1,169 @@
+"""Run the user's command when a run has ended: `notify:` in settings.yaml.
+
+A process of its own runs it, so that neither the worker, which ends then and gives back its GPU,
+nor the app waits for it: `python -m kdharness.harness.runs.notify HOME`, with what happened in
+the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdharness.harness.config.alerts import Rule, parse_rule
+from kdharness.harness.config.notifying import PLACEHOLDERS, STATES
+from kdharness.harness.config.settings import load_settings
+from kdharness.harness.errors import KDHarnessError, did_you_mean
+from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.runs.alerts import CurveWatch
+from kdharness.harness.runs.status import end_message, is_part
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.detached import start_detached
+from kdharness.harness.util.process import OURS
+from kdharness.harness.util.redact import redact
+from kdharness.harness.util.text import safe_text
+
+ENDS = ("started", "ended", "interrupted")
+SECONDS = 60.0
+"""How long the command may take before it is killed."""
+
+
+def tell_end(paths: Paths, store: Store, run: Run, status: RunStatus, error: str = "") -> None:
+    """Tell the user that a run has ended. Never raises: the run's outcome is stored already."""
+    if is_part(run) and status in (RunStatus.FINISHED, RunStatus.STOPPED):
+        return
+    tell(paths, store, run, status.value, end_message(run, status.value, error))
+
+
+def tell_interrupted(paths: Paths, store: Store, run: Run) -> None:
+    """Tell that a run's process is gone, once: its worker could not."""
+    events = store.events(run.id)
+    last = next((e["kind"] for e in reversed(events) if e["kind"] in ENDS), "")
+    if last != "interrupted":
+        store.add_event(run.id, "interrupted", "its process is gone")
+        tell(paths, store, run, "interrupted", end_message(run, "interrupted"))
+
+
+def tell(paths: Paths, store: Store, run: Run, state: str, message: str) -> None:
+    """Start the user's command, if there is one for this state."""
+    try:
+        settings = load_settings(paths).notify
+        if state not in settings.when or not (settings.command or settings.shell):
+            return
+        values = {
+            "run": run.id,
+            "state": state,
+            "message": message,
+            "method": run.method,
+            "folder": run.folder,
+            "home": str(paths.home),
+        }
+        environment = {f"KDHARNESS_{name.upper()}": value for name, value in values.items()}
+        command = [sys.executable, "-m", "kdharness.harness.runs.notify", str(paths.home)]
+        with Path(os.devnull).open("wb") as sink:
+            start_detached(command, sink, **environment)
+    except (KDHarnessError, OSError, ValueError) as error:
+        _note(store, run.id, str(error))
+
+
+def _note(store: Store, run_id: str, problem: str) -> None:
+    """Record why nobody was told in the run's log, where the run is still there."""
+    try:
+        if store.run(run_id) is not None:
+            store.add_event(run_id, "warning", redact(f"notify: {problem}", shapes=True))
+    except KDHarnessError:
+        print(f"notify: {problem}", file=sys.stderr)
+
+
+def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what our own processes need: it would change theirs."""
+    return {name: value for name, value in environ.items() if name not in OURS}
+
+
+def run_command(argv: Sequence[str], folder: Path, timeout: float = SECONDS) -> str:
+    """Run a command in a folder; return what went wrong.
+
+    One that takes longer than `timeout` seconds is killed, with the processes it started.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=user_environment(os.environ),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}"
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        return f"{argv[0]} was killed: it took longer than {timeout:.0f} s"
+    if process.returncode == 0:
+        return ""
+    last = output.decode("utf-8", "replace").strip().splitlines()[-1:]
+    said = f": {safe_text(last[0], 200)}" if last else ""
+    return f"{argv[0]} ended with code {process.returncode}{said}"
+
+
+# ---------------------------------------------------------------- alerts
+
+
+class Alerts:
+    """The user's rules on curves, watched for one run; told in its log and by the command."""
+
+    def __init__(self, paths: Paths, store: Store, run: Run) -> None:
+        self.paths, self.store, self.run = paths, store, run
+        rules: list[Rule] = []
+        try:
+            rules = [parse_rule(text) for text in load_settings(paths).alerts]
+        except (KDHarnessError, OSError) as error:
+            _note(store, run.id, f"settings.yaml cannot be read, so no alerts: {error}")
+        events = store.events(run.id) if rules else []
+        told = [str(e["info"].get("rule")) for e in events if e["kind"] == "alert"]
+        self.watch = CurveWatch(rules, told)
+        for curve in {rule.curve for rule in rules}:
+            self.watch.recall(curve, [value for _, value in store.curve(run.id, curve)])
+
+    def see(self, values: Mapping[str, float]) -> list[tuple[str, str]]:
+        """Return the rules that hold now and what they say, and tell the user; once in a run."""
+        said = self.watch.see(values) if self.watch.rules else []
+        for _, message in said:
+            tell(self.paths, self.store, self.run, "alert", f"{self.run.id}: {message}")
+        return said
+
+    def without_a_curve(self) -> list[str]:
+        """Return a line on each rule whose curve a training did not have."""
+        curves = self.watch.curves
+        return [
+            f"the alert {rule.text!r} found no curve {rule.curve!r}"
+            f"{did_you_mean(rule.curve, curves)}"
+            for rule in (self.watch.unseen() if curves else ())
+        ]
+
+
+def main(home: str) -> None:
+    """Run the command that the settings name, on what the environment says has happened."""
+    paths = find_paths(home)
+    values = {name: os.environ.get(f"KDHARNESS_{name.upper()}", "") for name in PLACEHOLDERS}
+    if values["state"] not in STATES:
+        sys.exit(f"not a state: {values['state']!r}")
+    problem = run_command(load_settings(paths).notify.argv(values), paths.home)
+    if problem:
+        with Store(paths.store) as store:
+            _note(store, values["run"], problem)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

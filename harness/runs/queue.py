@@ -1,0 +1,148 @@
+"""Runs that wait for the running ones to end: `python -m kdharness.harness.runs.queue HOME`.
+
+A queued run is a stopped run with a place in the queue, so that it is renamed, removed and kept
+like any other. A process of its own, which outlives the app, resumes the first one whenever no run
+of this machine is live, and ends with the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import filelock
+
+from kdharness.harness.config.training import AnyConfig
+from kdharness.harness.errors import KDHarnessError, RunError
+from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.detached import start_detached
+
+POLL_SECONDS = 1.0
+SETTLE_SECONDS = 4.0
+"""How long nothing must run: the runs of an experiment follow each other at once."""
+WAITING = (RunStatus.STOPPED, RunStatus.INTERRUPTED, RunStatus.FAILED)
+
+
+def queued(store: Store, paths: Paths) -> list[Run]:
+    """Return the queued runs in their order.
+
+    In a copied home those of the original are left out: they would run twice.
+    """
+    here = [run for run in store.runs() if run.info.get("queued", ("", ""))[1] == str(paths.home)]
+    return sorted((run for run in here if effective_status(run) in WAITING), key=_place)
+
+
+def _place(run: Run) -> tuple[float, float]:
+    return float(run.info["queued"][0]), run.created
+
+
+def add(paths: Paths, config: AnyConfig, name: str | None = None) -> Run:
+    """Store a run behind those in the queue. What it needs is looked at when it starts.
+
+    Raises:
+        ConfigError: its name is taken.
+    """
+    run = launch.add_stopped(paths, config, name)
+    return enqueue(paths, run.id)
+
+
+def enqueue(paths: Paths, run_id: str) -> Run:
+    """Put a run that is not running behind those in the queue.
+
+    Raises:
+        RunError: it is live or finished.
+    """
+    with Store(paths.store) as store:
+        run = find_run(store, run_id)
+        if (status := effective_status(run)) not in WAITING:
+            raise RunError(f"{run_id} is {status.value}: only what can be resumed waits in a queue")
+        last = max((_place(other)[0] for other in queued(store, paths)), default=0.0)
+        _put(store, paths, run, last + 1)
+        return find_run(store, run_id)
+
+
+def move(paths: Paths, run_id: str, by: int) -> None:
+    """Move a run up (below zero) or down in the queue by one place."""
+    with Store(paths.store) as store, store.db.atomic():
+        runs = queued(store, paths)
+        at = next((n for n, run in enumerate(runs) if run.id == run_id), None)
+        if at is None or not 0 <= at + by < len(runs):
+            return
+        runs.insert(at + by, runs.pop(at))
+        for place, run in enumerate(runs, 1):
+            _put(store, paths, run, place)
+
+
+def leave(store: Store, run_id: str) -> None:
+    """Take a run out of the queue; it stays as a stopped run."""
+    run = store.run(run_id)
+    if run is not None:
+        store.update_run(run_id, info=launch.unqueued(run))
+
+
+def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
+    info = {**run.info, "queued": (place, str(paths.home))}
+    store.update_run(run.id, info=info)
+
+
+# ---------------------------------------------------------------- working
+
+
+def keep(paths: Paths) -> None:
+    """Start the process that works the queue off, unless it is there or nothing waits."""
+    with Store(paths.store) as store:
+        if not queued(store, paths):
+            return
+    command = [sys.executable, "-m", "kdharness.harness.runs.queue", str(paths.home)]
+    with Path(os.devnull).open("wb") as sink:
+        start_detached(command, sink)
+
+
+def busy(store: Store) -> bool:
+    """Return whether a run of this machine is live: also a paused one has its memory."""
+    here = ("", socket.gethostname())
+    return any(effective_status(run).is_live for run in store.live_runs() if run.host in here)
+
+
+def work(paths: Paths, *, poll: float = POLL_SECONDS, settle: float = SETTLE_SECONDS) -> None:
+    """Resume queued runs one after the other until none is left; another process may do it."""
+    try:
+        with filelock.FileLock(paths.home / ".queue.lock").acquire(timeout=0):
+            _work(paths, poll, settle)
+    except filelock.Timeout:
+        return
+
+
+def _work(paths: Paths, poll: float, settle: float) -> None:
+    quiet = time.monotonic()
+    with Store(paths.store) as store:
+        while waiting := queued(store, paths):
+            if busy(store):
+                quiet = time.monotonic()
+            elif time.monotonic() - quiet >= settle:
+                _start(paths, store, waiting[0].id)
+                quiet = time.monotonic()
+            time.sleep(poll)
+
+
+def _start(paths: Paths, store: Store, run_id: str) -> None:
+    """Resume a run; one that cannot be started has failed, and the next one is tried."""
+    try:
+        launch.resume(paths, run_id)
+    except KDHarnessError as error:
+        leave(store, run_id)
+        run = store.run(run_id)
+        if run is not None and not effective_status(run).is_live:
+            changes = {"status": RunStatus.FAILED.value, "error": str(error)[:4000]}
+            store.update_run(run_id, **changes)
+
+
+if __name__ == "__main__":
+    work(find_paths(sys.argv[1]))

@@ -1,0 +1,162 @@
+"""Runs that wait until nothing else runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import filelock
+import pytest
+
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.errors import ConfigError, RunError
+from kdharness.harness.maintenance.records import plan_removal, rename_record
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch, queue
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, RunStatus
+from support.tui_home import add_past_run
+
+
+def add(paths: Paths, name: str, checkpoint: str = "kd") -> None:
+    """Queue an evaluation of a checkpoint, which need not be there."""
+    values = {"method": "eval", "checkpoints": [checkpoint], "benches": ["shop"]}
+    queue.add(paths, parse_config(values), name)
+
+
+def order(paths: Paths) -> list[str]:
+    """Return the queued runs."""
+    with Store(paths.store) as store:
+        return [run.id for run in queue.queued(store, paths)]
+
+
+def test_runs_wait_in_the_order_they_were_added_and_can_be_moved(paths: Paths) -> None:
+    for name in ("a", "b", "c"):
+        add(paths, name)
+    assert order(paths) == ["a", "b", "c"]
+    queue.move(paths, "c", -1)
+    queue.move(paths, "a", 1)
+    assert order(paths) == ["c", "a", "b"]
+    for name, by in (("c", -1), ("b", 1), ("nobody", 1)):
+        queue.move(paths, name, by)
+    assert order(paths) == ["c", "a", "b"]
+    with Store(paths.store) as store:
+        queue.leave(store, "a")
+        assert order(paths) == ["c", "b"]
+        run = store.run("a")
+        assert run is not None and run.status is RunStatus.STOPPED and run.info == {}
+    queue.enqueue(paths, "a")
+    assert order(paths) == ["c", "b", "a"]
+    with pytest.raises(ConfigError, match="already exists"):
+        add(paths, "a")
+
+
+def test_only_what_can_be_resumed_waits(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        add_past_run(store, "done", "kd", 9)
+        add_past_run(store, "busy", "kd", 9, status="running", pid=os.getpid())
+        add_past_run(store, "gone", "kd", 9, status="running", pid=2**22 - 3, pid_started=1.0)
+    for name in ("done", "busy"):
+        with pytest.raises(RunError, match="only what can be resumed"):
+            queue.enqueue(paths, name)
+    queue.enqueue(paths, "gone")
+    assert order(paths) == ["gone"]
+
+
+def test_a_queued_run_is_renamed_and_protects_what_it_needs(paths: Paths) -> None:
+    add(paths, "scores", "kd")
+    with Store(paths.store) as store:
+        add_past_run(store, "kd", "kd", 9)
+        assert plan_removal(paths, store, ["kd"]).users == ("scores",)
+        rename_record(paths, store, "scores", "later")
+    assert order(paths) == ["later"]
+
+
+def test_a_copied_home_does_not_run_the_queue_again(paths: Paths, tmp_path: Path) -> None:
+    add(paths, "scores")
+    copy = Paths(tmp_path / "copy")
+    shutil.copytree(paths.home, copy.home)
+    assert order(copy) == [] and order(paths) == ["scores"]
+    queue.enqueue(copy, "scores")
+    assert order(copy) == ["scores"]
+
+
+def finish(paths: Paths, run_id: str) -> None:
+    """Let a run finish as its worker would, without its place in the queue."""
+    with Store(paths.store) as store:
+        store.update_run(run_id, status="finished", info={})
+
+
+def test_the_queue_is_worked_off_one_by_one_and_a_failure_does_not_end_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "bad", "c"):
+        add(paths, name)
+    with Store(paths.store) as store:
+        add_past_run(store, "busy", "kd", 9, status="running", pid=os.getpid())
+    started: list[str] = []
+    polls: list[int] = []
+
+    def resume(paths: Paths, run_id: str) -> Run | None:
+        started.append(run_id)
+        if run_id == "bad":
+            raise ConfigError("no checkpoint named 'kd'")
+        finish(paths, run_id)
+        return None
+
+    def sleep(_: float) -> None:
+        polls.append(len(started))
+        if len(polls) == 3:
+            assert started == []  # something runs
+            with Store(paths.store) as store:
+                store.update_run("busy", status="finished")
+
+    monkeypatch.setattr(queue.launch, "resume", resume)
+    monkeypatch.setattr(queue.time, "sleep", sleep)
+    queue.work(paths, poll=0, settle=0)
+    assert started == ["a", "bad", "c"] and order(paths) == []
+    with Store(paths.store) as store:
+        bad = store.run("bad")
+        assert bad is not None and bad.status is RunStatus.FAILED
+        assert "no checkpoint named 'kd'" in bad.error and "queued" not in bad.info
+
+
+def test_one_process_works_the_queue_off(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(paths, "a")
+    monkeypatch.setattr(queue, "_work", lambda *_: pytest.fail("a second one"))
+    with filelock.FileLock(paths.home / ".queue.lock"):
+        queue.work(paths)
+    commands: list[object] = []
+    monkeypatch.setattr(queue, "start_detached", lambda command, _: commands.append(command))
+    queue.keep(paths)
+    with Store(paths.store) as store:
+        queue.leave(store, "a")
+    queue.keep(paths)
+    assert len(commands) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_has_left_the_queue_whoever_starts_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by hand afterwards, it must not come back by itself."""
+    add(paths, "scores", "nobody")
+    launch.resume(paths, "scores")
+    with Store(paths.store) as store:
+        run = launch.wait(paths, "scores", 60)
+        assert run.status is RunStatus.FAILED and "nobody" in run.error
+        assert "queued" not in (store.run("scores") or run).info
+    assert order(paths) == []
+
+
+@pytest.mark.slow
+def test_the_queues_process_starts_a_real_run(paths: Paths) -> None:
+    add(paths, "first", "nobody")
+    add(paths, "second", "nobody")
+    queue.work(paths, poll=0.05, settle=0.1)
+    launch.wait(paths, "second", 60)
+    with Store(paths.store) as store:
+        ends = {run.id: run.finished or 0.0 for run in store.runs()}
+        assert all("nobody" in run.error for run in store.runs())
+    assert ends["first"] < ends["second"]
