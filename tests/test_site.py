@@ -145,8 +145,10 @@ def test_workflows_are_tests_docs_and_release() -> None:
 
 def test_test_matrix_covers_every_supported_python() -> None:
     job = load_yaml(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]["test"]
-    marker = "Programming Language :: Python :: "
-    supported = [c.removeprefix(marker) for c in PROJECT["classifiers"] if c.startswith(marker)]
+    marker = "Programming Language :: Python :: 3."
+    supported = [
+        "3." + c.removeprefix(marker) for c in PROJECT["classifiers"] if c.startswith(marker)
+    ]
     assert job["strategy"]["matrix"]["python"] == supported
 
 
