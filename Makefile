@@ -77,7 +77,7 @@ dist: $(VENV)-dist/.ready
 
 $(VENV)-dist/.ready:
 	test -x $(VENV)-dist/bin/python || $(PYTHON) -m venv $(VENV)-dist
-	$(VENV)-dist/bin/python -m pip install $(QUIET) build twine
+	$(VENV)-dist/bin/python -m pip $(QUIET) install build twine
 	touch $@
 
 install: $(VENV)/.ready
