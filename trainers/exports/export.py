@@ -27,7 +27,12 @@ from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.exports.gguf_file import check_tokens, end_tokens, write_gguf
 from kdharness.trainers.exports.gguf_model import TYPES, context_length, tensors
 from kdharness.trainers.exports.gguf_tokens import vocabulary
-from kdharness.trainers.exports.modelfile import NoTemplateError, modelfile, pattern
+from kdharness.trainers.exports.modelfile import (
+    NoTemplateError,
+    default_template,
+    modelfile,
+    pattern,
+)
 from kdharness.trainers.students.folder import folder_name
 
 if TYPE_CHECKING:
@@ -139,7 +144,8 @@ def export_folder(
     """
     target = _free_target(output, force=force)
     found = _load(source, paths, dtype, trust_remote_code=trust_remote_code)
-    if not isinstance(found.tokenizer.chat_template, str):
+    template = default_template(found.tokenizer)
+    if not template:
         raise ModelError(
             f"{source} has no chat template, and servers take chats",
             hint="set one in training: data.chat_template",
@@ -154,7 +160,7 @@ def export_folder(
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         found.tokenizer.save_pretrained(folder)
-        _for_older_readers(folder, str(found.tokenizer.chat_template))
+        _for_older_readers(folder, template)
         _note(folder, found.checkpoint, dtype or str(model.dtype).removeprefix("torch."))
 
     _write_folder(target, write)
@@ -188,7 +194,7 @@ def _template_notes(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[st
     if not path.exists():
         return []
     notes = []
-    if "strftime_now" in str(tokenizer.chat_template):
+    if "strftime_now" in default_template(tokenizer):
         notes.append("the Modelfile has today's date where the chat template writes a day's own")
     if ".System" not in path.read_text("utf-8"):
         notes.append("the chat template takes no system prompt: Ollama will leave one out")
@@ -197,7 +203,7 @@ def _template_notes(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[st
 
 def _modelfile(found: _Source, file: str, ends: list[int], begins: bool) -> str:
     tokenizer = found.tokenizer
-    if not isinstance(tokenizer.chat_template, str):
+    if not default_template(tokenizer):
         raise NoTemplateError("there is none")
     stops = [str(token) for token in tokenizer.convert_ids_to_tokens(ends)]
     closing = end_of_turn(tokenizer)
@@ -245,6 +251,9 @@ def _write_json(path: Path, values: dict[str, object]) -> None:
 def _free_target(output: str, *, force: bool) -> Path:
     """Return the folder to write; an existing one must be an earlier export, and `force` given."""
     target = Path(output).expanduser().resolve()
+    above = nearest_existing(target)
+    if not above.is_dir():
+        raise ConfigError("this is a file, not a folder", where=str(above))
     if not target.exists():
         return target
     if not force:

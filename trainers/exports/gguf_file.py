@@ -23,6 +23,7 @@ from kdharness.trainers.exports.gguf_model import (
     settings,
 )
 from kdharness.trainers.exports.gguf_tokens import Vocabulary
+from kdharness.trainers.exports.modelfile import default_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,13 +109,16 @@ def _add_tokens(
 ) -> None:
     """Add the special tokens and the chat template."""
     eos, *others = end_tokens(model, tokenizer)
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        if tokenizer.bos_token_id is None and "bos_token" in template:
-            raise ModelError(
-                "the chat template writes bos_token, and the tokenizer has none",
-                hint="set the tokenizer's bos_token, or remove it from the template",
-            )
+    template, several = default_template(tokenizer), tokenizer.chat_template
+    if tokenizer.bos_token_id is None and "bos_token" in template:
+        raise ModelError(
+            "the chat template writes bos_token, and the tokenizer has none",
+            hint="set the tokenizer's bos_token, or remove it from the template",
+        )
+    if isinstance(several, Mapping):
+        named = [{"name": str(name), "template": str(text)} for name, text in several.items()]
+        writer.add_chat_template(named)
+    elif template:
         writer.add_chat_template(template)
     writer.add_eos_token_id(eos)
     # Without one llama.cpp takes an arbitrary token; it is not added to texts.

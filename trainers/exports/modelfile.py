@@ -8,7 +8,7 @@ result is compared with the model's own on longer chats: without agreement there
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,13 @@ class Pattern:
             f'{after}{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}'
             f"{{{{ if not {last} }}}}{_literal(self.end)}{{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"
         )
+
+
+def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template, or the default one of several; empty if there is none."""
+    found = tokenizer.chat_template
+    found = found.get("default") if isinstance(found, Mapping) else found
+    return found if isinstance(found, str) else ""
 
 
 def pattern(tokenizer: PreTrainedTokenizerBase, end_token: str) -> Pattern:

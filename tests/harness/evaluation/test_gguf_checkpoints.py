@@ -203,7 +203,10 @@ def test_other_engines_do_not_answer_for_a_file(
     assert pipeline.run(config_of(bench, file), paths, store, NullReporter())["answers"] == 0
 
 
-def test_without_llama_cpp_nothing_begins(file: Path, bench: str, paths: Paths) -> None:
+def test_without_llama_cpp_nothing_begins(
+    file: Path, bench: str, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
     with pytest.raises(JudgeError, match="needs llama-cpp-python"):
         check_request(config_of(bench, file), paths)
 

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.exports.export import export_folder
+from kdharness.trainers.exports.export import export_folder, export_gguf
 from support.adapters import make_adapter
-from support.exports import make_family
+from support.exports import Exported, make_family
 from support.models import make_llama
 
 YARN = {
@@ -86,3 +86,20 @@ def test_a_model_without_a_chat_template_is_refused(paths: Paths, tmp_path: Path
     (tmp_path / "m" / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template"):
         export_folder(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+
+
+def test_of_several_templates_the_default_is_embedded(paths: Paths, tmp_path: Path) -> None:
+    make_llama(tmp_path / "m")
+    folder = tmp_path / "m" / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "tool_use.jinja").write_text("{{ tools }}", "utf-8")
+    usual = (tmp_path / "m" / "chat_template.jinja").read_text("utf-8")
+    export_folder(str(tmp_path / "m"), str(tmp_path / "hf"), paths)
+    assert read(tmp_path / "hf" / "tokenizer_config.json")["chat_template"] == usual
+    back = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert back.get_chat_template() == usual
+    made = export_gguf(str(tmp_path / "m"), str(tmp_path / "gguf"), paths)
+    file = Exported(made.folder)
+    assert file.value("tokenizer.chat_template") == usual
+    assert file.value("tokenizer.chat_template.tool_use") == "{{ tools }}"
+    assert "Modelfile" in made.files

@@ -245,6 +245,13 @@ def test_only_an_earlier_export_is_replaced(paths: Paths, tmp_path: Path) -> Non
     assert (out / "thesis.txt").read_text("utf-8") == "mine"
 
 
+def test_a_folder_below_a_file_is_refused(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", "utf-8")
+    for output in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ConfigError, match="this is a file"):
+            export_gguf("never-loaded", str(output), paths, force=True)
+
+
 def test_a_full_disk_is_noticed_before(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
