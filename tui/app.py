@@ -29,6 +29,7 @@ from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_primary, save_theme
 from kdharness.tui.themes import THEMES
+from kdharness.tui.viewmodels.drawings import Around, run_colours
 from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class HarnessApp(Actions):
         self._store: Store | None = None
         self._counter = -1
         self._minute = -1
+        self._coloured = (-1, -1)
+        self._colours: dict[str, str] = {}
         for theme in THEMES.values():
             self.register_theme(theme)
         self.theme = "ansi" if plain else self.settings.theme
@@ -196,6 +199,17 @@ class HarnessApp(Actions):
         minute = int(self.now() // 60)
         passed, self._minute = minute != self._minute, minute
         return passed
+
+    def run_colours(self) -> dict[str, str]:
+        """Return the colour role of each training run, the same on every screen."""
+        state = self.store.runs_state()
+        if state != self._coloured:
+            self._coloured, self._colours = state, run_colours(self.store.training_order())
+        return self._colours
+
+    def around(self, rows: int = 36) -> Around:
+        """Return what is the same for every run that a pane shows."""
+        return Around(self.now(), self.run_colours(), tuple(self.primary.values()), rows)
 
     def on_unmount(self) -> None:
         """Close the connection; runs continue."""

@@ -12,6 +12,7 @@ from kdharness.harness.types import Run
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.drawings import Around
     from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
 
@@ -81,6 +82,14 @@ class AppProtocol(Protocol):
         self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]] | None
     ) -> None:
         """Ask to start a run; details that take longer to compute are added when they arrive."""
+        ...
+
+    def run_colours(self) -> dict[str, str]:
+        """Return the colour role of each training run, the same on every screen."""
+        ...
+
+    def around(self, rows: int = 36) -> Around:
+        """Return what is the same for every run that a pane shows."""
         ...
 
     def choose_runs(

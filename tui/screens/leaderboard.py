@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -16,8 +16,9 @@ from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
-from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.screens.panes import Details, PanedPlace
+from kdharness.tui.viewmodels.checkpoint_overview import checkpoint_overview
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
@@ -34,6 +35,10 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.viewmodels.selection import shortened
 from kdharness.tui.widgets.table import Listing
 
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+    from kdharness.tui.viewmodels.drawings import Block
+
 ALL = "all benchmarks"
 FIXED = [
     Column("id", "checkpoint", 18, grow=3, frozen=True, name=True),
@@ -42,11 +47,12 @@ FIXED = [
 ]
 
 
-class LeaderboardScreen(ListPlace):
+class LeaderboardScreen(PanedPlace):
     """All scores of the store."""
 
     place = "leaderboard"
     title_text = "Leaderboard"
+    below = True
     about = (
         "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
         "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
@@ -67,6 +73,7 @@ class LeaderboardScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.scores: list[Score] = []
+        self.shown: list[Score] = []
         self.board = Board([], [], [])
         self.bench = ""
         self.categories = False
@@ -74,11 +81,15 @@ class LeaderboardScreen(ListPlace):
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
         self.led: dict[str, str] = {}
+        self.lead: list[str] = []
+        self.colours: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the table and the details of the chosen cell."""
         yield Static(classes="line", id="what")
-        yield Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
+        yield self.split(
+            Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
+        )
         yield Static(classes="detail", id="cell")
 
     def on_mount(self) -> None:
@@ -106,9 +117,11 @@ class LeaderboardScreen(ListPlace):
     def rebuild(self) -> None:
         """Rebuild columns and rows; keep the chosen score if it still exists."""
         listing = self.listing()
-        scores = [*self.scores, *self._published()]
-        lead = leading(self.scores, self.harness.primary)
-        self.board = make_board(scores, bench=self.bench, categories=self.categories, lead=lead)
+        self.shown = scores = [*self.scores, *self._published()]
+        self.lead = leading(self.scores, self.harness.primary)
+        self.board = make_board(
+            scores, bench=self.bench, categories=self.categories, lead=self.lead
+        )
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns(
             [
@@ -133,7 +146,22 @@ class LeaderboardScreen(ListPlace):
                     not self.figure.lower_is_better,
                 )
         listing.set_rows(self.board.rows)
+        self.colours = self.harness.run_colours()
+        self.fit_list()
+        self.follow_cursor()
         self._chosen()
+
+    def details(self, row: Row) -> Details:
+        """Return the intervals of every score of a checkpoint."""
+        scores, lead, colours = self.shown, self.lead, self.colours
+
+        def read(_: Store) -> list[Block]:
+            # With the categories of every benchmark, whatever the table shows.
+            board = make_board(scores, categories=True, lead=lead)
+            own = next((r for r in board.rows if r["id"] == row["id"]), row)
+            return checkpoint_overview(board, own, colours)
+
+        return Details(str(row["id"]), read)
 
     # ------------------------------------------------------------ cells
 
@@ -163,7 +191,8 @@ class LeaderboardScreen(ListPlace):
             return [("", "")]
         low = score.value if score.ci_low is None else score.ci_low
         high = score.value if score.ci_high is None else score.ci_high
-        return [(interval_text(low, score.value, high, *self.scale, width), "series-1")]
+        role = self.colours.get(row["run"], "series-1")
+        return [(interval_text(low, score.value, high, *self.scale, width), role)]
 
     def _chosen(self) -> None:
         """Update the scale and the line above the table for the chosen column."""
@@ -203,8 +232,14 @@ class LeaderboardScreen(ListPlace):
 
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:
-        if event.row is not None:
-            self.harness.open_checkpoint(str(event.row["id"]))
+        row = event.row
+        if row is None:
+            return
+        name = str(row["id"])
+        if self.has_pane:
+            self.harness.open_checkpoint(name)
+        else:
+            self.open_details(row, lambda: self.harness.open_checkpoint(name))
 
     # ------------------------------------------------------------ actions
 

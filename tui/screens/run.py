@@ -19,11 +19,12 @@ from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.chart_keys import ChartKeys
 from kdharness.tui.viewmodels.curves import CurveBook
+from kdharness.tui.viewmodels.drawings import Series
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows, log_lines
 from kdharness.tui.viewmodels.selection import Selection
-from kdharness.tui.widgets.chart import CurveChart, Series
+from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 

@@ -256,7 +256,7 @@ def _progress(row: Row, status: str, width: int) -> list[Part]:
         return [(str(row["stage"]) or DASH, "dim")]
     share = f"{row['progress']:4.0%} "
     if status in ("finished", OTHER):
-        return [(f"{share}{row['step']} steps", "dim")]
+        return [(f"{row['step']} steps", "dim")]
     return [(share, ""), (bar(row["progress"], width - len(share)), MARKS[status][1])]
 
 

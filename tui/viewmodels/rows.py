@@ -11,7 +11,7 @@ from kdharness.harness.util.text import safe_text
 
 Row = Mapping[str, Any]
 Part = tuple[str, str]
-"""Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
+"""Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-6."""
 ROLES = (
     "dim",
     "good",
@@ -23,6 +23,8 @@ ROLES = (
     "series-2",
     "series-3",
     "series-4",
+    "series-5",
+    "series-6",
 )
 STATUS_MARKS = {
     "starting": ("◌", "accent"),

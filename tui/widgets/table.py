@@ -149,6 +149,10 @@ class Listing(ScrollView, can_focus=True):
         if self.row != old:
             self.post_message(self.Highlighted(self, self.row))
 
+    def shows(self, key: str) -> bool:
+        """Return whether there is room for a column."""
+        return any(column.key == key for _, column, _ in self._layout)
+
     def set_filter(self, words: str) -> None:
         """Keep rows that contain all words; `column:word` searches one column."""
         self.words = words.strip()
