@@ -27,7 +27,7 @@ from kdharness.tui.actions import Actions
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
-from kdharness.tui.settings import read_settings, save_primary, save_theme
+from kdharness.tui.settings import read_settings, save_keep, save_primary, save_theme
 from kdharness.tui.themes import THEMES
 from kdharness.tui.viewmodels.drawings import Around, run_colours
 from kdharness.tui.widgets.bars import PLACES
@@ -118,6 +118,7 @@ class HarnessApp(Actions):
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
         self.primary = dict(self.settings.primary)
+        self.keep = self.settings.keep
         # Under NO_COLOR only the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
@@ -285,6 +286,15 @@ class HarnessApp(Actions):
         self.primary[axis] = label
         try:
             save_primary(self.paths, self.primary)
+        except OSError as error:
+            self.notify(f"not saved: {error}", severity="warning", markup=False)
+        self.version += 1
+
+    def set_keep(self, keep: float) -> None:
+        """Ask for another retention in every answer, and save it."""
+        self.keep = keep
+        try:
+            save_keep(self.paths, keep)
         except OSError as error:
             self.notify(f"not saved: {error}", severity="warning", markup=False)
         self.version += 1

@@ -26,6 +26,7 @@ class AppProtocol(Protocol):
     first: list[Run]
     selection: Selection
     primary: dict[str, str]
+    keep: float
 
     @property
     def store(self) -> Store:
@@ -82,6 +83,10 @@ class AppProtocol(Protocol):
         self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]] | None
     ) -> None:
         """Ask to start a run; details that take longer to compute are added when they arrive."""
+        ...
+
+    def set_keep(self, keep: float) -> None:
+        """Ask for another retention in every answer, and save it."""
         ...
 
     def run_colours(self) -> dict[str, str]:

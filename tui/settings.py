@@ -3,6 +3,7 @@
 ```yaml
 theme: light            # dark, light, ansi, high-contrast
 primary: {domain: "shop:score"}   # what leads tables and charts; general too
+keep: 0.98              # the share of the general score that the answer asks for
 keys:                   # action name: its key(s), see F1
   runs.new: c
   app.quit: x,f10
@@ -24,6 +25,8 @@ from kdharness.tui.themes import THEMES
 
 AXES = ("general", "domain")
 """What a primary metric can be chosen for."""
+KEEP, MOST_KEPT = 0.98, 10.0
+"""The retention that the answer asks for by default, and the highest one that can be set."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class AppSettings:
     primary: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     problem: str = ""
+    keep: float = KEEP
 
 
 def read_settings(paths: Paths) -> AppSettings:
@@ -62,9 +66,13 @@ def read_settings(paths: Paths) -> AppSettings:
     if not isinstance(primary, dict) or not {*primary} <= {*AXES}:
         problems.append("settings.yaml: primary takes general and domain, each a bench:metric")
         primary = {}
+    keep = values.get("keep", KEEP)
+    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 <= keep <= MOST_KEPT:
+        problems.append(f"settings.yaml: keep must be a share such as {KEEP}, not {keep!r}")
+        keep = KEEP
     chosen = {str(axis): str(label) for axis, label in primary.items() if label}
     mapping = {str(action): str(key) for action, key in keys.items() if key}
-    return AppSettings(str(theme), chosen, mapping, "; ".join(problems))
+    return AppSettings(str(theme), chosen, mapping, "; ".join(problems), float(keep))
 
 
 def save_theme(paths: Paths, name: str) -> None:
@@ -75,6 +83,11 @@ def save_theme(paths: Paths, name: str) -> None:
 def save_primary(paths: Paths, primary: Mapping[str, str]) -> None:
     """Save the primary metrics, leaving all other lines of the file unchanged."""
     _save_line(paths, "primary", json.dumps(dict(primary), ensure_ascii=False))
+
+
+def save_keep(paths: Paths, keep: float) -> None:
+    """Save the retention asked for, leaving all other lines of the file unchanged."""
+    _save_line(paths, "keep", f"{keep:g}")
 
 
 def _save_line(paths: Paths, name: str, value: str) -> None:

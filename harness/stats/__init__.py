@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kdharness.harness.stats.answer import verdict_at
     from kdharness.harness.stats.corrected import (
         Question,
         corrected_mean,
@@ -39,6 +40,7 @@ __all__ = [
     "rater_agreement",
     "ratio_interval",
     "strata_by",
+    "verdict_at",
 ]
 
 
@@ -59,6 +61,7 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
                 "paired_difference",
                 "ratio_interval",
             ),
+            "kdharness.harness.stats.answer": ("verdict_at",),
             "kdharness.harness.stats.regression": ("Line", "fit_line"),
         },
     )

@@ -16,8 +16,10 @@ from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
+from kdharness.tui.screens.answering import Answering
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.screens.panes import Details, PanedPlace
+from kdharness.tui.viewmodels.answers import board_answer
 from kdharness.tui.viewmodels.checkpoint_overview import checkpoint_overview
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
@@ -47,18 +49,20 @@ FIXED = [
 ]
 
 
-class LeaderboardScreen(PanedPlace):
+class LeaderboardScreen(Answering, PanedPlace):
     """All scores of the store."""
 
     place = "leaderboard"
     title_text = "Leaderboard"
     below = True
     about = (
-        "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
-        "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
-        "the general metric. c shows categories as columns, b one benchmark, o adds published "
-        "scores. Space marks checkpoints: 4 compares them, 5 shows their answers. Enter opens the "
-        "run that created a checkpoint."
+        "On top: who surely retains most of the general score and gains most, by corrected tests; "
+        "K sets the retention it asks for. One row per checkpoint, one column per score. ←→ choose "
+        "a score: its 95 % intervals are drawn on a common scale; s sorts by it, d and g let it "
+        "lead every screen as the domain or the general metric. c shows categories as columns, b "
+        "one benchmark, o adds published scores. Space marks checkpoints: 4 compares them, 5 shows "
+        "their answers. Enter opens the run that created a checkpoint; below 110 columns, first "
+        "its scores, which wider terminals show below the table."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "categories", "Categories", id="board.categories"),
@@ -81,11 +85,13 @@ class LeaderboardScreen(PanedPlace):
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
         self.led: dict[str, str] = {}
+        self.asked: tuple[float, dict[str, str]] | None = None
         self.lead: list[str] = []
         self.colours: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the table and the details of the chosen cell."""
+        yield self.answer_line()
         yield Static(classes="line", id="what")
         yield self.split(
             Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
@@ -108,8 +114,22 @@ class LeaderboardScreen(PanedPlace):
         paths = self.harness.paths
         self.read(lambda store: leaderboard(store, paths), self.show)
 
+    def load_answer(self) -> None:
+        """Test who is best; the table does not wait for it."""
+        scores, paths = self.scores, self.harness.paths
+        primary, keep = dict(self.harness.primary), self.harness.keep
+        self.read(
+            lambda store: board_answer(store, paths, scores, primary, keep),
+            self.show_answer,
+            what="answer",
+        )
+
     def show(self, scores: list[Score]) -> None:
         """Show these scores; repaint only if they have changed."""
+        asked = self.harness.keep, dict(self.harness.primary)
+        if scores != self.scores or asked != self.asked:
+            self.asked = asked
+            self.call_after_refresh(self.load_answer)
         if scores != self.scores or not self.board.figures or self.led != self.harness.primary:
             self.scores, self.led = scores, dict(self.harness.primary)
             self.rebuild()
@@ -270,6 +290,7 @@ class LeaderboardScreen(PanedPlace):
         self.harness.set_primary(axis, self.figure.label)
         self.seen = self.harness.version
         self.rebuild()
+        self.show(self.scores)
         self.harness.tell(f"{self.figure.label} leads as the {axis} metric on every screen")
 
     def action_published(self) -> None:
