@@ -30,7 +30,8 @@ class Series:
 class Drawing:
     """One chart: curves and marks, its title, and its axes.
 
-    `value` is shown after the title; `counted` x values are whole and never negative.
+    `value` is shown after the title; `counted` x values are whole and never negative; `span` is
+    the part of the x axis that is shown, all of it if there is none.
     """
 
     series: Sequence[Series] = ()
@@ -40,6 +41,7 @@ class Drawing:
     x_name: str = "step"
     counted: bool = True
     value: str = ""
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,17 @@ def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> lis
             below[start : start + len(text)] = text
             axis[cell] = "┬"
     lines.append([(" " * room + "└" + "".join(axis), "axis")])
-    tail = "".join(below)
-    blank = len(tail) - len(tail.rstrip())
-    if name and blank > len(name):
-        tail = tail[: len(tail) - len(name)] + name
-    lines.append([(" " * (room + 1) + tail, "axis")])
+    lines.append([(" " * (room + 1) + _named("".join(below), name), "axis")])
     return lines
+
+
+def _named(ticks: str, name: str) -> str:
+    """Write the name of an axis between its ticks, as far to the right as there is room."""
+    for start in range(len(ticks) - len(name), 0, -1) if name else ():
+        end = start + len(name)
+        if not ticks[start - 1 : end + 1].strip():
+            return ticks[:start] + name + ticks[end:]
+    return ticks
 
 
 def draw_curves(drawing: Drawing, width: int, height: int) -> list[list[Part]]:
@@ -55,8 +60,6 @@ def draw_curves(drawing: Drawing, width: int, height: int) -> list[list[Part]]:
     apart = _needs_own_axis(curves, marks)
     top = _top(drawing, curves, marks, width, apart=apart)
     if not curves:
-        curves, marks, apart = marks, [], False
-    if not curves:
         return [top, [], [(f"  no {drawing.title or 'points'} yet", "dim")]]
     if height < 5 or width < 16:
         return [top, [(NO_ROOM, "dim")]]
@@ -67,7 +70,10 @@ def draw_curves(drawing: Drawing, width: int, height: int) -> list[list[Part]]:
     room = max((len(tick_text(v, values)) for v in values), default=1) + 1
     canvas = Canvas(width - room, rows)
     xs = [x for series in [*curves, *marks] for x, _ in (series.points[0], series.points[-1])]
-    x_scale = Scale(min(xs), max(xs), canvas.width * 2, whole=drawing.counted)
+    low, high = drawing.span or (min(xs), max(xs))
+    if low == high and not drawing.counted:
+        low, high = 0.0, high or 1.0  # a single moment: no time before the start
+    x_scale = Scale(low, high, canvas.width * 2, whole=drawing.counted)
     for series in curves:
         _draw(canvas, series, x_scale, y_scale)
     if len(curves) > 1:
@@ -118,8 +124,7 @@ def _draw(canvas: Canvas, series: Series, x_scale: Scale, y_scale: Scale) -> Non
     for x, y in series.points:
         dot = (x_scale.place(x), bottom - y_scale.place(y))
         if series.glyph:
-            column = min(dot[0] // 2, canvas.width - 1)
-            canvas.put(column, min(dot[1] // 4, canvas.height - 1), series.glyph, series.role)
+            canvas.put(dot[0] // 2, min(dot[1] // 4, canvas.height - 1), series.glyph, series.role)
         elif last is None:
             canvas.dot(*dot, series.role)
         else:
