@@ -24,10 +24,11 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
+from kdharness.tui.choices import Choices
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
-from kdharness.tui.settings import read_settings, save_keep, save_primary, save_theme
+from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
 from kdharness.tui.viewmodels.drawings import Around, run_colours
 from kdharness.tui.widgets.bars import PLACES
@@ -77,7 +78,7 @@ def make_screen(place: str) -> Screen[Any]:
     return screen
 
 
-class HarnessApp(Actions):
+class HarnessApp(Choices, Actions):
     """The kdharness app."""
 
     TITLE = "kdharness"
@@ -117,8 +118,7 @@ class HarnessApp(Actions):
         self.paths = paths
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
-        self.primary = dict(self.settings.primary)
-        self.keep = self.settings.keep
+        self.take_settings(self.settings)
         # Under NO_COLOR only the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
@@ -280,24 +280,6 @@ class HarnessApp(Actions):
         except OSError as error:
             self.notify(f"theme not saved: {error}", severity="warning", markup=False)
         self.notify(f"theme: {name}", timeout=2, markup=False)
-
-    def set_primary(self, axis: str, label: str) -> None:
-        """Let a metric lead every screen for the domain or the general axis, and save it."""
-        self.primary[axis] = label
-        try:
-            save_primary(self.paths, self.primary)
-        except OSError as error:
-            self.notify(f"not saved: {error}", severity="warning", markup=False)
-        self.version += 1
-
-    def set_keep(self, keep: float) -> None:
-        """Ask for another retention in every answer, and save it."""
-        self.keep = keep
-        try:
-            save_keep(self.paths, keep)
-        except OSError as error:
-            self.notify(f"not saved: {error}", severity="warning", markup=False)
-        self.version += 1
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield the commands of the palette: all actions available here."""

@@ -27,6 +27,9 @@ class AppProtocol(Protocol):
     selection: Selection
     primary: dict[str, str]
     keep: float
+    group: str
+    columns: tuple[str, ...]
+    hidden: tuple[str, ...]
 
     @property
     def store(self) -> Store:
@@ -87,6 +90,14 @@ class AppProtocol(Protocol):
 
     def set_keep(self, keep: float) -> None:
         """Ask for another retention in every answer, and save it."""
+        ...
+
+    def set_group(self, group: str) -> None:
+        """Group runs by something else, and save it."""
+        ...
+
+    def set_columns(self, first: Sequence[str], hidden: Sequence[str]) -> None:
+        """Order and hide columns of the leaderboard, and save it."""
         ...
 
     def run_colours(self) -> dict[str, str]:

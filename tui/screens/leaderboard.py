@@ -17,8 +17,9 @@ from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.answering import Answering
+from kdharness.tui.screens.board_columns import BoardColumns
 from kdharness.tui.screens.dialogs import Choose
-from kdharness.tui.screens.panes import Details, PanedPlace
+from kdharness.tui.screens.panes import Details
 from kdharness.tui.viewmodels.answers import board_answer
 from kdharness.tui.viewmodels.checkpoint_overview import checkpoint_overview
 from kdharness.tui.viewmodels.leaderboard import (
@@ -49,7 +50,7 @@ FIXED = [
 ]
 
 
-class LeaderboardScreen(Answering, PanedPlace):
+class LeaderboardScreen(Answering, BoardColumns):
     """All scores of the store."""
 
     place = "leaderboard"
@@ -60,7 +61,8 @@ class LeaderboardScreen(Answering, PanedPlace):
         "K sets the retention it asks for. One row per checkpoint, one column per score. ←→ choose "
         "a score: its 95 % intervals are drawn on a common scale; s sorts by it, d and g let it "
         "lead every screen as the domain or the general metric. c shows categories as columns, b "
-        "one benchmark, o adds published scores. Space marks checkpoints: 4 compares them, 5 shows "
+        "one benchmark, o adds published scores; < and > move a column, - hides it, C chooses and "
+        "orders them, which is kept. Space marks checkpoints: 4 compares them, 5 shows "
         "their answers. Enter opens the run that created a checkpoint; below 110 columns, first "
         "its scores, which wider terminals show below the table."
     )
@@ -79,6 +81,7 @@ class LeaderboardScreen(Answering, PanedPlace):
         self.scores: list[Score] = []
         self.shown: list[Score] = []
         self.board = Board([], [], [])
+        self.figures: list[Figure] = []
         self.bench = ""
         self.categories = False
         self.published = 0
@@ -142,6 +145,7 @@ class LeaderboardScreen(Answering, PanedPlace):
         self.board = make_board(
             scores, bench=self.bench, categories=self.categories, lead=self.lead
         )
+        self.arrange_columns()
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns(
             [
@@ -150,14 +154,14 @@ class LeaderboardScreen(Answering, PanedPlace):
                     Column(
                         f.key, f.title, 18, right=True, group=f.bench, falling=not f.lower_is_better
                     )
-                    for f in self.board.figures
+                    for f in self.figures
                 ),
             ]
         )
-        if self.figure not in self.board.figures:
-            self.figure = self.board.figures[0] if self.board.figures else None
+        if self.figure not in self.figures:
+            self.figure = self.figures[0] if self.figures else None
         if self.figure is not None:
-            listing.active = len(FIXED) + self.board.figures.index(self.figure)
+            listing.active = len(FIXED) + self.figures.index(self.figure)
             if listing.sort_key not in (None, "id", "method", self.figure.key):
                 listing.sort_key = None
             if listing.sort_key is None:
@@ -218,8 +222,8 @@ class LeaderboardScreen(Answering, PanedPlace):
         """Update the scale and the line above the table for the chosen column."""
         listing = self.listing()
         index = listing.active - len(FIXED)
-        if 0 <= index < len(self.board.figures):
-            self.figure = self.board.figures[index]
+        if 0 <= index < len(self.figures):
+            self.figure = self.figures[index]
         line = Text(no_wrap=True, overflow="ellipsis")
         if self.figure is not None:
             self.scale = self.board.spread(self.figure.key)
@@ -227,6 +231,7 @@ class LeaderboardScreen(Answering, PanedPlace):
             low, high = map(figure, self.scale)
             line.append(f"{self.figure.bench} {self.figure.title}", "bold")
             line.append(f"  judge {shortened(self.figure.judge, 24)}  {arrow}  axis {low}–{high}")
+            line.append(f"  {self.columns_told()}")
         self.query_one("#what", Static).update(line)
         listing.refresh()
         self._tell(listing.row)
@@ -288,6 +293,9 @@ class LeaderboardScreen(Answering, PanedPlace):
         if self.figure is None:
             return
         self.harness.set_primary(axis, self.figure.label)
+        if self.harness.columns:
+            # An order that the user made would hide the new lead.
+            self.keep_columns([self.figure.key], self.harness.hidden)
         self.seen = self.harness.version
         self.rebuild()
         self.show(self.scores)

@@ -23,6 +23,7 @@ from kdharness.tui.screens.run_charts import RunCharts
 from kdharness.tui.viewmodels.marks import bar
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.viewmodels.run import lineage_rows, log_lines
+from kdharness.tui.viewmodels.selection import shortened
 from kdharness.tui.widgets.chart_grid import ChartGrid
 from kdharness.tui.widgets.pane import Pane
 from kdharness.tui.widgets.table import Listing
@@ -154,11 +155,13 @@ class RunScreen(RunCharts):
                 facts.append(f"{figure(value, 4)} {unit}")
         share = run.step / run.max_steps if run.max_steps else 0.0
         stage = str(run.info.get("stage", ""))
+        # The counts matter more than the end of a long stage, and all of it is on one line.
+        stage = shortened(stage, max(width // 2, 12))
         steps = f"{stage} {run.step}/{run.max_steps} {share:.0%}" if run.max_steps else stage
         failed = self.book.last(self.run_id, "failed")
         facts += [f"{failed:.0f} failed"] if failed else []
         facts += [f"now {run.info['at_work']}"] if run.info.get("at_work") else []
-        tail = safe_text("  ".join(facts), 80)
+        tail = shortened("  ".join(facts), max(width // 2, 12))
         room = max(width - len(steps) - len(tail) - 4, 4)
         text.append(f"\n{safe_text(steps)} ")
         text.append(bar(share, min(room, 60)), self.style_of(role))

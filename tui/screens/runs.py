@@ -15,10 +15,12 @@ from textual.widgets import Static
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui import viewmodels
-from kdharness.tui.screens.panes import Details, PanedPlace
+from kdharness.tui.screens.grouping import GroupedRuns
+from kdharness.tui.screens.panes import Details
 from kdharness.tui.screens.welcome import tour_text
 from kdharness.tui.viewmodels.marks import bar
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row, reason_of
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row, is_heading, reason_of
+from kdharness.tui.widgets.grouped import GroupedListing
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def _unit(row: Row) -> str:
     return "runs" if row["method"] == "sweep" else "steps"
 
 
-class RunsScreen(PanedPlace):
+class RunsScreen(GroupedRuns):
     """All runs, newest first."""
 
     CSS_PATH: ClassVar[CSSPathType | None] = None
@@ -53,7 +55,8 @@ class RunsScreen(PanedPlace):
         "All training runs and evaluations, newest first; runs started elsewhere appear "
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
         "Enter overlays their curves, 4 compares their checkpoints. X stops a run. w goes to "
-        "experiments: several runs from one file.\n\n"
+        "experiments: several runs from one file. G groups the runs by experiment or any field of "
+        "their configs; Enter folds a group.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
         "interrupted: its process is gone, can be resumed"
     )
@@ -80,7 +83,7 @@ class RunsScreen(PanedPlace):
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
-        listing = Listing(
+        listing = GroupedListing(
             COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter"
         )
         yield self.split(listing)
@@ -105,11 +108,19 @@ class RunsScreen(PanedPlace):
         self._read(store.runs())
         self._read_scores()
         self.follow_cursor()
+        if self.harness.group or self.grouped_by:
+            self.regroup()
 
     def details(self, row: Row) -> Details:
         """Return the curves, scores, changed settings and last log lines of a run."""
         name, paths = str(row["id"]), self.harness.paths
         around = self.harness.around(self.query_one("#pane").size.height)
+
+        if is_heading(row):
+            title, members = str(row["heading"]), list(row["members"])
+            return Details(
+                name, lambda store: viewmodels.group_overview(store, title, members, around)
+            )
 
         def read(store: Store) -> list[Block]:
             run = store.run(name)
@@ -249,7 +260,7 @@ class RunsScreen(PanedPlace):
 
     def _progress(self, row: Row, status: str, width: int) -> list[Part]:
         if status == "failed":
-            return [(reason_of(str(row["error"])) or "failed", "bad")]
+            return [(reason_of(str(row["error"]), width) or "failed", "bad")]
         if not row["max_steps"]:
             return [(str(row["stage"]) or DASH, "dim")]
         share = f"{row['progress']:4.0%} "
@@ -264,8 +275,8 @@ class RunsScreen(PanedPlace):
     def _tell(self, row: Row | None) -> None:
         """Show a line about the run under the cursor: its error, or its progress."""
         more = self.query_one("#more", Static)
-        more.display = row is not None
-        if row is None:
+        more.display = row is not None and not is_heading(row)
+        if row is None or is_heading(row):
             return
         text = Text(no_wrap=not row["error"], overflow="ellipsis")
         if row["error"]:

@@ -251,7 +251,7 @@ def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 def _progress(row: Row, status: str, width: int) -> list[Part]:
     if status == "failed":
-        return [(reason_of(str(row["error"])) or "failed", "bad")]
+        return [(reason_of(str(row["error"]), width) or "failed", "bad")]
     if not row["max_steps"]:
         return [(str(row["stage"]) or DASH, "dim")]
     share = f"{row['progress']:4.0%} "

@@ -27,7 +27,7 @@ from kdharness.tui.viewmodels.selection import shortened
 
 BUCKETS, SPARKS = 120, 16
 """Outline points of a chart, and of a curve on one line."""
-MOST_SPARKS = 4
+MOST_SPARKS, MOST_CURVES = 4, 6
 FEWEST, SMALL_PANE = 5, 36
 """Lines of scores, of settings and of the log in a pane of that many rows; higher ones show more.
 """
@@ -46,6 +46,27 @@ def run_overview(store: Store, paths: Paths, run: Run, around: Around) -> list[B
     blocks += _changes(store, run, most)
     blocks += _log(store, paths, run, most)
     return blocks
+
+
+def group_overview(store: Store, name: str, runs: Sequence[str], around: Around) -> list[Block]:
+    """Return the losses of a group's runs in one chart, each in its colour."""
+    series: list[Series] = []
+    lines: list[Line] = []
+    for run in runs:
+        points = store.curve_outline(run, "loss", BUCKETS)
+        role = around.colours.get(run, "")
+        stored = store.run(run)
+        if stored is None:
+            continue
+        mark, mark_role = STATUS_MARKS[effective_status(stored).value]
+        loss = figure(stored.loss)
+        swatch = "▍" if role else " "
+        told: Line = [(swatch, role), (f"{mark} ", mark_role), (f"{shortened(run, 30):<30} ", "")]
+        lines.append([*told, (f"{loss:>8}", "dim")])
+        if points and len(series) < MOST_CURVES:
+            series.append(Series(run, points, role or "series-1"))
+    blocks: list[Block] = [[(safe_text(name, 80), "strong"), (f"  {len(runs)} runs", "dim")]]
+    return [*blocks, *([Drawing(series, "loss")] if series else []), *lines]
 
 
 def step_overview(
