@@ -240,6 +240,10 @@ class HarnessApp(Choices, Actions):
         else:
             await self.switch_screen(place)
 
+    def action_act(self, action: str) -> None:
+        """Run an action that was clicked, once the click was handled."""
+        self.call_later(self.run_action, action)
+
     async def action_back(self) -> None:
         """Leave the filter, then the screen, then go to Runs."""
         screen = self.screen
