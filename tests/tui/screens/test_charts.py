@@ -108,6 +108,12 @@ async def test_curves_are_drawn_over_tokens_flops_and_time(
         app.open_run("sft")  # has not stored what it cost
         await press(pilot, "a", "a")
         assert run_screen(app).axis == "minutes" and "FLOPs not known yet" in notified(app)
+        await press(pilot, "escape")
+        app.select(Selection(("kd", "sft")))
+        app.open_run("kd")
+        await press(pilot, "a", "a")
+        # A curve that cannot be drawn over an axis does not vanish without a word.
+        assert "sft: FLOPs not known" in shown(app) and len(run_screen(app).grid.series) == 1
 
 
 def axis_lines(app: Any, shown: Shown) -> list[str]:

@@ -102,6 +102,29 @@ async def test_the_pane_of_a_live_run_follows_its_writes(
         assert "steps 91 of 240" in pane_text(app)
 
 
+async def test_a_pane_that_is_read_keeps_its_place_when_the_run_writes(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    """A public report of a view that jumps back to its start on every refresh."""
+    app = app_on(filled)
+    async with app.run_test(size=(112, 16)) as pilot:
+        await press(pilot)
+        on_row(app, "dae")
+        await follow(pilot, lambda: pane_text(app).startswith("dae"))
+        pane = app.screen.query_one("#pane", Pane)
+        await press(pilot, "tab", "pagedown")
+        assert pane.scroll_offset.y > 0
+        before = pane.scroll_offset.y
+        with Store(filled.store) as other:
+            other.add_progress("dae", points=[("loss", 92, 0.25, 0.0)], step=92)
+        app.follow()
+        await follow(pilot, lambda: "loss 0.25" in pane_text(app))
+        assert pane.scroll_offset.y == before
+        await press(pilot, "escape", "down")
+        await follow(pilot, lambda: not pane_text(app).startswith("dae"))
+        assert pane.scroll_offset.y == 0
+
+
 async def test_hostile_text_in_a_pane_is_shown_as_text(
     filled: Paths, app_on: AppOn, press: Press, shown: Shown
 ) -> None:
