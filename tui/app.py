@@ -25,12 +25,14 @@ from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui import screens
 from kdharness.tui.actions import Actions
+from kdharness.tui.choices import Choices
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.caring import CARE, Caring
 from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
-from kdharness.tui.settings import read_settings, save_primary, save_theme
+from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
+from kdharness.tui.viewmodels.drawings import Around, run_colours
 from kdharness.tui.viewmodels.machine import Sampler
 from kdharness.tui.widgets.bars import PLACES
 
@@ -80,7 +82,7 @@ def make_screen(place: str) -> Screen[Any]:
     return screen
 
 
-class HarnessApp(Actions):
+class HarnessApp(Choices, Actions):
     """The kdharness app."""
 
     TITLE = "kdharness"
@@ -121,7 +123,7 @@ class HarnessApp(Actions):
         self.paths = paths
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
-        self.primary = dict(self.settings.primary)
+        self.take_settings(self.settings)
         # Under NO_COLOR only the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
@@ -131,6 +133,8 @@ class HarnessApp(Actions):
         self._store: Store | None = None
         self._counter = -1
         self._minute = -1
+        self._coloured = (-1, -1)
+        self._colours: dict[str, str] = {}
         for theme in THEMES.values():
             self.register_theme(theme)
         self.theme = "ansi" if plain else self.settings.theme
@@ -207,6 +211,17 @@ class HarnessApp(Actions):
         passed, self._minute = minute != self._minute, minute
         return passed
 
+    def run_colours(self) -> dict[str, str]:
+        """Return the colour role of each training run, the same on every screen."""
+        state = self.store.runs_state()
+        if state != self._coloured:
+            self._coloured, self._colours = state, run_colours(self.store.training_order())
+        return self._colours
+
+    def around(self, rows: int = 36) -> Around:
+        """Return what is the same for every run that a pane shows."""
+        return Around(self.now(), self.run_colours(), tuple(self.primary.values()), rows)
+
     def on_unmount(self) -> None:
         """Close the connection; runs continue."""
         if self._store is not None:
@@ -234,6 +249,10 @@ class HarnessApp(Actions):
             await self.push_screen(place)
         else:
             await self.switch_screen(place)
+
+    def action_act(self, action: str) -> None:
+        """Run an action that was clicked, once the click was handled."""
+        self.call_later(self.run_action, action)
 
     async def action_back(self) -> None:
         """Leave the filter, then the screen, then go to Runs."""
@@ -275,15 +294,6 @@ class HarnessApp(Actions):
         except OSError as error:
             self.notify(f"theme not saved: {error}", severity="warning", markup=False)
         self.notify(f"theme: {name}", timeout=2, markup=False)
-
-    def set_primary(self, axis: str, label: str) -> None:
-        """Let a metric lead every screen for the domain or the general axis, and save it."""
-        self.primary[axis] = label
-        try:
-            save_primary(self.paths, self.primary)
-        except OSError as error:
-            self.notify(f"not saved: {error}", severity="warning", markup=False)
-        self.version += 1
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield the commands of the palette: all actions available here."""

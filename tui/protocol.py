@@ -12,6 +12,7 @@ from kdharness.harness.types import Run, RunStatus
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.threads import Done, Work
+    from kdharness.tui.viewmodels.drawings import Around
     from kdharness.tui.viewmodels.machine import Sampler
     from kdharness.tui.viewmodels.selection import Selection
     from kdharness.tui.widgets.chart import Plane
@@ -27,6 +28,10 @@ class AppProtocol(Protocol):
     selection: Selection
     primary: dict[str, str]
     sampler: Sampler
+    keep: float
+    group: str
+    columns: tuple[str, ...]
+    hidden: tuple[str, ...]
 
     @property
     def store(self) -> Store:
@@ -112,6 +117,26 @@ class AppProtocol(Protocol):
         self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]] | None
     ) -> None:
         """Ask to start a run; details that take longer to compute are added when they arrive."""
+        ...
+
+    def set_keep(self, keep: float) -> None:
+        """Ask for another retention in every answer, and save it."""
+        ...
+
+    def set_group(self, group: str) -> None:
+        """Group runs by something else, and save it."""
+        ...
+
+    def set_columns(self, first: Sequence[str], hidden: Sequence[str]) -> None:
+        """Order and hide columns of the leaderboard, and save it."""
+        ...
+
+    def run_colours(self) -> dict[str, str]:
+        """Return the colour role of each training run, the same on every screen."""
+        ...
+
+    def around(self, rows: int = 36) -> Around:
+        """Return what is the same for every run that a pane shows."""
         ...
 
     def choose_runs(

@@ -3,6 +3,9 @@
 ```yaml
 theme: light            # dark, light, ansi, high-contrast
 primary: {domain: "shop:score"}   # what leads tables and charts; general too
+keep: 0.98              # the share of the general score that the answer asks for
+group: experiment       # what Runs is grouped by; or a field such as trainer.learning_rate
+columns: {first: ["shop:score"], hidden: []}   # the leaderboard's, by bench:metric@judge
 keys:                   # action name: its key(s), see F1
   runs.new: c
   app.quit: x,f10
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +27,8 @@ from kdharness.tui.themes import THEMES
 
 AXES = ("general", "domain")
 """What a primary metric can be chosen for."""
+KEEP, MOST_KEPT = 0.98, 10.0
+"""The retention that the answer asks for by default, and the highest one that can be set."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class AppSettings:
     keys: dict[str, str] = field(default_factory=dict)
     rings: bool = True
     problem: str = ""
+    keep: float = KEEP
+    group: str = ""
+    columns: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 def read_settings(paths: Paths) -> AppSettings:
@@ -63,11 +72,43 @@ def read_settings(paths: Paths) -> AppSettings:
     if not isinstance(primary, dict) or not {*primary} <= {*AXES}:
         problems.append("settings.yaml: primary takes general and domain, each a bench:metric")
         primary = {}
+    keep = values.get("keep", KEEP)
+    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 <= keep <= MOST_KEPT:
+        problems.append(f"settings.yaml: keep must be a share such as {KEEP}, not {keep!r}")
+        keep = KEEP
+    group = values.get("group") or ""
+    if not isinstance(group, str):
+        problems.append("settings.yaml: group must be experiment, status, kind or a config field")
+        group = ""
+    columns = values.get("columns") or {}
+    if not _is_arrangement(columns):
+        problems.append("settings.yaml: columns takes first and hidden, each a list of metrics")
+        columns = {}
     chosen = {str(axis): str(label) for axis, label in primary.items() if label}
     notify = values.get("notify")
     rings = not (isinstance(notify, dict) and notify.get("terminal") is False)
     mapping = {str(action): str(key) for action, key in keys.items() if key}
-    return AppSettings(str(theme), chosen, mapping, rings, "; ".join(problems))
+    return AppSettings(
+        str(theme),
+        chosen,
+        mapping,
+        rings,
+        "; ".join(problems),
+        float(keep),
+        group,
+        tuple(columns.get("first") or ()),
+        tuple(columns.get("hidden") or ()),
+    )
+
+
+def _is_arrangement(columns: object) -> bool:
+    """Return whether this orders and hides columns."""
+    if not isinstance(columns, dict) or not {*columns} <= {"first", "hidden"}:
+        return False
+    lists = [names for names in columns.values() if names is not None]
+    return all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
+    )
 
 
 def save_theme(paths: Paths, name: str) -> None:
@@ -78,6 +119,22 @@ def save_theme(paths: Paths, name: str) -> None:
 def save_primary(paths: Paths, primary: Mapping[str, str]) -> None:
     """Save the primary metrics, leaving all other lines of the file unchanged."""
     _save_line(paths, "primary", json.dumps(dict(primary), ensure_ascii=False))
+
+
+def save_keep(paths: Paths, keep: float) -> None:
+    """Save the retention asked for, leaving all other lines of the file unchanged."""
+    _save_line(paths, "keep", f"{keep:g}")
+
+
+def save_group(paths: Paths, group: str) -> None:
+    """Save what runs are grouped by, leaving all other lines of the file unchanged."""
+    _save_line(paths, "group", json.dumps(group, ensure_ascii=False))
+
+
+def save_columns(paths: Paths, first: Sequence[str], hidden: Sequence[str]) -> None:
+    """Save the columns of the leaderboard, leaving all other lines of the file unchanged."""
+    arranged = {"first": list(first), "hidden": list(hidden)}
+    _save_line(paths, "columns", json.dumps(arranged, ensure_ascii=False))
 
 
 def _save_line(paths: Paths, name: str, value: str) -> None:

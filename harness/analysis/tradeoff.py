@@ -155,13 +155,17 @@ def trade_off_view(
     domain: str | None,
     reference: str | None,
     expert: str | None,
+    scores: Sequence[Score] | None = None,
 ) -> TradeOffView:
     """Read axes, points and roles from the store.
+
+    Args:
+        scores: the leaderboard, if it was read before.
 
     Raises:
         ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
     """
-    scores = leaderboard(store, paths)
+    scores = leaderboard(store, paths) if scores is None else scores
     x, y = choose_axes(scores, general, domain)
     points = collect_points(scores, x, y)
     parts = roles(store, {point.checkpoint for point in points}, reference, expert)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kdharness.harness import stats
 from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.analysis.series import Series, series_of
 from kdharness.harness.analysis.tradeoff import (
@@ -23,6 +24,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
 
 if TYPE_CHECKING:
+    from kdharness.harness.stats.answer import Verdict
     from kdharness.harness.stats.inference import Interval
     from kdharness.harness.stats.tradeoff import (
         AnsweredItems,
@@ -49,6 +51,7 @@ class TradeOffStatistics:
         pick: the checkpoint to choose; None if none qualifies or none was asked for.
         keep: the retention asked for.
         notes: what is missing, and why.
+        verdict: who gains most and retains enough, by corrected tests.
     """
 
     points: tuple[PointStats, ...] = ()
@@ -58,6 +61,7 @@ class TradeOffStatistics:
     pick: Pick | None = None
     keep: float | None = None
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the `statistics` of `tradeoff --format json`."""
@@ -138,7 +142,7 @@ def statistics(
         notes.append("unknown reference: set it with --reference")
         return TradeOffStatistics(keep=keep, notes=tuple(notes))
     plane = _plane(store, view.general, view.domain, reference, expert, names, floor)
-    stats = trade_off_stats(answered, plane)
+    found = trade_off_stats(answered, plane)
     return TradeOffStatistics(
         points=tuple(
             replace(
@@ -147,17 +151,18 @@ def statistics(
                 retention=point.retention and _finite(point.retention),
                 above_curve=point.above_curve and _finite(point.above_curve),
             )
-            for point in stats.points
+            for point in found.points
         ),
-        hypervolume=stats.hypervolume and _finite(stats.hypervolume),
+        hypervolume=found.hypervolume and _finite(found.hypervolume),
         curve=plane.curve,
         recipes=tuple(
             replace(recipe, questions=_finite(recipe.questions), seeds=_finite(recipe.seeds))
-            for recipe in seeds_of(store, answered, plane, stats)
+            for recipe in seeds_of(store, answered, plane, found)
         ),
-        pick=pick(stats, keep) if keep is not None else None,
+        pick=pick(found, keep) if keep is not None else None,
         keep=keep,
-        notes=(*notes, *stats.notes),
+        notes=(*notes, *found.notes),
+        verdict=stats.verdict_at(found, reference, keep) if keep is not None else None,
     )
 
 
@@ -175,7 +180,7 @@ def read_answered(
         checkpoint = store.checkpoint(item.point.checkpoint)
         mine = groups_of(store, [checkpoint.id]) if checkpoint is not None else []
         sums = [
-            _sums(store, mine, axis, value)
+            sums_on_axis(store, mine, axis, value)
             for axis, value in ((general, item.point.general), (domain, item.point.domain))
         ]
         if sums[0] is None or sums[1] is None:
@@ -185,7 +190,7 @@ def read_answered(
     return complete, left_out
 
 
-def _sums(store: Store, groups: Sequence[Group], axis: Axis, value: float) -> Sums | None:
+def sums_on_axis(store: Store, groups: Sequence[Group], axis: Axis, value: float) -> Sums | None:
     """Return the rows by question whose mean is exactly this score."""
     for group in groups:
         if group.bench != axis.bench:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from kdharness.harness.analysis.answer import KEEP
 from kdharness.harness.analysis.curves import downsample
 from kdharness.harness.analysis.judged_answers import headline_metric
 from kdharness.harness.analysis.leaderboard import leaderboard
@@ -53,7 +54,7 @@ def collect(
     paths: Paths,
     *,
     question: str = "",
-    keep: float = 0.98,
+    keep: float = KEEP,
     general: str | None = None,
     domain: str | None = None,
     transcripts: int = 4,
@@ -75,7 +76,7 @@ def collect(
         Heading("Question"),
         Paragraph(question or "None given: use --question, or `question` in the experiment file."),
     ]
-    blocks += summary_section(found, missing)
+    blocks += summary_section(found, missing, scores)
     if found is not None:
         blocks += [Heading("Trade-off"), *plane_picture(found)]
         blocks.append(Paragraph("Gain and retention with intervals: see Trade-off in numbers."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from kdharness.harness.analysis.answer import answer_of
 from kdharness.harness.analysis.compare import compare_all
 from kdharness.harness.analysis.metrics import is_headline, ranked
 from kdharness.harness.analysis.tradeoff import TradeOffPoint
@@ -33,44 +34,24 @@ if TYPE_CHECKING:
 MOST_IN_A_PICTURE = 7
 
 
-def summary_section(found: TradeOff | None, missing: str = "") -> Iterator[Block]:
+def summary_section(
+    found: TradeOff | None, missing: str = "", scores: Sequence[Score] = ()
+) -> Iterator[Block]:
     """Summarise which checkpoint to choose, and how certain the choice is.
 
     Args:
         found: the trade-off; without one, `missing` says why.
+        scores: of the leaderboard, whose judges the answer names.
     """
     yield Heading("Summary")
     if found is None:
         yield Paragraph(f"No trade-off available yet: {missing}")
         return
     view, stats = found.view, found.statistics
-    picked = stats.pick
-    if picked is None:
-        yield Paragraph(
-            f"No checkpoint with a measurable domain gain retains {stats.keep:g} of the "
-            "reference's general score."
-        )
-    else:
-        point = next(p for p in stats.points if p.checkpoint == picked.checkpoint)
-        caveat = (
-            ""
-            if picked.sure
-            else (
-                f" The interval of its retention extends below {stats.keep:g}, so more questions "
-                "could change this."
-            )
-        )
-        rivals = (
-            " No significant difference in gain from: " + ", ".join(picked.rivals) + "."
-            if picked.rivals
-            else ""
-        )
-        yield Paragraph(
-            f"Highest domain score that retains at least {stats.keep:g} of the general score: "
-            f"{picked.checkpoint}, "
-            f"gain {interval_cell(point.gain)}, "
-            f"retention {interval_cell(point.retention)}.{caveat}{rivals}"
-        )
+    answer = answer_of(view, stats, scores)
+    yield Paragraph(answer.who)
+    if answer.basis:
+        yield Paragraph(answer.basis)
     yield Paragraph(
         f"General score: {view.general.label}. Domain score: {view.domain.label}. Reference: "
         f"{view.roles.reference or 'unknown'}; expert: {view.roles.expert or 'unknown'}."

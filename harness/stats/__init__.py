@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kdharness.harness.stats.answer import verdict_at
     from kdharness.harness.stats.corrected import (
         Question,
         corrected_mean,
@@ -51,6 +52,7 @@ __all__ = [
     "ratio_interval",
     "strata_by",
     "two_way_p",
+    "verdict_at",
 ]
 
 
@@ -71,6 +73,7 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of this
                 "paired_difference",
                 "ratio_interval",
             ),
+            "kdharness.harness.stats.answer": ("verdict_at",),
             "kdharness.harness.stats.regression": ("Line", "fit_line"),
             "kdharness.harness.stats.two_way": (
                 "Effect",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from kdharness.harness.store.removal import RemovalRows
+from kdharness.harness.store.curves import CurveRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
@@ -23,7 +23,7 @@ FEW_CHECKPOINTS = 32
 """Up to this many, querying each checkpoint is cheaper than reading all rows."""
 
 
-class Store(RemovalRows):
+class Store(CurveRows):
     """One open connection. Open one per thread: a connection must not cross threads."""
 
     def data_version(self) -> int:
@@ -124,6 +124,13 @@ class Store(RemovalRows):
         """Return the id of the newest event of any run; 0 if there is none."""
         return int(self.db.conn.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
 
+    def training_order(self) -> list[str]:
+        """Return the ids of all runs that train something, oldest first."""
+        rows = self.db.query(
+            "SELECT id FROM runs WHERE method NOT IN ('eval', 'sweep') ORDER BY created, id"
+        )
+        return [row["id"] for row in rows]
+
     # ------------------------------------------------------------ events and curves
 
     def add_event(self, run_id: str, kind: str, message: str = "", **info: object) -> None:
@@ -175,25 +182,6 @@ class Store(RemovalRows):
             [run_id, after, limit],
         )
         return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
-
-    def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
-        """Return (step, value) of one curve, in step order, above step `after`."""
-        rows = self.db.query(
-            "SELECT step, value FROM points WHERE run = ? AND name = ? AND step > ? ORDER BY step",
-            [run_id, name, after],
-        )
-        return [(row["step"], row["value"]) for row in rows]
-
-    def curve_names(self, run_id: str) -> list[str]:
-        """Return the names of a run's curves."""
-        rows = self.db.query(
-            "SELECT DISTINCT name FROM points WHERE run = ? ORDER BY name", [run_id]
-        )
-        return [row["name"] for row in rows]
-
-    def drop_points_after(self, run_id: str, step: int) -> None:
-        """Delete curve points past a resumed step, so that curves don't show a dead branch."""
-        self._write("DELETE FROM points WHERE run = ? AND step > ?", [run_id, step])
 
     # ------------------------------------------------------------ control requests
 

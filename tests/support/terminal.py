@@ -15,15 +15,15 @@ from pathlib import Path
 
 
 class Terminal:
-    """A command in a pseudo-terminal of 80 × 24."""
+    """A command in a pseudo-terminal, of 80 × 24 by default."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], columns: int = 80, rows: int = 24) -> None:
         self.began = time.perf_counter()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
             os.execvp(command[0], command)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait_for(self, needle: bytes, timeout: float = 20) -> float:
         """Wait for the bytes to be painted; return the seconds since the start."""

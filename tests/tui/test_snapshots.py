@@ -19,6 +19,9 @@ pytestmark = pytest.mark.slow
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
 
 
+BESIDE = pytest.mark.parametrize("size", [(200, 60), (60, 15)], ids=["200x60", "60x15"])
+
+
 def keys(*names: str) -> Callable[[Pilot[None]], Any]:
     """Return a callback that presses keys and waits for background work."""
 
@@ -39,7 +42,16 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
 
 @SIZES
 def test_runs(snap_compare: Any, filled: Paths, app_on: AppOn, size: tuple[int, int]) -> None:
-    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys())
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys("end"))
+
+
+@BESIDE
+@pytest.mark.parametrize("name", ["runs", "leaderboard", "tradeoff", "run"])
+def test_very_large_and_very_small(
+    snap_compare: Any, filled: Paths, app_on: AppOn, size: tuple[int, int], name: str
+) -> None:
+    press = {"runs": ("end",), "leaderboard": ("2",), **SCREENS}[name]
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*press))
 
 
 @SIZES
@@ -58,6 +70,10 @@ SCREENS = {
     "doctor": ("9",),
     "new-run": ("n",),
     "run": ("slash", "k", "d", "enter", "end", "enter", "down"),
+    "chart": ("slash", "k", "d", "enter", "end", "enter", "enter"),
+    "summary": ("slash", "k", "d", "enter", "end", "enter", "s"),
+    "details": ("2", "down", "enter"),
+    "groups": ("G", "down", "down", "enter", "down"),
     "palette": ("ctrl+p",),
     "help": ("f1",),
     "lineage": ("down", "down", "enter", "i"),
@@ -72,16 +88,9 @@ SCREENS = {
 
 
 SMALL_ONLY = (
-    "palette",
-    "help",
-    "lineage",
-    "log",
-    "presets",
-    "flips",
-    "queue",
-    "delete",
-    "note",
-    "log-search",
+    *("chart", "summary", "details", "groups"),
+    *("palette", "help", "lineage", "log", "presets", "flips"),
+    *("queue", "delete", "note", "log-search"),
 )
 """Tabs and dialogs, with snapshots at the small size only."""
 
@@ -137,7 +146,17 @@ def test_tradeoff_themes(snap_compare: Any, filled: Paths, app_on: AppOn, theme:
     assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys("3"))
 
 
-@pytest.mark.parametrize("name", ["tradeoff", "compare", "new-run", "transcripts"])
+@pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])
+@pytest.mark.parametrize("name", ["runs", "run"])
+def test_panes_and_charts_in_themes(
+    snap_compare: Any, filled: Paths, app_on: AppOn, theme: str, name: str
+) -> None:
+    filled.settings.write_text(f"theme: {theme}\n", "utf-8")
+    press = {"runs": ("end",), "run": SCREENS["run"]}[name]
+    assert snap_compare(app_on(filled), terminal_size=LARGE, run_before=keys(*press))
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "compare", "new-run", "transcripts", "run"])
 def test_screen_without_colour(
     snap_compare: Any, filled: Paths, app_on: AppOn, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

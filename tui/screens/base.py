@@ -148,6 +148,10 @@ class ListPlace(PlaceScreen):
         lines = self.query("#filter").results(Input)
         return next(iter(lines), None)
 
+    def list_box(self) -> Widget:
+        """Return the widget that the filter line stands below."""
+        return self.listing()
+
     def first(self) -> Widget:
         """Return the widget that is focused first."""
         return self.listing()
@@ -162,7 +166,7 @@ class ListPlace(PlaceScreen):
         if line is None:
             words = "filter: words, or column:word; ↑↓ move, Esc clears"
             line = FilterLine(self.listing(), words, "filter")
-            await self.mount(line, after=self.listing())
+            await self.mount(line, after=self.list_box())
         line.display = True
         line.focus()
 

@@ -15,8 +15,9 @@ from textual.widgets import Static
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Confirm, PickFile
+from kdharness.tui.screens.experiment_lists import EXPERIMENT_COLUMNS, PLAN_COLUMNS, Sheet
+from kdharness.tui.screens.panes import Details, PanedPlace
 from kdharness.tui.viewmodels.experiments import (
     MARKS,
     OTHER,
@@ -29,37 +30,16 @@ from kdharness.tui.viewmodels.experiments import (
     plan_cell,
     start_words,
 )
-from kdharness.tui.viewmodels.rows import Column, Line, Row
+from kdharness.tui.viewmodels.overview import step_overview
+from kdharness.tui.viewmodels.rows import Line, Row
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
-EXPERIMENT_COLUMNS = [
-    Column("name", "experiment", 12, grow=2),
-    Column("status", "status", 18),
-    Column("from", "from", 8, grow=1, leave=1),
-    Column("question", "question", 20, grow=5),
-]
-PLAN_COLUMNS = [
-    Column("id", "run", 14, grow=2, frozen=True),
-    Column("status", "status", 16),
-    Column("progress", "progress", 11, grow=1),
-    Column("loss", "loss", 6, right=True),
-    Column("needs", "needs", 14, grow=2, leave=1),
-]
 
-
-class Sheet(Listing):
-    """A listing in the order of the file: `s` starts instead of sorting."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "screen.start", "Start", id="experiments.start"),
-    ]
-
-
-class ExperimentsScreen(ListPlace):
+class ExperimentsScreen(PanedPlace):
     """The experiment files above, the runs of the chosen one below."""
 
     place = "experiments"
@@ -96,8 +76,7 @@ class ExperimentsScreen(ListPlace):
         """Yield both lists, with a line about each, and the file."""
         yield Sheet(EXPERIMENT_COLUMNS, plan_cell, id="experiments", empty="reading …")
         yield Static(id="about-experiment", classes="detail")
-        yield Sheet(PLAN_COLUMNS, plan_cell, id="list", empty="")
-        yield TextView(id="file")
+        yield self.split(Sheet(PLAN_COLUMNS, plan_cell, id="list", empty=""), TextView(id="file"))
         yield Static(id="about-run", classes="line")
 
     def on_mount(self) -> None:
@@ -158,6 +137,7 @@ class ExperimentsScreen(ListPlace):
             if str(self.chosen) in order:
                 names.move_to(order.index(str(self.chosen)))
         self.listing().set_rows(view.runs)
+        self.follow_cursor()
         fresh = before is None or before.chosen != view.chosen or before.plan is not view.plan
         if self.page == "claims":
             self._judge()
@@ -260,12 +240,29 @@ class ExperimentsScreen(ListPlace):
     def _down(self) -> None:
         (self.query_one("#file") if self.query_one("#file").display else self.listing()).focus()
 
+    def details(self, row: Row) -> Details:
+        """Return the state of the step under the cursor."""
+        paths, others = self.harness.paths, self.listing().all_rows
+        around = self.harness.around(self.query_one("#pane").size.height)
+        return Details(
+            str(row["id"]), lambda store: step_overview(store, paths, row, others, around)
+        )
+
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:
-        if event.row is not None and event.row["there"]:
-            self.harness.open_run(str(event.row["id"]))
-        elif event.row is not None:
-            self.harness.tell(f"{event.row['id']} has not been started: s starts the experiment")
+        row = event.row
+        if row is None:
+            return
+        if not self.has_pane:
+            self.open_details(row, lambda: self._open_run(row))
+        else:
+            self._open_run(row)
+
+    def _open_run(self, row: Row) -> None:
+        if row["there"]:
+            self.harness.open_run(str(row["id"]))
+        else:
+            self.harness.tell(f"{row['id']} has not been started: s starts the experiment")
 
     def leave_filter(self) -> bool:
         """Leave the filter, or else go back up to the experiments."""

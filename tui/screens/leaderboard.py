@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -16,9 +16,13 @@ from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.stats.metric_specs import category_of
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
-from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.answering import Answering
+from kdharness.tui.screens.board_columns import BoardColumns
 from kdharness.tui.screens.caring import Caring
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.screens.panes import Details
+from kdharness.tui.viewmodels.answers import board_answer
+from kdharness.tui.viewmodels.checkpoint_overview import checkpoint_overview
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
@@ -35,6 +39,10 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.viewmodels.selection import shortened
 from kdharness.tui.widgets.table import Listing
 
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+    from kdharness.tui.viewmodels.drawings import Block
+
 ALL = "all benchmarks"
 FIXED = [
     Column("id", "checkpoint", 18, grow=3, frozen=True, name=True),
@@ -43,17 +51,22 @@ FIXED = [
 ]
 
 
-class LeaderboardScreen(Caring, ListPlace):
+class LeaderboardScreen(Caring, Answering, BoardColumns):
     """All scores of the store."""
 
     place = "leaderboard"
     title_text = "Leaderboard"
+    below = True
     about = (
-        "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
-        "drawn on a common scale; s sorts by it, d and g let it lead every screen as the domain or "
-        "the general metric. c shows categories as columns, b one benchmark, o adds published "
-        "scores. Space marks checkpoints: 4 compares them, 5 shows their answers. Enter opens the "
-        "run that created a checkpoint; Del deletes it, R renames it, # tags it, N writes a note."
+        "On top: who surely retains most of the general score and gains most, by corrected tests; "
+        "K sets the retention it asks for. One row per checkpoint, one column per score. ←→ choose "
+        "a score: its 95 % intervals are drawn on a common scale; s sorts by it, d and g let it "
+        "lead every screen as the domain or the general metric. c shows categories as columns, b "
+        "one benchmark, o adds published scores; < and > move a column, - hides it, C chooses and "
+        "orders them, which is kept. Space marks checkpoints: 4 compares them, 5 shows "
+        "their answers. Enter opens the run that created a checkpoint; below 110 columns, first "
+        "its scores, which wider terminals show below the table. Del deletes a checkpoint, R "
+        "renames it, # tags it, N writes a note."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "categories", "Categories", id="board.categories"),
@@ -68,18 +81,26 @@ class LeaderboardScreen(Caring, ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.scores: list[Score] = []
+        self.shown: list[Score] = []
         self.board = Board([], [], [])
+        self.figures: list[Figure] = []
         self.bench = ""
         self.categories = False
         self.published = 0
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
         self.led: dict[str, str] = {}
+        self.asked: tuple[float, dict[str, str]] | None = None
+        self.lead: list[str] = []
+        self.colours: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the table and the details of the chosen cell."""
+        yield self.answer_line()
         yield Static(classes="line", id="what")
-        yield Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
+        yield self.split(
+            Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
+        )
         yield Static(classes="detail", id="cell")
 
     def on_mount(self) -> None:
@@ -98,8 +119,22 @@ class LeaderboardScreen(Caring, ListPlace):
         paths = self.harness.paths
         self.read(lambda store: leaderboard(store, paths), self.show)
 
+    def load_answer(self) -> None:
+        """Test who is best; the table does not wait for it."""
+        scores, paths = self.scores, self.harness.paths
+        primary, keep = dict(self.harness.primary), self.harness.keep
+        self.read(
+            lambda store: board_answer(store, paths, scores, primary, keep),
+            self.show_answer,
+            what="answer",
+        )
+
     def show(self, scores: list[Score]) -> None:
         """Show these scores; repaint only if they have changed."""
+        asked = self.harness.keep, dict(self.harness.primary)
+        if scores != self.scores or asked != self.asked:
+            self.asked = asked
+            self.call_after_refresh(self.load_answer)
         if scores != self.scores or not self.board.figures or self.led != self.harness.primary:
             self.scores, self.led = scores, dict(self.harness.primary)
             self.rebuild()
@@ -107,9 +142,12 @@ class LeaderboardScreen(Caring, ListPlace):
     def rebuild(self) -> None:
         """Rebuild columns and rows; keep the chosen score if it still exists."""
         listing = self.listing()
-        scores = [*self.scores, *self._published()]
-        lead = leading(self.scores, self.harness.primary)
-        self.board = make_board(scores, bench=self.bench, categories=self.categories, lead=lead)
+        self.shown = scores = [*self.scores, *self._published()]
+        self.lead = leading(self.scores, self.harness.primary)
+        self.board = make_board(
+            scores, bench=self.bench, categories=self.categories, lead=self.lead
+        )
+        self.arrange_columns()
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns(
             [
@@ -118,14 +156,14 @@ class LeaderboardScreen(Caring, ListPlace):
                     Column(
                         f.key, f.title, 18, right=True, group=f.bench, falling=not f.lower_is_better
                     )
-                    for f in self.board.figures
+                    for f in self.figures
                 ),
             ]
         )
-        if self.figure not in self.board.figures:
-            self.figure = self.board.figures[0] if self.board.figures else None
+        if self.figure not in self.figures:
+            self.figure = self.figures[0] if self.figures else None
         if self.figure is not None:
-            listing.active = len(FIXED) + self.board.figures.index(self.figure)
+            listing.active = len(FIXED) + self.figures.index(self.figure)
             if listing.sort_key not in (None, "id", "method", self.figure.key):
                 listing.sort_key = None
             if listing.sort_key is None:
@@ -134,7 +172,22 @@ class LeaderboardScreen(Caring, ListPlace):
                     not self.figure.lower_is_better,
                 )
         listing.set_rows(self.board.rows)
+        self.colours = self.harness.run_colours()
+        self.fit_list()
+        self.follow_cursor()
         self._chosen()
+
+    def details(self, row: Row) -> Details:
+        """Return the intervals of every score of a checkpoint."""
+        scores, lead, colours = self.shown, self.lead, self.colours
+
+        def read(_: Store) -> list[Block]:
+            # With the categories of every benchmark, whatever the table shows.
+            board = make_board(scores, categories=True, lead=lead)
+            own = next((r for r in board.rows if r["id"] == row["id"]), row)
+            return checkpoint_overview(board, own, colours)
+
+        return Details(str(row["id"]), read)
 
     # ------------------------------------------------------------ cells
 
@@ -164,14 +217,15 @@ class LeaderboardScreen(Caring, ListPlace):
             return [("", "")]
         low = score.value if score.ci_low is None else score.ci_low
         high = score.value if score.ci_high is None else score.ci_high
-        return [(interval_text(low, score.value, high, *self.scale, width), "series-1")]
+        role = self.colours.get(row["run"], "series-1")
+        return [(interval_text(low, score.value, high, *self.scale, width), role)]
 
     def _chosen(self) -> None:
         """Update the scale and the line above the table for the chosen column."""
         listing = self.listing()
         index = listing.active - len(FIXED)
-        if 0 <= index < len(self.board.figures):
-            self.figure = self.board.figures[index]
+        if 0 <= index < len(self.figures):
+            self.figure = self.figures[index]
         line = Text(no_wrap=True, overflow="ellipsis")
         if self.figure is not None:
             self.scale = self.board.spread(self.figure.key)
@@ -179,6 +233,7 @@ class LeaderboardScreen(Caring, ListPlace):
             low, high = map(figure, self.scale)
             line.append(f"{self.figure.bench} {self.figure.title}", "bold")
             line.append(f"  judge {shortened(self.figure.judge, 24)}  {arrow}  axis {low}–{high}")
+            line.append(f"  {self.columns_told()}")
         self.query_one("#what", Static).update(line)
         listing.refresh()
         self._tell(listing.row)
@@ -204,8 +259,14 @@ class LeaderboardScreen(Caring, ListPlace):
 
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:
-        if event.row is not None:
-            self.harness.open_checkpoint(str(event.row["id"]))
+        row = event.row
+        if row is None:
+            return
+        name = str(row["id"])
+        if self.has_pane:
+            self.harness.open_checkpoint(name)
+        else:
+            self.open_details(row, lambda: self.harness.open_checkpoint(name))
 
     # ------------------------------------------------------------ actions
 
@@ -234,8 +295,12 @@ class LeaderboardScreen(Caring, ListPlace):
         if self.figure is None:
             return
         self.harness.set_primary(axis, self.figure.label)
+        if self.harness.columns:
+            # An order that the user made would hide the new lead.
+            self.keep_columns([self.figure.key], self.harness.hidden)
         self.seen = self.harness.version
         self.rebuild()
+        self.show(self.scores)
         self.harness.tell(f"{self.figure.label} leads as the {axis} metric on every screen")
 
     def action_published(self) -> None:

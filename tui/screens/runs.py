@@ -14,8 +14,10 @@ from textual.widgets import Static
 
 from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
-from kdharness.tui.screens.base import ListPlace
+from kdharness.tui import viewmodels
 from kdharness.tui.screens.caring import Caring
+from kdharness.tui.screens.grouping import GroupedRuns
+from kdharness.tui.screens.panes import Details
 from kdharness.tui.screens.welcome import tour_text
 from kdharness.tui.viewmodels.marks import bar
 from kdharness.tui.viewmodels.rows import (
@@ -24,22 +26,25 @@ from kdharness.tui.viewmodels.rows import (
     Part,
     Row,
     annotation_words,
+    is_heading,
     reason_of,
 )
+from kdharness.tui.widgets.grouped import GroupedListing
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.harness.store.removal import Annotation, Subject
+    from kdharness.tui.viewmodels.drawings import Block
     from kdharness.tui.viewmodels.primary import PrimaryScores
 
 COLUMNS = [
     Column("id", "run", 16, grow=2, frozen=True, name=True),
-    Column("method", "kind", 4, leave=2),
-    Column("models", "models", 12, grow=3, leave=1),
+    Column("method", "kind", 4, leave=4),
+    Column("models", "models", 12, grow=3, leave=2),
     Column("status", "status", 13),
     Column("progress", "progress", 11, grow=1, falling=True),
-    Column("eta", "ETA", 7, right=True),
+    Column("eta", "ETA", 7, right=True, leave=3),
     Column("loss", "loss", 6, right=True),
     Column("when", "when", 6, right=True, falling=True),
 ]
@@ -50,7 +55,7 @@ def _unit(row: Row) -> str:
     return "runs" if row["method"] == "sweep" else "steps"
 
 
-class RunsScreen(Caring, ListPlace):
+class RunsScreen(Caring, GroupedRuns):
     """All runs, newest first."""
 
     CSS_PATH: ClassVar[CSSPathType | None] = None
@@ -62,7 +67,8 @@ class RunsScreen(Caring, ListPlace):
         "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
         "Enter overlays their curves, 4 compares their checkpoints. X stops a run, d deletes it "
         "(both ask); R renames it, # tags it, N writes a note. w goes to experiments: several runs "
-        "from one file, Q to what waits behind the running ones.\n\n"
+        "from one file, Q to what waits behind the running ones. G groups the runs by "
+        "experiment or any field of their configs; Enter folds a group.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
         "interrupted: its process is gone, can be resumed"
     )
@@ -86,10 +92,14 @@ class RunsScreen(Caring, ListPlace):
         self.demo_ran = False
         self.scores: dict[str, dict[str, float]] = {}
         self.led: dict[str, str] = {}
+        self.colours: dict[str, str] = {}
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
-        yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter")
+        listing = GroupedListing(
+            COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter"
+        )
+        yield self.split(listing)
         yield Static(id="tour")
         yield Static(classes="detail", id="more")
 
@@ -105,8 +115,32 @@ class RunsScreen(Caring, ListPlace):
         self.state = store.runs_state()
         self.notes = store.annotations()
         self.runs = {}
+        colours = self.harness.run_colours()
+        if colours != self.colours:
+            self.colours = colours
+            self.listing().refresh()
         self._read(store.runs())
         self._read_scores()
+        self.follow_cursor()
+        if self.harness.group or self.grouped_by:
+            self.regroup()
+
+    def details(self, row: Row) -> Details:
+        """Return the curves, scores, changed settings and last log lines of a run."""
+        name, paths = str(row["id"]), self.harness.paths
+        around = self.harness.around(self.query_one("#pane").size.height)
+
+        if is_heading(row):
+            title, members = str(row["heading"]), list(row["members"])
+            return Details(
+                name, lambda store: viewmodels.group_overview(store, title, members, around)
+            )
+
+        def read(store: Store) -> list[Block]:
+            run = store.run(name)
+            return viewmodels.run_overview(store, paths, run, around) if run is not None else []
+
+        return Details(name, read)
 
     def _read_scores(self) -> None:
         """Read the primary metrics of all checkpoints in a thread, if any were chosen."""
@@ -173,8 +207,7 @@ class RunsScreen(Caring, ListPlace):
         listing.set_rows([self.lines[name] for name in self.runs])
         listing.set_marks(self._marks() if self.harness.selection.names else [])
         empty = not self.runs
-        if empty == listing.display:
-            listing.display = not empty
+        self.query_one("#split").display = not empty
         self._tell(listing.row)
         tour = self.query_one("#tour", Static)
         tour.display = empty
@@ -186,7 +219,11 @@ class RunsScreen(Caring, ListPlace):
         if self.harness.store.runs_state() != self.state:
             self._read_all()
             return
-        self._read(self.harness.store.live_runs(run.id for run in self.live()))
+        live = self.harness.store.live_runs(run.id for run in self.live())
+        self._read(live)
+        row = self.listing().row
+        if row is not None and row["id"] in {run.id for run in live}:
+            self.read_pane()
 
     def _follow_demo(self) -> None:
         """Show the demo's output, and what to do when it has ended."""
@@ -229,23 +266,33 @@ class RunsScreen(Caring, ListPlace):
         if key == "when":
             return [(age(self.harness.now() - row["when"]), "dim")]
         text = str(row.get(key) or DASH)
-        return [(text, "strong" if key == "id" else "dim" if key == "method" else "")]
+        if key == "id":
+            # The colour of the run's curves; runs without curves have none.
+            return [
+                ("▍", self.colours.get(text, "")) if text in self.colours else (" ", ""),
+                (text, "strong"),
+            ]
+        return [(text, "dim" if key == "method" else "")]
 
     def _progress(self, row: Row, status: str, width: int) -> list[Part]:
         if status == "failed":
-            return [(reason_of(str(row["error"])) or "failed", "bad")]
+            return [(reason_of(str(row["error"]), width) or "failed", "bad")]
         if not row["max_steps"]:
             return [(str(row["stage"]) or DASH, "dim")]
         share = f"{row['progress']:4.0%} "
         if status == "finished":
-            return [(f"{share}{row['step']} {_unit(row)}", "dim")]
-        return [(share, ""), (bar(row["progress"], width - len(share)), STATUS_MARKS[status][1])]
+            return [(f"{row['step']} {_unit(row)}", "dim")]
+        # Without room for the column of ETAs they stand here.
+        left = "" if self.listing().shows("eta") else clock(row["eta"])
+        left = f" {left}" if left else ""
+        size = width - len(share) - len(left)
+        return [(share, ""), (bar(row["progress"], size), STATUS_MARKS[status][1]), (left, "")]
 
     def _tell(self, row: Row | None) -> None:
         """Show a line about the run under the cursor: its error, or its progress."""
         more = self.query_one("#more", Static)
-        more.display = row is not None
-        if row is None:
+        more.display = row is not None and not is_heading(row)
+        if row is None or is_heading(row):
             return
         text = Text(no_wrap=not row["error"], overflow="ellipsis")
         if note := annotation_words(self.notes.get(("run", str(row["id"])))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -16,20 +17,23 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping
 from kdharness.harness.analysis.series import series_of
 from kdharness.harness.analysis.tradeoff import (
-    Axis,
-    TradeOffPoint,
+    TradeOffView,
     dominated_area,
     placed_row,
     trade_off_view,
 )
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.types import Checkpoint, Score
 from kdharness.harness.util.text import DASH, figure, safe_text
+from kdharness.tui.screens.answering import Answering
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.screens.panes import WIDE
 from kdharness.tui.settings import AXES
+from kdharness.tui.viewmodels.answers import Answered, point_overview, view_answer
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
+from kdharness.tui.widgets.pane import Pane
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -43,22 +47,33 @@ COLUMNS = [
     Column("gain", "gain", 6, right=True, falling=True),
     Column("retention", "retention", 9, right=True, falling=True),
 ]
-View = tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]
 
 
-class TradeOffScreen(ListPlace):
+@dataclass(frozen=True)
+class Loaded:
+    """What was read from the store; without a trade-off, why there is none."""
+
+    scores: list[Score]
+    view: TradeOffView | None
+    labels: list[str]
+    merges: list[list[str]]
+    problem: str = ""
+
+
+class TradeOffScreen(Answering, ListPlace):
     """How much each checkpoint gained in the domain, and lost in general."""
 
     place = "tradeoff"
     title_text = "Trade-off"
     about = (
-        "Each point is a checkpoint with its intervals; filled points are on the Pareto front: no "
-        "other is better on both axes. Up and right are better; axes of losses are reversed. gain "
-        "is the share of the expert's domain gain, retention the share of the reference's general "
-        "score. g and d choose the axes, r and E the reference and the expert, i hides the "
-        "intervals. Space marks checkpoints: the chart names them. Joined by lines: merges on the "
-        "WiSE-FT curve, runs that differ in one setting such as the learning rate, and the step "
-        "checkpoints of a run."
+        "On top: who gains most of the domain and surely retains what K asks for, by corrected "
+        "tests. Each point is a checkpoint with its intervals; filled points are on the Pareto "
+        "front: no other is better on both axes. Up and right are better; axes of losses are "
+        "reversed. gain is the share of the expert's domain gain, retention the share of the "
+        "reference's general score. g and d choose the axes, r and E the reference and the expert, "
+        "i hides the intervals. Space marks checkpoints: the chart names them. Joined by lines: "
+        "merges on the WiSE-FT curve, runs that differ in one setting such as the learning rate, "
+        "and the step checkpoints of a run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "axis('general')", "General", id="tradeoff.general"),
@@ -74,17 +89,21 @@ class TradeOffScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.roles: dict[str, str | None] = {"reference": None, "expert": None}
-        self.view: View | None = None
+        self.view: TradeOffView | None = None
+        self.asked: tuple[TradeOffView | None, float] | None = None
         self.labels: list[str] = []
         self.merges: list[list[str]] = []
         self.whiskers = True
 
     def body(self) -> Iterable[Widget]:
         """Yield chart and list, side by side if there is room."""
+        yield self.answer_line()
         yield Static(classes="line", id="what")
         with Container(id="plane"):
             yield PlaneChart(id="chart")
-            yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="loading scores …")
+            with Container(id="points"):
+                yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="loading scores …")
+                yield Pane()
 
     def on_mount(self) -> None:
         """Load the scores in a thread."""
@@ -95,7 +114,10 @@ class TradeOffScreen(ListPlace):
 
     def on_resize(self) -> None:
         """Put chart and list side by side, or one above the other."""
-        self.query_one("#plane").set_class(self.size.width >= 110, "wide")
+        wide = self.size.width >= WIDE
+        self.query_one("#plane").set_class(wide, "wide")
+        listing = self.listing()
+        listing.styles.height = len(listing.rows) + 2 if wide else "1fr"
 
     def store_changed(self) -> None:
         """Load again: there may be new scores."""
@@ -105,11 +127,12 @@ class TradeOffScreen(ListPlace):
         """Read axes, points and front from the store."""
         paths, axes, roles = self.harness.paths, dict(self.harness.primary), dict(self.roles)
 
-        def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
+        def work(store: Store) -> Loaded:
+            scores = leaderboard(store, paths)
             labels = list(
                 dict.fromkeys(
                     f"{s.bench}:{s.metric}"
-                    for s in leaderboard(store, paths)
+                    for s in scores
                     if s.value is not None and not is_bookkeeping(s.metric)
                 )
             )
@@ -120,32 +143,43 @@ class TradeOffScreen(ListPlace):
             )
             try:
                 view = trade_off_view(
-                    store,
-                    paths,
-                    general,
-                    domain,
-                    roles["reference"],
-                    roles["expert"],
+                    store, paths, general, domain, roles["reference"], roles["expert"], scores
                 )
             except ConfigError as error:
-                return None, labels, merges, str(error)
+                return Loaded(scores, None, labels, merges, str(error))
             names = {item.point.checkpoint for item in view.points}
             lines = [list(line.checkpoints) for line in series_of(store, names)]
-            return view, labels, merges + lines, ""
+            return Loaded(scores, view, labels, merges + lines)
 
-        self.read(work, lambda found: self.show(*found))
+        self.read(work, self.show)
 
-    def show(
-        self, view: View | None, labels: list[str], merges: list[list[str]], problem: str
-    ) -> None:
-        """Draw the loaded view."""
-        self.labels, self.merges = labels, merges
+    def load_answer(self, loaded: Loaded) -> None:
+        """Test who has most of the domain; the chart does not wait for it."""
+        keep, view, scores = self.harness.keep, loaded.view, loaded.scores
+        label = view.domain.label if view is not None else ""
+
+        def show(answered: Answered) -> None:
+            self.show_answer(answered)
+            self._tell()
+
+        self.read(lambda store: view_answer(store, scores, view, keep, label), show, what="answer")
+
+    def show(self, loaded: Loaded) -> None:
+        """Draw what was loaded."""
+        view = loaded.view
+        self.labels, self.merges = loaded.labels, loaded.merges
+        asked = view, self.harness.keep
+        if asked != self.asked:
+            self.asked = asked
+            self.call_after_refresh(self.load_answer, loaded)
         listing = self.listing()
         if view is None:
             listing.empty = "no two scores to compare yet: evaluate (6)"
             listing.refresh()
             self.view = None
-            self.query_one("#what", Static).update(Text(safe_text(problem.split("\n")[0], 300)))
+            self.query_one("#what", Static).update(
+                Text(safe_text(loaded.problem.split("\n")[0], 300))
+            )
             return
         if view == self.view:
             return
@@ -181,6 +215,7 @@ class TradeOffScreen(ListPlace):
             ]
         )
         listing.set_rows(rows)
+        listing.styles.height = len(rows) + 2 if self.size.width >= WIDE else "1fr"
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{x.label} × {y.label}", "bold")
         text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
@@ -189,6 +224,7 @@ class TradeOffScreen(ListPlace):
         text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
         self.query_one("#what", Static).update(text)
         self._draw()
+        self._tell()
 
     def plane(self) -> Plane:
         """Return the chart's data."""
@@ -243,6 +279,21 @@ class TradeOffScreen(ListPlace):
     @on(Listing.Highlighted, "#list")
     def _moved(self) -> None:
         self._draw()
+        self._tell()
+
+    def list_box(self) -> Widget:
+        """Return the widget that the filter line stands below."""
+        return self.query_one("#plane")
+
+    def _tell(self) -> None:
+        """Show the point under the cursor in numbers."""
+        row, view, pane = self.listing().row, self.view, self.query_one("#pane", Pane)
+        if row is None or view is None:
+            pane.show("", [])
+            return
+        item = next(p for p in view.points if p.point.checkpoint == row["id"])
+        found = self.answered.found if self.answered is not None else None
+        pane.show(str(row["id"]), point_overview(item, view, found))
 
     @on(Listing.Selected, "#list")
     def _open(self, event: Listing.Selected) -> None:

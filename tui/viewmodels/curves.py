@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kdharness.harness.analysis.curves import HIGH, LOW, downsample, smooth
@@ -13,6 +13,30 @@ Points = list[tuple[float, float]]
 SMOOTHING = (0.0, 0.6, 0.9, 0.98)
 FINEST = 500
 """Minimum number of buckets of a whole curve: more than any terminal is wide."""
+
+
+ORDER = (
+    "ce",
+    "kl",
+    "attention",
+    "rollout_kl",
+    "rollout_length",
+    "rollout_ended",
+    "rollout_distinct",
+    "general_loss",
+    "domain_loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "memory_gb",
+)
+
+
+def curve_order(names: Iterable[str], lead: Sequence[str] = ()) -> list[str]:
+    """Return curve names: the loss, those that lead, then by importance; without interval ends."""
+    have = [name for name in names if not name.endswith((LOW, HIGH))]
+    order = dict.fromkeys(["loss", *lead, *ORDER])
+    return [name for name in order if name in have] + sorted(n for n in have if n not in order)
 
 
 @dataclass
@@ -74,27 +98,7 @@ class CurveBook:
 
     def names(self, run: str, lead: Sequence[str] = ()) -> list[str]:
         """Return the names of a run's curves: the loss, those that lead, then by importance."""
-        order = [
-            "loss",
-            *lead,
-            "ce",
-            "kl",
-            "attention",
-            "rollout_kl",
-            "rollout_length",
-            "rollout_ended",
-            "rollout_distinct",
-            "general_loss",
-            "domain_loss",
-            "learning_rate",
-            "grad_norm",
-            "tokens_per_second",
-            "memory_gb",
-        ]
-        have = [n for n in self.curves.get(run, {}) if not n.endswith((LOW, HIGH))]
-        return [n for n in dict.fromkeys(order) if n in have] + sorted(
-            n for n in have if n not in order
-        )
+        return curve_order(self.curves.get(run, {}), lead)
 
     def last(self, run: str, name: str) -> float | None:
         """Return a curve's newest value."""

@@ -251,12 +251,12 @@ def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 def _progress(row: Row, status: str, width: int) -> list[Part]:
     if status == "failed":
-        return [(reason_of(str(row["error"])) or "failed", "bad")]
+        return [(reason_of(str(row["error"]), width) or "failed", "bad")]
     if not row["max_steps"]:
         return [(str(row["stage"]) or DASH, "dim")]
     share = f"{row['progress']:4.0%} "
     if status in ("finished", OTHER):
-        return [(f"{share}{row['step']} steps", "dim")]
+        return [(f"{row['step']} steps", "dim")]
     return [(share, ""), (bar(row["progress"], width - len(share)), MARKS[status][1])]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,19 @@ class Board:
                     for end in (score.ci_low, score.value, score.ci_high)
                 ]
         return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def arranged(
+    figures: Sequence[Figure], first: Sequence[str], hidden: Collection[str]
+) -> list[Figure]:
+    """Return the columns in the user's order, without those the user hid.
+
+    Columns that the user has not placed, such as those of a new benchmark, follow in their own
+    order. If all are hidden, all are shown.
+    """
+    order = {key: index for index, key in enumerate(first)}
+    shown = [figure for figure in figures if figure.key not in hidden] or list(figures)
+    return sorted(shown, key=lambda figure: order.get(figure.key, len(order)))
 
 
 FEW = 8

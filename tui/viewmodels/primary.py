@@ -42,7 +42,7 @@ def primary_scores(store: Store, paths: Paths, primary: Mapping[str, str]) -> Pr
             label.partition(":")[2],
             9,
             right=True,
-            leave=3,
+            leave=1,
             falling=not is_lower_better(label.partition(":")[2]),
         )
         for label, axis in axes.items()

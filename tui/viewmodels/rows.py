@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 Part = tuple[str, str]
-"""Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
+"""Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-6."""
 ROLES = (
     "dim",
     "good",
@@ -26,6 +26,8 @@ ROLES = (
     "series-2",
     "series-3",
     "series-4",
+    "series-5",
+    "series-6",
 )
 STATUS_MARKS = {
     "starting": ("◌", "accent"),
@@ -106,9 +108,55 @@ def window_of(
     return offset, [*frozen, *fitting(offset)]
 
 
-def reason_of(error: str) -> str:
-    """Return an error without the folders of the file it begins with, for one cell."""
-    return re.sub(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)", "", error)
+FOLDER = re.compile(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)")
+FILE = re.compile(r"^[^/\s:,]+\.[A-Za-z]\w*(?:[:,] ?(?:line )?\d+)*: (?=\S)")
+"""The file, and perhaps the line, that an error begins with once its folders are gone."""
+
+
+def reason_of(error: str, room: int = 10_000) -> str:
+    """Return an error without the folders of the file it begins with, for one cell.
+
+    Where it is longer than the room for it, the reason matters more than the file and the line.
+    """
+    text = FOLDER.sub("", error)
+    return text if len(text) <= room else FILE.sub("", text, count=1)
+
+
+def is_heading(row: Row) -> bool:
+    """Return whether a row is the heading of a group."""
+    return "heading" in row
+
+
+def grouped(
+    rows: Sequence[Row], group_of: Callable[[Row], str], folded: Collection[str], key: str
+) -> list[Row]:
+    """Return rows below a heading for each group, in the order in which groups first appear.
+
+    Args:
+        rows: filtered and sorted.
+        group_of: the name of a row's group.
+        folded: groups whose rows are not shown; their headings hold them as `hidden`.
+        key: the field that names a row.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group_of(row), []).append(row)
+    out: list[Row] = []
+    for name, members in groups.items():
+        is_folded = name in folded
+        states = [str(row.get("status") or "") for row in members]
+        counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state]
+        out.append(
+            {
+                key: f"group:{name}",
+                "heading": name,
+                "told": f"{len(members)}: {', '.join(counts)}" if counts else str(len(members)),
+                "hidden": members if is_folded else [],
+                "members": [str(row.get(key)) for row in members],
+            }
+        )
+        out += [] if is_folded else members
+    return out
 
 
 UNSEEN = ("tags", "note")

@@ -34,6 +34,15 @@ CHIP = 24
 NONE = Selection()
 
 
+def clicked(action: str) -> Style:
+    """Return the style of text that does something when it is clicked.
+
+    The app does it, not the screen of the bar: a screen that waited for its own removal would
+    wait for ever.
+    """
+    return Style.from_meta({"@click": f'app.act("{action}")'})
+
+
 def places_width(full: bool) -> int:
     """Return the cells that all places take with their full or short titles."""
     return sum(len(place[2 if full else 3]) + (4 if full else 3) for place in PLACES)
@@ -114,7 +123,7 @@ class NavBar(Widget):
         only_here = not full and places_width(False) - 1 > width
         segments = []
         for digit, name, title, short in PLACES:
-            click = Style.from_meta({"@click": f"app.go('{name}')"})
+            click = clicked(f"app.go('{name}')")
             label = "" if only_here and name != self.place else f" {title if full else short}"
             style = here if name == self.place else text
             segments.append(Segment(digit, (here if name == self.place else key) + click))
@@ -165,7 +174,7 @@ class KeyBar(Widget):
                 break
             click = Style()
             if "(" not in binding.action:
-                click = Style.from_meta({"@click": self._target(node, binding.action)})
+                click = clicked(self._target(node, binding.action))
             segments.append(Segment(f" {name}", key_style + click))
             segments.append(Segment(f" {binding.description} ", text + click))
             used += needed

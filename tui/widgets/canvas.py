@@ -122,9 +122,11 @@ class Scale:
         self.log, self.whole = log and low > 0, whole
         if whole and not high > low:
             low, high = max(low - 1, 0.0), max(low, 0.0) + 1
-        if not high > low:
+        # A constant that was smoothed differs by rounding, which a logarithm may not tell apart.
+        if not high - low > abs(high) * 1e-12:
             pad = abs(low) * 0.05 or 1.0
             low, high = (low / 1.5, high * 1.5) if self.log else (low - pad, high + pad)
+            low = max(low, 0.0) if high - pad >= 0 else low
         self.low, self.high, self.size, self.reverse = low, high, max(size, 2), reverse
         self._a, self._b = self._value(low), self._value(high)
 

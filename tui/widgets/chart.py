@@ -14,20 +14,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kdharness.harness.util.text import safe_text
+from kdharness.tui.viewmodels.drawings import Drawing, Series
 from kdharness.tui.viewmodels.rows import ROLES
 from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
-
-LETTERS = "ABCDEFGH"
-NO_ROOM = "  a chart needs a larger window"
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve: its name, its points in order of x, and its colour role."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    role: str = "series-1"
+from kdharness.tui.widgets.curves import NO_ROOM, draw_curves, frame
 
 
 @dataclass(frozen=True)
@@ -95,42 +85,13 @@ class Chart(Widget):
         return []
 
 
-def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> list[list[Part]]:
-    """Frame a canvas with ticks to its left and below, and a line on top."""
-    y_ticks = y.ticks(max(canvas.height // 3, 3))
-    labels = {(canvas.height * 4 - 1 - y.place(v)) // 4: tick_text(v, y_ticks) for v in y_ticks}
-    room = max((len(text) for text in labels.values()), default=1)
-    lines: list[list[Part]] = [top]
-    for row in range(canvas.height):
-        label = labels.get(row, "")
-        edge = "┤" if label else "│"
-        lines.append([(f"{label:>{room}}{edge}", "axis"), *canvas.row(row)])
-    x_ticks = x.ticks(max(canvas.width // 12, 2))
-    below = [" "] * canvas.width
-    axis = ["─"] * canvas.width
-    for value in x_ticks:
-        text, cell = tick_text(value, x_ticks), x.place(value) // 2
-        start = min(max(cell - len(text) // 2, 0), canvas.width - len(text))
-        around = below[max(start - 1, 0) : start + len(text) + 1]
-        if 0 <= cell < canvas.width and not "".join(around).strip():
-            below[start : start + len(text)] = text
-            axis[cell] = "┬"
-    lines.append([(" " * room + "└" + "".join(axis), "axis")])
-    tail = "".join(below)
-    blank = len(tail) - len(tail.rstrip())
-    if name and blank > len(name):
-        tail = tail[: len(tail) - len(name)] + name
-    lines.append([(" " * (room + 1) + tail, "axis")])
-    return lines
-
-
 class CurveChart(Chart):
     """Curves over steps, with a letter at the end of each."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.series: list[Series] = []
-        self.title, self.note, self.x_name = "", "", "step"
+        self.title, self.note = "", ""
         self.log_axis = False
 
     def show(self, series: Sequence[Series], title: str, note: str = "", log: bool = False) -> None:
@@ -140,61 +101,8 @@ class CurveChart(Chart):
 
     def draw(self, width: int, height: int) -> list[list[Part]]:
         """Return title and legend, canvas and ticks."""
-        curves = [
-            (s, [(x, y) for x, y in s.points if math.isfinite(y) and (y > 0 or not self.log_axis)])
-            for s in self.series
-        ]
-        curves = [(s, points) for s, points in curves if points]
-        top = self._top(curves, width)
-        if not curves:
-            return [top, [], [(f"  no {self.title or 'points'} yet", "dim")]]
-        if height < 5 or width < 16:
-            return [top, [(NO_ROOM, "dim")]]
-        xs = [x for _, points in curves for x, _ in (points[0], points[-1])]
-        ys = [y for _, points in curves for _, y in points]
-        rows = height - 3
-        y_scale = Scale(min(ys), max(ys), rows * 4, log=self.log_axis)
-        values = y_scale.ticks(max(rows // 3, 3))
-        room = max((len(tick_text(v, values)) for v in values), default=1) + 1
-        canvas = Canvas(width - room, rows)
-        x_scale = Scale(min(xs), max(xs), canvas.width * 2, whole=True)
-        for series, points in curves:
-            self._curve(canvas, series, points, x_scale, y_scale)
-        if len(curves) > 1:
-            for letter, (series, points) in zip(LETTERS, curves, strict=False):
-                x = min(x_scale.place(points[-1][0]) // 2, canvas.width - 1)
-                y = (rows * 4 - 1 - y_scale.place(points[-1][1])) // 4
-                while not canvas.free(x, y, 1) and y > 0:
-                    y -= 1
-                canvas.put(x, y, letter, series.role)
-        return frame(canvas, x_scale, y_scale, self.x_name, top)
-
-    def _top(self, curves: Sequence[tuple[Series, object]], width: int) -> list[Part]:
-        parts: list[Part] = [(f" {safe_text(self.title)}", "strong")]
-        if len(curves) > 1:
-            for letter, (series, _) in zip(LETTERS, curves, strict=False):
-                parts.append((f"  {letter} {safe_text(series.name, 24)}", series.role))
-        if self.note:
-            parts.append((f"  {self.note}", "dim"))
-        return parts
-
-    def _curve(
-        self,
-        canvas: Canvas,
-        series: Series,
-        points: Sequence[tuple[float, float]],
-        x_scale: Scale,
-        y_scale: Scale,
-    ) -> None:
-        bottom = canvas.height * 4 - 1
-        last: tuple[int, int] | None = None
-        for x, y in points:
-            dot = (x_scale.place(x), bottom - y_scale.place(y))
-            if last is None:
-                canvas.dot(*dot, series.role)
-            else:
-                canvas.line(*last, *dot, series.role)
-            last = dot
+        drawing = Drawing(self.series, self.title, self.note, self.log_axis)
+        return draw_curves(drawing, width, height)
 
 
 @dataclass

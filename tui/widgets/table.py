@@ -149,6 +149,10 @@ class Listing(ScrollView, can_focus=True):
         if self.row != old:
             self.post_message(self.Highlighted(self, self.row))
 
+    def shows(self, key: str) -> bool:
+        """Return whether there is room for a column."""
+        return any(column.key == key for _, column, _ in self._layout)
+
     def set_filter(self, words: str) -> None:
         """Keep rows that contain all words; `column:word` searches one column."""
         self.words = words.strip()
@@ -243,9 +247,13 @@ class Listing(ScrollView, can_focus=True):
             segments.append(Segment(" ", style))
         return Strip(segments).adjust_cell_length(width, style)
 
+    def counted(self) -> Sequence[Row]:
+        """Return the rows that the title counts."""
+        return self.rows
+
     def _count(self) -> str:
-        some = len(self.rows) < len(self.all_rows)
-        return f" {len(self.rows)}" + (f" of {len(self.all_rows)}" if some else "")
+        count, whole = len(self.counted()), len(self.all_rows)
+        return f" {count}" + (f" of {whole}" if count < whole else "")
 
     def _line(self, row: Row, cursor: bool, width: int) -> Strip:
         base = self.style_of("cursor" if cursor else "row")

@@ -56,6 +56,22 @@ def test_a_long_path_does_not_push_the_reason_out_of_a_cell(error: str, shown: s
     assert reason_of(error) == shown
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("/home/me/work/data/bad.jsonl:2: not JSON", "not JSON"),
+        ("data.jsonl, line 3: no field text", "no field text"),
+        ("config: ~/a/my.yaml: trainer.epochs: too small", "trainer.epochs: too small"),
+        ("openai:gpt-4.1: quota exceeded", "openai:gpt-4.1: quota exceeded"),
+        ("/home/me/work/model.bin", "model.bin"),
+        ("bad.py:3: x", "bad.py:3: x"),
+        ("out of memory", "out of memory"),
+    ],
+)
+def test_without_room_the_reason_comes_before_the_file(error: str, shown: str) -> None:
+    assert reason_of(error, 11) == shown
+
+
 def event(second: int, kind: str, message: str) -> dict[str, object]:
     """Return a stored event, so many seconds after midnight of some day."""
     day = time.mktime((2026, 5, 4, 0, 0, 0, 0, 0, -1))

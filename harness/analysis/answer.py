@@ -1,0 +1,239 @@
+"""The answer in sentences: who has most of the domain at a retention, and what it rests on.
+
+The report and the app print these sentences. They say only what intervals and corrected tests
+allow; the value that happens to be highest is named only where it is significantly so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdharness.harness import stats
+from kdharness.harness.analysis.metrics import flag_name, is_lower_better
+from kdharness.harness.analysis.scorebook import groups_of
+from kdharness.harness.analysis.tradeoff import Axis, TradeOffView
+from kdharness.harness.analysis.tradeoff_groups import (
+    TradeOffStatistics,
+    statistics,
+    sums_on_axis,
+)
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
+from kdharness.harness.store import Store
+from kdharness.harness.types import Score
+from kdharness.harness.util.text import listed
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.answer import Standing, Verdict
+    from kdharness.harness.stats.inference import Difference, Interval
+
+KEEP = 0.98
+"""The share of the general score to retain, unless the user asks for another."""
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Who it is, and what that rests on; each is a few sentences."""
+
+    who: str
+    basis: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both together."""
+        return f"{self.who} {self.basis}".strip()
+
+
+def statistics_of(store: Store, view: TradeOffView, keep: float) -> TradeOffStatistics | None:
+    """Return the statistics of a trade-off; None without a reference and an expert."""
+    return None if None in view.roles else statistics(store, view, (0.0, 0.0), keep)
+
+
+def home_answer(
+    store: Store,
+    scores: Sequence[Score],
+    view: TradeOffView | None,
+    found: TradeOffStatistics | None,
+    label: str = "",
+) -> Answer:
+    """Return the answer of a whole home.
+
+    Args:
+        scores: the leaderboard.
+        view, found: its trade-off, if it has one, and the statistics.
+        label: the metric to name the best on where a trade-off says nothing, as BENCH:METRIC.
+    """
+    if view is not None and found is not None:
+        answer = answer_of(view, found, scores)
+        if answer.basis or not label:
+            return answer
+    return best_on(store, scores, label) if label else Answer("No answer yet: no scores.")
+
+
+def answer_of(view: TradeOffView, found: TradeOffStatistics, scores: Sequence[Score]) -> Answer:
+    """Return the answer that a trade-off gives.
+
+    Args:
+        scores: of the leaderboard, whose judges and flags the answer tells.
+    """
+    verdict = found.verdict
+    if verdict is None:
+        notes = found.notes or ("no retention was asked for",)
+        return Answer(f"No answer yet: {notes[0]}.")
+    return Answer(who_sentences(verdict), basis_sentence(view, verdict, scores))
+
+
+def who_sentences(verdict: Verdict) -> str:
+    """Return who has most of the domain, and who cannot be told from it."""
+    wanted = f"retains at least {verdict.keep:g} of the general score"
+    fewest = min(verdict.general, verdict.domain)
+    if fewest < LEAST_FOR_VERDICT:
+        return f"No answer from {fewest} items: at least {LEAST_FOR_VERDICT} are needed."
+    if not verdict.leaders:
+        sentences = [f"No checkpoint surely gains in the domain and {wanted}."]
+        sentences += [f"{_told(one)}: more items may settle it." for one in verdict.perhaps[:1]]
+        return " ".join([*sentences, *_also(verdict.perhaps[1:])])
+    first, *ties = verdict.leaders
+    alone = not ties and not verdict.behind
+    lead = "The only domain gain that surely" if alone else "The largest domain gain that surely"
+    if ties:
+        lead = "Among the largest domain gains, this surely"
+    sentences = [f"{lead} {wanted}: {_told(first)}."]
+    if ties:
+        names = listed([one.checkpoint for one in ties])
+        sentences.append(f"No significant difference in gain from {names}.")
+    if verdict.behind:
+        sentences.append(f"Significantly less: {listed(verdict.behind)}.")
+    return " ".join([*sentences, *_also(verdict.perhaps)])
+
+
+def _also(standings: Sequence[Standing]) -> list[str]:
+    """Return which checkpoints gain as much, but may retain too little."""
+    if not standings:
+        return []
+    told = listed([f"{one.checkpoint} ({_share(one.retention, 1)})" for one in standings], 3)
+    return [f"Retention not settled: {told}."]
+
+
+def _told(one: Standing) -> str:
+    return (
+        f"{one.checkpoint}, {_share(one.gain, 0)} of the expert's gain, retention "
+        f"{_share(one.retention, 1)}"
+    )
+
+
+def _share(interval: Interval, digits: int) -> str:
+    """Format a share with its interval as percentages: `71 % [54, 88]`."""
+    value = f"{100 * interval.value:.{digits}f} %"
+    if interval.low is None or interval.high is None:
+        return f"{value} [n {interval.n}: too few]"
+    if interval.low == interval.high:
+        return value
+    return f"{value} [{100 * interval.low:.{digits}f}, {100 * interval.high:.{digits}f}]"
+
+
+# ---------------------------------------------------------------- what it rests on
+
+
+def basis_sentence(view: TradeOffView, verdict: Verdict, scores: Sequence[Score]) -> str:
+    """Return the items, judges and flags behind an answer."""
+    names = {item.point.checkpoint for item in view.points}
+    parts = [
+        f"{count} {word}of {axis.label} ({judged_by(_scores_of(scores, axis, names))})"
+        for axis, count, word in (
+            (view.domain, verdict.domain, "items "),
+            (view.general, verdict.general, ""),
+        )
+    ]
+    return (
+        f"Rests on {' and '.join(parts)}; 95 % intervals, Holm-corrected tests of "
+        f"{verdict.compared} checkpoints."
+    )
+
+
+def best_on(store: Store, scores: Sequence[Score], label: str) -> Answer:
+    """Return which checkpoints are best on one metric, by paired tests on the shared items."""
+    bench, _, metric = label.partition(":")
+    axis = Axis(bench, metric, is_lower_better(metric))
+    rows = [row for row in _scores_of(scores, axis) if not row.judge.startswith("published:")]
+    rows.sort(key=lambda row: axis.oriented(row.value or 0.0), reverse=True)
+    known = {}
+    for row in rows:
+        checkpoint = store.checkpoint(row.checkpoint)
+        groups = groups_of(store, [checkpoint.id]) if checkpoint is not None else []
+        own = [group for group in groups if group.judge == row.judge]
+        if (sums := sums_on_axis(store, own, axis, row.value or 0.0)) is not None:
+            known[row.checkpoint] = sums
+    if len(known) < 2:
+        return Answer(f"Nothing to compare yet on {label}.")
+    first, *others = known
+    gaps = {name: stats.paired_difference(known[first], known[name]) for name in others}
+    adjusted = stats.holm([1.0 if gap is None else gap.p for gap in gaps.values()])
+    worse = [
+        name
+        for (name, gap), p in zip(gaps.items(), adjusted, strict=True)
+        if p < ALPHA and gap is not None and _differs(gap)
+    ]
+    ties = [name for name in others if name not in worse]
+    if not ties:
+        who = f"Best on {label}: {first}, significantly better than {listed(worse)}."
+    else:
+        who = f"No significant difference on {label} between {first} and {listed(ties)}."
+        who += f" Significantly worse than {first}: {listed(worse)}." if worse else ""
+    items = len({item for sums in known.values() for item in sums})
+    told = judged_by([row for row in rows if row.checkpoint in known])
+    basis = (
+        f"Rests on {items} items of {label} ({told}); paired tests, Holm-corrected over "
+        f"{len(others)} comparisons."
+    )
+    return Answer(who, basis)
+
+
+def _differs(gap: Difference) -> bool:
+    """Return whether the interval of a difference from enough items excludes 0."""
+    if gap.low is None or gap.high is None or gap.n < LEAST_FOR_VERDICT:
+        return False
+    return gap.low > 0 or gap.high < 0
+
+
+def _scores_of(
+    scores: Iterable[Score], axis: Axis, names: Collection[str] | None = None
+) -> list[Score]:
+    """Return the scores that are points on an axis: of several judges, the one with most rows."""
+    best: dict[str, Score] = {}
+    for score in scores:
+        if (score.bench, score.metric) != (axis.bench, axis.metric) or score.value is None:
+            continue
+        known = best.get(score.checkpoint)
+        if (names is None or score.checkpoint in names) and (known is None or score.n > known.n):
+            best[score.checkpoint] = score
+    return list(best.values())
+
+
+def judged_by(scores: Sequence[Score]) -> str:
+    """Return who judged some scores, what the judge's report card says, and other warnings."""
+    judges = list(dict.fromkeys(score.judge for score in scores))
+    flags = list(dict.fromkeys(flag for score in scores for flag in score.flags))
+    labels = [flag.partition(":")[2] for flag in flags if flag_name(flag) == "judge"]
+    if not judges or judges == ["exact"]:
+        told = "no judge"
+    else:
+        named = [judge for judge in judges if judge != "exact"]
+        card = ", ".join(labels) if labels else "no issues on its report card"
+        told = f"judged by {listed(named, 2)}: {card}"
+    warnings = [name for name in dict.fromkeys(map(flag_name, flags)) if name in WARNINGS]
+    return told + (f"; flagged {listed(warnings, 3)}" if warnings else "")
+
+
+WARNINGS = (
+    "subset",
+    "same-answer",
+    "talks-to-judge",
+    "empty",
+    "truncated",
+    "other-language",
+    "contaminated",
+)
+"""Flags of answers and items that weaken an answer."""
