@@ -14,7 +14,7 @@ from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
-from kdharness.harness.types import Method, Request, RunStatus
+from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.tables import format_rows
@@ -87,6 +87,14 @@ class Actions(Queueing):
         await self.action_go("evaluate")
         if isinstance(self.screen, screens.EvaluateScreen):
             self.screen.choose(checkpoints)
+
+    async def evaluate_run(self, run: Run) -> None:
+        """Evaluate a run's checkpoint; that of a running one can be waited for in the queue."""
+        trains = run.method not in (Method.EVAL, Method.SWEEP)
+        if run.checkpoint or (trains and effective_status(run).is_live):
+            await self.open_evaluate([run.checkpoint or run.id])
+        else:
+            self.notify(f"{run.id} has no checkpoint", severity="warning", markup=False)
 
     async def check_judge(self, spec: str) -> None:
         """Go to the judges, and ask to check this one."""

@@ -101,6 +101,10 @@ class AppProtocol(Protocol):
         """Open the form of an evaluation, which keeps its state."""
         ...
 
+    async def evaluate_run(self, run: Run) -> None:
+        """Evaluate a run's checkpoint; that of a running one can be waited for in the queue."""
+        ...
+
     async def check_judge(self, spec: str) -> None:
         """Go to the judges, and ask to check this one."""
         ...

@@ -249,10 +249,8 @@ class RunScreen(Caring, RunCharts):
 
     async def action_evaluate(self) -> None:
         """Evaluate the checkpoint."""
-        if self.run is not None and self.run.checkpoint:
-            await self.harness.open_evaluate([self.run.checkpoint])
-        else:
-            self.notify("no checkpoint yet", severity="warning", timeout=3, markup=False)
+        if self.run is not None:
+            await self.harness.evaluate_run(self.run)
 
     async def action_new(self) -> None:
         """Open a new run from this config, or the experiment's file."""

@@ -370,22 +370,8 @@ class RunsScreen(Caring, GroupedRuns):
 
     async def action_evaluate(self) -> None:
         """Evaluate the run's checkpoint."""
-        run = self.chosen()
-        if run is not None and run.checkpoint:
-            await self.harness.open_evaluate([run.checkpoint])
-        elif (
-            run is not None
-            and run.status.is_live
-            and run.method
-            not in (
-                Method.EVAL,
-                Method.SWEEP,
-            )
-        ):
-            # It can wait in the queue for the checkpoint, which has the run's name.
-            await self.harness.open_evaluate([run.id])
-        elif run is not None:
-            self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
+        if (run := self.chosen()) is not None:
+            await self.harness.evaluate_run(run)
 
     def action_demo(self) -> None:
         """Ask to run the demo on this machine."""

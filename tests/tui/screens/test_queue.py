@@ -83,6 +83,7 @@ async def test_what_follows_in_an_experiment_stands_between(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("keys", [("v",), ("enter", "v")], ids=["runs", "run"])
 async def test_a_form_is_queued_behind_what_runs_although_its_plan_has_an_error(
     filled: Paths,
     app_on: AppOn,
@@ -91,6 +92,7 @@ async def test_a_form_is_queued_behind_what_runs_although_its_plan_has_an_error(
     started: list[Any],
     kept: list[Paths],
     monkeypatch: pytest.MonkeyPatch,
+    keys: tuple[str, ...],
 ) -> None:
     """The checkpoint that it needs is what runs now."""
 
@@ -102,7 +104,7 @@ async def test_a_form_is_queued_behind_what_runs_although_its_plan_has_an_error(
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot)
         move_to(app, "dae")
-        await press(pilot, "v")
+        await press(pilot, *keys)
         assert isinstance(app.screen, EvaluateScreen)
         assert app.screen.values["checkpoints"] == ["dae"]
         await press(pilot, "s")
