@@ -46,7 +46,7 @@ def test_the_chip_fits_and_names_the_base_first(names: list[str], room: int) -> 
     width = sum(cell_len(text) for text, _ in parts)
     assert width <= max(room, 3 * len(names[:4]) + 8)
     assert "\n" not in "".join(text for text, _ in parts)
-    assert [on for text, on in parts if text.strip() not in ("vs", ",")][:2] == [True, True][
+    assert [on for text, on in parts if text not in (" vs ", ", ")][:2] == [True, True][
         : len(names)
     ]
 
