@@ -35,6 +35,9 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
         for name in names:
             await pilot.press(name)
             await settle()
+        # Details beside a list are read a moment after the last key.
+        await pilot.pause(0.15)
+        await settle()
         await pilot.pause()
 
     return press
