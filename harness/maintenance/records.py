@@ -296,11 +296,11 @@ def remove_records(
                 store.set_checkpoint_path(key, path)
         if not keep_files:
             aside = set_aside(plan.files)
-    for path in aside:
-        if path.is_dir():
-            shutil.rmtree(path)
+    for removed in aside:
+        if removed.is_dir():
+            shutil.rmtree(removed)
         else:
-            path.unlink()
+            removed.unlink()
     return [c.name for c in plan.checkpoints if c.id in kept]
 
 
