@@ -179,7 +179,7 @@ def first_paints(home: Path, rounds: int) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         commands = {
             "bare": ([sys.executable, "-c", BARE], b"hello-run"),
-            "empty": (app_command(Path(scratch) / "home"), b"happen"),
+            "empty": (app_command(Path(scratch) / "home"), b"run the demo"),
             "big": (app_command(home), b"run-0999"),
         }
         for turn in range(rounds + 1):

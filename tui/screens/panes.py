@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 WIDE = 110
 """Columns from which a list has a pane."""
-DEBOUNCE = 0.06
-"""Seconds without a key before details are read, so that a held key reads nothing."""
+DEBOUNCE, REST = 0.1, 4.0
+"""Seconds without a key before details are read, so that a held key reads nothing, and between
+two reads of the same row, which a live run changes with every step."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class PanedPlace(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self._pending: Timer | None = None
+        self._read_at = 0.0
 
     def details(self, row: Row) -> Details | None:
         """Return what the pane shows of a row; screens implement it."""
@@ -86,7 +89,12 @@ class PanedPlace(ListPlace):
         if self._pending is not None:
             self._pending.stop()
         if self.has_pane and self.harness.version:
-            self._pending = self.set_timer(DEBOUNCE, lambda: self.while_here(self.read_pane))
+            row, shown = self.listing().row, self.query_one("#pane", Pane).key
+            same = row is not None and row.get(self.listing().key) == shown
+            wait = REST - (time.monotonic() - self._read_at) if same else 0.0
+            self._pending = self.set_timer(
+                max(wait, DEBOUNCE), lambda: self.while_here(self.read_pane)
+            )
 
     def read_pane(self) -> None:
         """Read the details of the row under the cursor in a thread."""
@@ -97,6 +105,7 @@ class PanedPlace(ListPlace):
         if details is None:
             pane.show("", [])
             return
+        self._read_at = time.monotonic()
 
         def show(blocks: list[Block]) -> None:
             now = self.listing().row

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rich.style import Style
 from rich.text import Text
-from textual import on
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
@@ -218,13 +218,22 @@ class RunScreen(Caring, RunCharts):
         line = Text()
         for key, tab, title in TABS:
             line.append(f" {key} ", "bold")
-            click = Style.from_meta({"@click": f"screen.tab('{tab}')"})
-            line.append(title, self.style_of("active") + click if tab == name else click)
+            line.append(title, self.style_of("active") if tab == name else "")
             line.append("  ")
             self.query_one(f"#{tab}").display = tab == name
         self.query_one("#tabs", Static).update(line)
         self._fill_tab()
         self.query_one("#chart" if name == "curves" else f"#{name}").focus()
+
+    @on(events.Click, "#tabs")
+    def _tab_clicked(self, event: events.Click) -> None:
+        """Switch to the page whose title was clicked."""
+        at = event.x - 1
+        for key, tab, title in TABS:
+            at -= len(key) + len(title) + 4
+            if at < 0:
+                self.action_tab(tab)
+                return
 
     @on(Listing.Selected, "#lineage")
     def _walk(self, event: Listing.Selected) -> None:

@@ -186,7 +186,7 @@ class RunCharts(PlaceScreen):
         if not self.picked and names:
             self.curve = "loss" if "loss" in names else names[0]
         charts = [self._drawing(name) for name in names]
-        self.grid.fill(charts, self.curve.replace("_", " "))
+        self.grid.fill(charts, self.curve)
         self._legend()
 
     def _drawing(self, name: str) -> Drawing:
@@ -207,7 +207,7 @@ class RunCharts(PlaceScreen):
         value += f" [{ends[0]:.3g}, {ends[1]:.3g}]" if ends else ""
         return Drawing(
             series,
-            name.replace("_", " "),
+            name,
             "",
             self.log_axis,
             self.axis,
@@ -248,9 +248,8 @@ class RunCharts(PlaceScreen):
 
     @on(ChartGrid.Chosen)
     def _chosen(self, event: ChartGrid.Chosen) -> None:
-        name = next((n for n in self.names() if n.replace("_", " ") == event.title), self.curve)
-        self.picked |= name != self.curve
-        self.curve = name
+        self.picked |= event.title != self.curve
+        self.curve = event.title
         self.draw()
 
     @on(ChartGrid.Panned)

@@ -223,7 +223,7 @@ class RunsScreen(Caring, GroupedRuns):
         self._read(live)
         row = self.listing().row
         if row is not None and row["id"] in {run.id for run in live}:
-            self.read_pane()
+            self.follow_cursor()
 
     def _follow_demo(self) -> None:
         """Show the demo's output, and what to do when it has ended."""

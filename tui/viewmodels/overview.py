@@ -31,7 +31,7 @@ MOST_SPARKS, MOST_CURVES = 4, 6
 FEWEST, SMALL_PANE = 5, 36
 """Lines of scores, of settings and of the log in a pane of that many rows; higher ones show more.
 """
-SPREAD = 24
+SPREAD = 20
 """Cells of a score's name."""
 PARENT_ROLES = ("student", "reference", "expert", "teacher")
 """Whose settings a run is compared with: the first of these that a run here made."""

@@ -32,7 +32,7 @@ async def test_a_run_is_a_grid_with_the_loss_first_and_held_out_points_over_it(
         await press(pilot)
         grid = run_screen(app).grid
         titles = [chart.title for chart in grid.charts]
-        assert titles[:2] == ["loss", "kl"] and {"general loss", "grad norm"} <= set(titles)
+        assert titles[:2] == ["loss", "kl"] and {"general_loss", "grad_norm"} <= set(titles)
         assert run_screen(app).curve == "loss" and grid.at == 0
         seen = [title for title in titles if title in shown(app)]
         assert len(seen) >= (9 if size == LARGE else 4)
@@ -166,7 +166,7 @@ async def test_a_constant_that_was_smoothed_has_a_logarithmic_axis(
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
         await press(pilot, "y", "m")
-        assert "log, smoothed 0.6" in shown(app) and "memory gb 11.2" in shown(app)
+        assert "log, smoothed 0.6" in shown(app) and "memory_gb 11.2" in shown(app)
 
 
 async def test_resizing_keeps_the_chosen_chart_in_view(

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.app import HarnessApp
+from kdharness.tui.screens import panes
 from kdharness.tui.screens.panes import DetailsScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.pane import Pane
@@ -20,9 +21,15 @@ from support.app import LARGE, SMALL, AppOn, Press, Shown
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the same row again without the rest that saves work on live runs."""
+    monkeypatch.setattr(panes, "REST", 0.05)
+
+
 async def follow(pilot: Pilot[None], ready: Callable[[], bool]) -> None:
     """Wait until the pane shows something, which it does a moment after the last key."""
-    for _ in range(300):
+    for _ in range(800):
         if ready() and not pilot.app.busy:  # type: ignore[attr-defined]
             return
         await pilot.pause(0.01)

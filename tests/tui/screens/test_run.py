@@ -41,7 +41,7 @@ async def test_keys_change_curve_zoom_smoothing_and_scale(
         await press(pilot, "0", "y", "m")
         assert chart.log_axis and screen.weight == 0.6 and screen.window is None
         text = shown(app)
-        assert "log, smoothed 0.6" in text and "general loss" in text and "GB" in text
+        assert "log, smoothed 0.6" in text and "general_loss" in text and "GB" in text
 
 
 async def test_curves_of_other_runs_are_overlaid(
