@@ -174,7 +174,7 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
         listing.set_rows(self.board.rows)
         self.colours = self.harness.run_colours()
         self.fit_list()
-        self.follow_cursor()
+        self.read_pane()
         self._chosen()
 
     def details(self, row: Row) -> Details:
