@@ -31,9 +31,11 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
             while getattr(pilot.app, "busy", False):
                 await pilot.pause(0.01)
         # Details beside a list are read a moment after the last key.
-        await pilot.pause(0.15)
-        while getattr(pilot.app, "busy", False):
-            await pilot.pause(0.01)
+        # What a thread has read may start the next one.
+        for wait in (0.12, 0.04, 0.04):
+            await pilot.pause(wait)
+            while getattr(pilot.app, "busy", False):
+                await pilot.pause(0.01)
         await pilot.pause()
 
     return press
