@@ -36,8 +36,10 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
             await pilot.press(name)
             await settle()
         # Details beside a list are read a moment after the last key.
-        await pilot.pause(0.15)
-        await settle()
+        # What a thread has read may start the next one.
+        for wait in (0.12, 0.04, 0.04):
+            await pilot.pause(wait)
+            await settle()
         await pilot.pause()
 
     return press

@@ -65,6 +65,11 @@ class PanedPlace(ListPlace):
         """Whether there is room for the pane."""
         return self.size.width >= WIDE
 
+    @property
+    def may_read(self) -> bool:
+        """Whether there is a pane, and nothing more urgent to load."""
+        return self.has_pane
+
     def on_resize(self) -> None:
         """Show the pane where there is room; what it has missed is read then."""
         self.query_one("#split").set_class(self.has_pane, "wide")
@@ -88,7 +93,7 @@ class PanedPlace(ListPlace):
         """Read the details of the row under the cursor once no key was pressed for a moment."""
         if self._pending is not None:
             self._pending.stop()
-        if self.has_pane and self.harness.version:
+        if self.may_read:
             row, shown = self.listing().row, self.query_one("#pane", Pane).key
             same = row is not None and row.get(self.listing().key) == shown
             wait = REST - (time.monotonic() - self._read_at) if same else 0.0
@@ -99,7 +104,7 @@ class PanedPlace(ListPlace):
     def read_pane(self) -> None:
         """Read the details of the row under the cursor in a thread."""
         row, pane = self.listing().row, self.query_one("#pane", Pane)
-        if not self.has_pane or not self.harness.version:
+        if not self.may_read:
             return
         details = self.details(row) if row is not None else None
         if details is None:

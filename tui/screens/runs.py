@@ -125,6 +125,11 @@ class RunsScreen(Caring, GroupedRuns):
         if self.harness.group or self.grouped_by:
             self.regroup()
 
+    @property
+    def may_read(self) -> bool:
+        """Whether there is a pane, and the store is open: the first paint does not wait for it."""
+        return self.has_pane and bool(self.harness.version)
+
     def details(self, row: Row) -> Details:
         """Return the curves, scores, changed settings and last log lines of a run."""
         name, paths = str(row["id"]), self.harness.paths

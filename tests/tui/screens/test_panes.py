@@ -225,3 +225,13 @@ async def test_tab_reaches_the_pane_and_escape_returns(
         await press(pilot, "down", "escape")
         assert app.screen.query_one("#list").has_focus
         assert app.screen.place == "runs"  # type: ignore[attr-defined]
+
+
+async def test_a_pane_is_filled_however_early_its_screen_is_opened(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.version = 0  # the store has not been opened yet
+        await app.action_go("leaderboard")
+        await follow(pilot, lambda: pane_text(app).startswith("big-model"))
