@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kdharness.tui.widgets.chart import Plane
 
 TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
-PICTURES = (".svg", ".png")
+PICTURES = (".svg",)
 
 
 class Actions(Queueing):
@@ -345,12 +345,13 @@ class Actions(Queueing):
         stem: str,
         series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
         title: str,
+        x_label: str,
         log: bool,
     ) -> None:
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:
-            save_curves(path, series, title, log)
+            save_curves(path, series, title, x_label=x_label, log=log)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
 

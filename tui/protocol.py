@@ -220,6 +220,7 @@ class AppProtocol(Protocol):
         stem: str,
         series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
         title: str,
+        x_label: str,
         log: bool,
     ) -> None:
         """Ask for a file name, and draw the curves there."""

@@ -98,7 +98,10 @@ class PlotPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points with intervals, and a line (the WiSE-FT curve)."""
+    """Points with intervals, and a line (the WiSE-FT curve).
+
+    `paths` are further lines without a name; a reversed axis has its lowest value at its end.
+    """
 
     title: str
     x_label: str
@@ -106,15 +109,20 @@ class Scatter:
     marks: tuple[PlotPoint, ...]
     line: tuple[tuple[float, float], ...] = ()
     line_label: str = ""
+    paths: tuple[tuple[tuple[float, float], ...], ...] = ()
+    x_reverse: bool = False
+    y_reverse: bool = False
 
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Curves over steps."""
+    """Curves over steps, or over what `x_label` names; `log` makes the other axis logarithmic."""
 
     title: str
     y_label: str
     series: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    x_label: str = "step"
+    log: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Draw the report's figures as inline SVG: no scripts, no fonts, no external resources.
+"""Draw figures as SVG, inline or as a file: no scripts, no fonts, no external resources.
 
 The colours are Okabe and Ito's colour-blind-safe palette; marks differ in shape as well.
 """
@@ -23,6 +23,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4", "4 4")
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
+FILE_STYLE = (
+    "<style>text{font:11px system-ui,sans-serif;fill:#222}"
+    ".grid{stroke:#ddd;stroke-width:1}</style>"
+    '<rect width="100%" height="100%" fill="#fff"/>'
+)
+"""What a report's own style says, for a file of its own: dark text on white."""
 
 
 def picture(block: Picture) -> str:
@@ -34,6 +40,12 @@ def picture(block: Picture) -> str:
     if isinstance(block, IntervalPlot):
         return whiskers(block)
     return radar(block)
+
+
+def picture_file(block: Picture) -> str:
+    """Return the SVG of a figure block as a file, which needs no page around it."""
+    head, rest = picture(block).split(">", 1)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}>{FILE_STYLE}{rest}\n'
 
 
 def text_of(value: str, limit: int = 60) -> str:
@@ -53,22 +65,46 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the logarithms of round numbers in a range of logarithms to the base 10."""
+    parts = (1, 2, 5) if high - low < 2 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    found = [math.log10(part) + power for power in powers for part in parts]
+    return [value for value in found if low <= value <= high][:: max(1, len(found) // 8)]
+
+
 class Frame:
     """Axes over a range of data: maps values to coordinates and draws the grid."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float], height: float = HEIGHT) -> None:
-        self.height = height
+    def __init__(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        height: float = HEIGHT,
+        *,
+        log: bool = False,
+        reverse: tuple[bool, bool] = (False, False),
+    ) -> None:
+        self.height, self.log, self.reverse = height, log, reverse
         self.x0, self.x1 = _padded(xs)
-        self.y0, self.y1 = _padded(ys)
+        self.y0, self.y1 = _padded([math.log10(y) for y in ys] if log else ys)
 
     def x(self, value: float) -> float:
         """Return the horizontal coordinate of a value."""
-        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
+        share = (value - self.x0) / (self.x1 - self.x0)
+        share = 1 - share if self.reverse[0] else share
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """Return the vertical coordinate of a value."""
-        room = self.height - TOP - BOTTOM
-        return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * room
+        """Return the vertical coordinate of a value, which is above 0 on a logarithmic axis."""
+        share = ((math.log10(value) if self.log else value) - self.y0) / (self.y1 - self.y0)
+        share = 1 - share if self.reverse[1] else share
+        return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
+
+    def _y_ticks(self) -> list[float]:
+        if not self.log:
+            return ticks(self.y0, self.y1)
+        return [10**power for power in log_ticks(self.y0, self.y1)]
 
     def axes(self, x_label: str, y_label: str) -> list[str]:
         """Draw grid, ticks and labels."""
@@ -76,10 +112,10 @@ class Frame:
         out = []
         for value in ticks(self.x0, self.x1):
             out.append(_line(self.x(value), TOP, self.x(value), floor, 'class="grid"'))
-            out.append(_text(self.x(value), floor + 15, f"{value:.4g}", "middle"))
-        for value in ticks(self.y0, self.y1):
+            out.append(_text(self.x(value), floor + 15, _tick(value), "middle"))
+        for value in self._y_ticks():
             out.append(_line(LEFT, self.y(value), WIDTH - RIGHT, self.y(value), 'class="grid"'))
-            out.append(_text(LEFT - 6, self.y(value) + 4, f"{value:.4g}", "end"))
+            out.append(_text(LEFT - 6, self.y(value) + 4, _tick(value), "end"))
         out.append(_text((LEFT + WIDTH - RIGHT) / 2, self.height - 8, x_label, "middle"))
         middle = (TOP + floor) / 2
         out.append(
@@ -87,6 +123,12 @@ class Frame:
             f'transform="rotate(-90 14 {middle:.1f})">{text_of(y_label)}</text>'
         )
         return out
+
+
+def _tick(value: float) -> str:
+    """Return a tick's label: counts of tokens and steps in full."""
+    whole = value == round(value) and 1e4 <= abs(value) < 1e7
+    return f"{value:,.0f}" if whole else f"{value:.4g}"
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
@@ -139,10 +181,14 @@ def _stroke(index: int) -> str:
 
 def scatter(block: Scatter) -> str:
     """Draw numbered marks with error bars; squares are on the front. The legend is below."""
-    xs = [v for m in block.marks for v in (m.x, *(m.x_ends or ()))] + [x for x, _ in block.line]
-    ys = [v for m in block.marks for v in (m.y, *(m.y_ends or ()))] + [y for _, y in block.line]
-    frame = Frame(xs, ys)
+    corners = [point for path in (block.line, *block.paths) for point in path]
+    xs = [v for m in block.marks for v in (m.x, *(m.x_ends or ()))] + [x for x, _ in corners]
+    ys = [v for m in block.marks for v in (m.y, *(m.y_ends or ()))] + [y for _, y in corners]
+    frame = Frame(xs, ys, reverse=(block.x_reverse, block.y_reverse))
     parts = frame.axes(block.x_label, block.y_label)
+    for path in block.paths:
+        shown = [(frame.x(x), frame.y(y)) for x, y in path]
+        parts.append(_path(shown, 'stroke="#7A7A7A" stroke-width="1.2"'))
     corners = [(frame.x(x), frame.y(y)) for x, y in block.line]
     parts.append(_path(corners, 'stroke="#7A7A7A" stroke-width="1.6" stroke-dasharray="6 4"'))
     for number, mark in enumerate(block.marks, 1):
@@ -176,11 +222,13 @@ def _mark(frame: Frame, mark: PlotPoint, number: int) -> list[str]:
 
 def lines(block: LinePlot) -> str:
     """Draw curves over steps, each with its own colour and dash pattern."""
-    points = [p for _, series in block.series for p in series if math.isfinite(p[1])]
-    frame = Frame([x for x, _ in points], [y for _, y in points])
-    parts = frame.axes("step", block.y_label)
-    for index, (_, series) in enumerate(block.series):
-        shown = [(frame.x(x), frame.y(y)) for x, y in series if math.isfinite(y)]
+    floor = 0.0 if block.log else -math.inf
+    kept = [[p for p in s if math.isfinite(p[1]) and p[1] > floor] for _, s in block.series]
+    points = [point for series in kept for point in series]
+    frame = Frame([x for x, _ in points], [y for _, y in points], log=block.log)
+    parts = frame.axes(block.x_label, block.y_label)
+    for index, series in enumerate(kept):
+        shown = [(frame.x(x), frame.y(y)) for x, y in series]
         parts.append(_path(shown, _stroke(index)))
         if len(shown) == 1:
             parts.append(

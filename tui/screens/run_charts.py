@@ -328,9 +328,8 @@ class RunCharts(PlaceScreen):
     def action_export(self) -> None:
         """Export the chosen chart as a picture."""
         series = [(run, self.points(run, self.curve, 2000)) for run in self.drawn]
-        over = "" if self.axis == STEP else f" by {self.axis}"
         self.harness.export_curves(
-            f"{self.run_id}-{self.curve}", series, f"{self.curve}{over}", self.log_axis
+            f"{self.run_id}-{self.curve}", series, self.curve, self.axis, self.log_axis
         )
 
     # ------------------------------------------------------------ overlaid runs

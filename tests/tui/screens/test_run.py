@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -187,19 +188,23 @@ async def test_stopping_a_finished_run_is_notified(
         assert "is not running" in notified(app)
 
 
-@pytest.mark.parametrize("ending", [".svg", ".png"])
 async def test_charts_are_exported(
-    filled: Paths, app_on: AppOn, press: Press, ending: str, tmp_path: Any
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown, tmp_path: Any
 ) -> None:
     app = app_on(filled)
-    target = tmp_path / f"loss{ending}"
+    target = tmp_path / "loss.svg"
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
-        await press(pilot, "e")
+        await press(pilot, "a", "y", "e")
         line = app.screen.query_one("#line")
+        line.value = str(target.with_suffix(".png"))  # type: ignore[attr-defined]
+        await press(pilot, "enter")
+        assert not list(tmp_path.glob("loss*")) and "extensions .svg" in shown(app)
         line.value = str(target)  # type: ignore[attr-defined]
         await press(pilot, "enter")
-    assert target.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
+    text = target.read_text("utf-8")
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    assert ">tokens</text>" in text and ">loss</text>" in text
 
 
 async def test_charts_work_without_colour(
