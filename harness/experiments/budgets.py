@@ -8,12 +8,8 @@ from statistics import fmean
 from kdharness.harness.config.training import trains_on_data
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import Budget, ClaimResult, ClaimSpec
-from kdharness.harness.experiments.frontiers import (
-    Configured,
-    ConfiguredRun,
-    on_frontier,
-    without_seed,
-)
+from kdharness.harness.experiments.frontiers import on_frontier, without_seed
+from kdharness.harness.experiments.partners import Configured, ConfiguredRun, partner
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
 
@@ -46,7 +42,11 @@ def _shares(
         if run.step != result.claim.of or not _has(run, result):
             continue
         mine = _measured(store, run, amount)
-        for other in _compared_with(result.claim, run, planned):
+        try:
+            others = _compared_with(result.claim, run, planned)
+        except LookupError:
+            continue  # the result itself says so
+        for other in others:
             theirs = _measured(store, other, amount)
             if mine and theirs:
                 key = f"{other.step} {without_seed(other.settings)}"
@@ -55,22 +55,20 @@ def _shares(
 
 
 def _has(run: ConfiguredRun, result: ClaimResult) -> bool:
-    return all(run.settings.get(key) == value for key, value in result.settings.items())
+    return without_seed(run.settings) == result.settings
 
 
 def _compared_with(
     claim: ClaimSpec, run: ConfiguredRun, planned: Sequence[Configured]
 ) -> list[Configured]:
-    """Return the runs that a run of the claim's step is compared with, under its settings."""
+    """Return the runs that a run of the claim's step is compared with, under its settings.
+
+    Raises:
+        LookupError: there are none, or it is not known which.
+    """
     if claim.frontier:
         return on_frontier(claim, run, planned)
-    other_step = claim.than or claim.expert
-    return [
-        other
-        for other in planned
-        if other.step == other_step
-        and all(run.settings.get(key, value) == value for key, value in other.settings.items())
-    ]
+    return [partner(claim.than or claim.expert or "", run, planned)]
 
 
 def check_budgets(
