@@ -352,7 +352,11 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     target = sweeps_folder(paths) / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     text = Path(path).read_text("utf-8")
-    whole = inline_files(sweep, Path(path).resolve().parent, str(path))
+    base = Path(path).resolve().parent
+    whole = inline_files(sweep, base, str(path))
+    if sweep.choose is not None and (test := base / sweep.choose.test).is_file():
+        choose = sweep.choose.model_copy(update={"test": str(test)})
+        whole = whole.model_copy(update={"choose": choose})
     try:
         bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
         self_contained = inline_files(bare, target.parent) == whole
