@@ -106,6 +106,7 @@ class RunInfo(TypedDict, total=False):
     flops: float
     padding_share: float
     shares: dict[str, float]
+    processes: int
 
 
 class CheckpointInfo(TypedDict, total=False):

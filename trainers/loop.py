@@ -162,6 +162,7 @@ def train(
         "padding_share": round(totals.padding_share, 4),
         "data": begun["train"],
         "shares": setting.plan.share,
+        "processes": setting.job.world,
         **({"sampled": totals.sampled} if sampled is not None else {}),
         **watcher.final,
     }

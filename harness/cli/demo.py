@@ -11,7 +11,7 @@ import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff import canonical_name, trade_off_view
-from kdharness.harness.cli.experiments import all_done, execute, print_claims
+from kdharness.harness.cli.experiments import all_done, claim_results, execute, print_findings
 from kdharness.harness.cli.tradeoff import draw
 from kdharness.harness.experiments.demo import load_demo, summary_rows
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig, find_experiment
@@ -94,4 +94,4 @@ def show_results(
         click.echo("\nA smoke run trains on almost no data: its scores are meaningless.", err=True)
         return
     click.echo("\nClaims, checked with paired tests")
-    print_claims(paths, sweep, planned, "table")
+    print_findings(claim_results(paths, sweep, planned), "table")

@@ -10,8 +10,9 @@ import click
 
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.chosen_test import check_test
 from kdharness.harness.experiments.claim_judge import judge_claims
-from kdharness.harness.experiments.claims import COLUMNS, finding_lines
+from kdharness.harness.experiments.claims import COLUMNS, ClaimResult, finding_lines
 from kdharness.harness.experiments.detached import start_sweep
 from kdharness.harness.experiments.expand import (
     PlannedRun,
@@ -57,6 +58,7 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     paths: Paths = ctx.obj
     file = find_experiment(config)
     sweep, planned = load_sweep(file)
+    check_test(file, sweep, planned)
     with Store(paths.store) as store:
         states = {run.name: state_of(store, run) for run in planned}
     if dry_run:
@@ -79,7 +81,7 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
     if sweep.claims and form == "table":
         click.echo("")
-        print_claims(paths, sweep, planned, form)
+        print_findings(claim_results(paths, sweep, planned), form)
     if sweep.choose is not None:
         click.echo(
             f"to choose the best settings and test them: kdharness replicate {config}", err=True
@@ -117,12 +119,16 @@ def progress_printers() -> tuple[Callable[[str], None], Callable[[str], None]]:
     return say, tick
 
 
-def print_claims(
-    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
-) -> None:
-    """Print the results of an experiment's claims to stdout."""
+def claim_results(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun]
+) -> list[ClaimResult]:
+    """Return the results of an experiment's claims."""
     with Store(paths.store) as store:
-        results = judge_claims(store, sweep.claims, planned)
+        return judge_claims(store, sweep.claims, planned)
+
+
+def print_findings(results: Sequence[ClaimResult], form: str) -> None:
+    """Print the results of claims to stdout."""
     if form != "table":
         print_table([result.as_dict() for result in results], COLUMNS, form)
         return

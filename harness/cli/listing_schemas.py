@@ -138,10 +138,19 @@ LISTINGS: dict[str, Schema] = {
     "replicate": rows(
         record(
             "claim verdict:verdict effect:num? ci_low:num? ci_high:num? threshold:num? seeds:int "
-            "questions:int settings:object figure per_seed:nums note",
+            "questions:int settings:object figure per_seed:nums note p_holm:num? adjusted:verdict "
+            "equal:equal",
             verdict=one_of("holds", "does not hold", "can't tell"),
+            equal=each({"type": "number"}),
         )
     ),
+    "replicate --list": rows(
+        record(
+            "part edition:int question claims:texts runs:int done:int shared:texts minutes:num? "
+            "minutes_done:num gigabytes:num? note"
+        )
+    ),
+    "replicate --dry-run": rows(record("run step status")),
     "forgetting": rows(
         record(
             "part checkpoint bench metric judge reference:num? value:num difference:num? "
@@ -209,6 +218,7 @@ SAME = {
     "import lm-eval": "leaderboard",
     "data check": "data list",
     "compare differences": "compare",
+    "sweep --dry-run": "sweep",
 }
 """Commands that print the listing of another."""
 

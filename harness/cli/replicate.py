@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 
-from kdharness.harness.cli.experiments import all_done, execute, print_claims
+from kdharness.harness.cli.experiments import all_done, claim_results, execute, print_findings
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.choose import as_overrides, best_of, candidates, choice_lines
+from kdharness.harness.experiments.choose import best_of, candidates, choice_lines
+from kdharness.harness.experiments.chosen_test import check_test, load_test
 from kdharness.harness.experiments.claim_judge import judge_claims
+from kdharness.harness.experiments.claims import ClaimResult
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
@@ -97,17 +99,20 @@ def replicate_command(
             where=str(file),
             hint=f"add `claims`, or run: kdharness sweep {experiment}",
         )
+    check_test(file, sweep, planned)
     if dry_run:
         _print_runs(paths, planned, form)
         return
     results = execute(paths, file, sweep, planned)
     if smoke:
         click.echo(f"{sum(r.status == 'failed' for r in results)} of {len(results)} runs failed")
-    elif sweep.choose is None:
-        print_claims(paths, sweep, planned, form)
     done = all_done(results)
-    if done and sweep.choose is not None and not smoke:
-        done = _test_choice(paths, file, sweep, planned, form)
+    if not smoke:
+        findings = claim_results(paths, sweep, planned)
+        if form == "table" or sweep.choose is None or not done:
+            print_findings(findings, form)
+        if sweep.choose is not None and done:
+            done = _test_choice(paths, file, sweep, planned, findings, form, judge)
     if not done:
         ctx.exit(1)
 
@@ -139,9 +144,20 @@ def _print_runs(paths: Paths, planned: Sequence[PlannedRun], form: str) -> None:
 
 
 def _test_choice(
-    paths: Paths, file: Path, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
+    paths: Paths,
+    file: Path,
+    sweep: SweepConfig,
+    planned: Sequence[PlannedRun],
+    before: list[ClaimResult],
+    form: str,
+    judge: str | None,
 ) -> bool:
-    """Choose the best settings, run the experiment that tests them; return whether all is done."""
+    """Choose the best settings, run the experiment that tests them; return whether all is done.
+
+    Args:
+        before: results of the search's own claims, which are part of the same listing.
+    """
+    earlier = [] if form == "table" else before
     spec = sweep.choose
     assert spec is not None
     with Store(paths.store) as store:
@@ -150,12 +166,15 @@ def _test_choice(
     for line in choice_lines(found, best, spec.keep):
         click.echo(safe_text(line), err=form != "table")
     if best is None:
+        if form != "table":
+            print_findings(earlier, form)
         return True
-    beside = file.resolve().parent / spec.test
-    test_file = beside if beside.is_file() else find_experiment(spec.test)
-    test, runs = load_sweep(test_file, as_overrides(best.settings))
+    test_file, test, runs = load_test(file, sweep, best.settings)
+    if judge is not None:
+        changes = _judge_changes(runs, judge)
+        test_file, test, runs = load_test(file, sweep, best.settings, changes)
     results = execute(paths, test_file, test, runs)
-    print_claims(paths, test, runs, form)
+    print_findings([*earlier, *claim_results(paths, test, runs)], form)
     return all_done(results)
 
 
@@ -176,15 +195,29 @@ def _changes(file: Path, seeds: int | None, judge: str | None) -> list[str]:
                 where=str(file),
                 hint="change the seeds in its own mappings",
             )
+        if sweep.choose is not None:
+            raise ConfigError(
+                "--seeds does not apply to an experiment that chooses settings: its test needs "
+                "seeds of its own",
+                where=str(file),
+                hint=f"change the seeds in its `vary`, and in that of {sweep.choose.test}",
+            )
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")
     if judge is not None:
-        steps = [run.step for run in planned if _has_judge(run)]
-        if not steps:
+        found = _judge_changes(planned, judge)
+        tested = [] if sweep.choose is None else load_test(file, sweep, {})[2]
+        if not found and not _judge_changes(tested, judge):
             raise ConfigError(
                 "--judge does not apply to an experiment without judged answers", where=str(file)
             )
-        changes += [f"steps.{name}.judge={json.dumps([judge])}" for name in dict.fromkeys(steps)]
+        changes += found
     return changes
+
+
+def _judge_changes(planned: Sequence[PlannedRun], judge: str) -> list[str]:
+    """Return the judge as an override of every judged step."""
+    steps = dict.fromkeys(run.step for run in planned if _has_judge(run))
+    return [f"steps.{name}.judge={json.dumps([judge])}" for name in steps]
 
 
 def _has_judge(run: PlannedRun) -> bool:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from statistics import fmean
 
 from kdharness.harness.config.training import trains_on_data
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import Budget, ClaimResult, ClaimSpec
-from kdharness.harness.experiments.frontiers import (
-    Configured,
-    ConfiguredRun,
-    on_frontier,
-    without_seed,
-)
+from kdharness.harness.experiments.frontiers import on_frontier, without_seed
+from kdharness.harness.experiments.partners import Configured, ConfiguredRun, partner
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
 
@@ -26,8 +21,9 @@ def measured_budgets(
 ) -> dict[Budget, float]:
     """Return how much of each equal budget `of` had, as a share of what the others had.
 
-    Of several runs that it is compared with, the one that differs most counts. Budgets that are
-    not known yet are missing.
+    Of several seeds, and several runs that it is compared with, the pair that differs most counts:
+    what one seed has more does not make up for what another has less. Budgets that are not known
+    yet are missing.
     """
     shares: dict[Budget, float] = {}
     for budget in result.claim.equal:
@@ -40,37 +36,36 @@ def measured_budgets(
 def _shares(
     store: Store, result: ClaimResult, planned: Sequence[ConfiguredRun], amount: Amount
 ) -> Iterator[float]:
-    """Yield the mean over seeds of the share, for each step or rate that is compared with."""
-    beside: dict[str, list[float]] = {}
+    """Yield the share of each seed, for each run that it is compared with."""
     for run in planned:
         if run.step != result.claim.of or not _has(run, result):
             continue
         mine = _measured(store, run, amount)
-        for other in _compared_with(result.claim, run, planned):
+        try:
+            others = _compared_with(result.claim, run, planned)
+        except LookupError:
+            continue  # the result itself says so
+        for other in others:
             theirs = _measured(store, other, amount)
             if mine and theirs:
-                key = f"{other.step} {without_seed(other.settings)}"
-                beside.setdefault(key, []).append(mine / theirs)
-    yield from (fmean(shares) for shares in beside.values())
+                yield mine / theirs
 
 
 def _has(run: ConfiguredRun, result: ClaimResult) -> bool:
-    return all(run.settings.get(key) == value for key, value in result.settings.items())
+    return without_seed(run.settings) == result.settings
 
 
 def _compared_with(
     claim: ClaimSpec, run: ConfiguredRun, planned: Sequence[Configured]
 ) -> list[Configured]:
-    """Return the runs that a run of the claim's step is compared with, under its settings."""
+    """Return the runs that a run of the claim's step is compared with, under its settings.
+
+    Raises:
+        LookupError: there are none, or it is not known which.
+    """
     if claim.frontier:
         return on_frontier(claim, run, planned)
-    other_step = claim.than or claim.expert
-    return [
-        other
-        for other in planned
-        if other.step == other_step
-        and all(run.settings.get(key, value) == value for key, value in other.settings.items())
-    ]
+    return [partner(claim.than or claim.expert or "", run, planned)]
 
 
 def check_budgets(
@@ -112,14 +107,18 @@ def _flops(_: ConfiguredRun, run: Run) -> float | None:
 def _domain_rows(planned_run: ConfiguredRun, run: Run) -> float | None:
     """Return the number of domain rows trained on: all of them come from one source of rows.
 
-    Tokens are not counted by kind, and rows of one source have equally many on average.
+    Tokens are not counted by kind, and rows of one source have equally many on average. Every
+    process draws rows of its own; older runs of several did not store how many there were.
     """
     config, shares = planned_run.config, run.info.get("shares")
     if not trains_on_data(config) or not isinstance(shares, dict) or not run.step:
         return None
     if config.trainer.tokens_per_batch is not None:
         return None
-    rows = run.step * config.trainer.batch_size * config.trainer.accumulation
+    processes = run.info.get("processes", None if "accelerate" in run.info else 1)
+    if processes is None:
+        return None
+    rows = run.step * config.trainer.batch_size * config.trainer.accumulation * processes
     return rows * float(shares.get(DOMAIN, 0.0)) or None
 
 

@@ -15,16 +15,13 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimResult, ClaimSpec, Figure
-from kdharness.harness.experiments.frontiers import SettingsOfRun, without_seed
-
-if TYPE_CHECKING:
-    pass
+from kdharness.harness.experiments.frontiers import without_seed
+from kdharness.harness.experiments.partners import SettingsOfRun
 
 
 class ChooseSpec(BaseModel):

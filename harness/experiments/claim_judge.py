@@ -14,6 +14,7 @@ from kdharness.harness.experiments.budgets import measured_budgets
 from kdharness.harness.experiments.claims import FRONTIERS, PREDICTION, ClaimResult, ClaimSpec
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 from kdharness.harness.experiments.frontiers import on_frontier, without_seed
+from kdharness.harness.experiments.partners import agree, partner
 from kdharness.harness.stats.rows import sums_of_score, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -212,10 +213,7 @@ def _checkpoints_under(
 ) -> Iterator[str]:
     """Yield the checkpoints of a prediction's steps that share the settings of `run`."""
     for other in planned:
-        shared = set(other.settings) & set(run.settings)
-        if other.step in (claim.of, *claim.over) and all(
-            other.settings[key] == run.settings[key] for key in shared
-        ):
+        if other.step in (claim.of, *claim.over) and agree(run, other, planned):
             yield from outputs_of(other)
 
 
@@ -228,14 +226,10 @@ def _checkpoint(run: PlannedRun) -> str:
 
 def _all_beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> list[str]:
     """Return the checkpoints of a step under the settings of `run`, or the model of that name."""
-    steps = [other for other in planned if other.step == name]
-    if not steps:
-        return [name or ""]
-    for other in steps:
-        shared = set(other.settings) & set(run.settings)
-        if all(other.settings[key] == run.settings[key] for key in shared):
-            return outputs_of(other)
-    raise LookupError(f"no run of {name} has the settings of {run.name}")
+    name = name or ""
+    if all(other.step != name for other in planned):
+        return [name]
+    return outputs_of(partner(name, run, planned))
 
 
 def _beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from kdharness.harness.config.files import dump_config
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.experiments.chosen_test import check_test
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
@@ -59,6 +60,7 @@ def start_sweep(paths: Paths, file: Path) -> Run:
             running with different settings.
     """
     sweep, planned = load_sweep(file)
+    check_test(file, sweep, planned)
     with Store(paths.store) as store:
         for planned_run in planned:
             state_of(store, planned_run)

@@ -27,7 +27,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -131,13 +131,17 @@ class SweepConfig(BaseModel):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the experiment: its config, the settings that affect it, its dependencies."""
+    """One run of the experiment: its config, the settings that affect it, its dependencies.
+
+    `combinations` are the numbers of the combinations of varied settings that it belongs to.
+    """
 
     name: str
     step: str
     config: AnyConfig
     needs: tuple[str, ...]
     settings: dict[str, Any]
+    combinations: frozenset[int] = frozenset()
 
 
 def load_sweep(
@@ -193,17 +197,20 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
     keys = list(dict.fromkeys(key for combination in combinations for key in combination))
     own = {key: steps_of(key, steps, combinations, where) for key in keys}
     planned: dict[str, PlannedRun] = {}
+    belongs: dict[str, set[int]] = {}
     prefix = sweep.runs or sweep.name
-    for combination in combinations:
+    for number, combination in enumerate(combinations):
         made: dict[str, PlannedRun] = {}
         for step in order:
             run = _plan_run(prefix, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(run.name, run)
-    check_frontiers(sweep.claims, planned.values(), where)
-    check_budgets(sweep.claims, list(planned.values()), where)
-    check_choice(sweep.choose, planned.values(), list(steps), where)
-    refuse_served_adapters({run.name: (run.step, run.config) for run in planned.values()}, where)
-    return list(planned.values())
+            belongs.setdefault(run.name, set()).add(number)
+    runs = [replace(run, combinations=frozenset(belongs[name])) for name, run in planned.items()]
+    check_frontiers(sweep.claims, runs, where)
+    check_budgets(sweep.claims, runs, where)
+    check_choice(sweep.choose, runs, list(steps), where)
+    refuse_served_adapters({run.name: (run.step, run.config) for run in runs}, where)
+    return runs
 
 
 def _check_claims(sweep: SweepConfig, where: str) -> None:
@@ -345,7 +352,11 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     target = sweeps_folder(paths) / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     text = Path(path).read_text("utf-8")
-    whole = inline_files(sweep, Path(path).resolve().parent, str(path))
+    base = Path(path).resolve().parent
+    whole = inline_files(sweep, base, str(path))
+    if sweep.choose is not None and (test := base / sweep.choose.test).is_file():
+        choose = sweep.choose.model_copy(update={"test": str(test)})
+        whole = whole.model_copy(update={"choose": choose})
     try:
         bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
         self_contained = inline_files(bare, target.parent) == whole

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
 
 from kdharness.harness.config.base import hashed_values
-from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
-
-
-class SettingsOfRun(Protocol):
-    """A planned run, as far as its settings go."""
-
-    @property
-    def step(self) -> str:
-        """The step it belongs to."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """The varied settings that affect it."""
-        ...
-
-
-class ConfiguredRun(SettingsOfRun, Protocol):
-    """A planned run with its name and config."""
-
-    @property
-    def name(self) -> str:
-        """The name of the run."""
-        ...
-
-    @property
-    def config(self) -> AnyConfig:
-        """What it does."""
-        ...
-
-
-Configured = TypeVar("Configured", bound=ConfiguredRun)
+from kdharness.harness.experiments.partners import (
+    Configured,
+    ConfiguredRun,
+    SettingsOfRun,
+    agree,
+    partner,
+)
 
 
 def without_seed(settings: Mapping[str, object]) -> dict[str, object]:
@@ -68,32 +42,32 @@ def frontier_axis(step: str, planned: Collection[SettingsOfRun]) -> str:
 
 
 def on_frontier(
-    claim: ClaimSpec, run: SettingsOfRun, planned: Sequence[Configured]
+    claim: ClaimSpec, run: ConfiguredRun, planned: Sequence[Configured]
 ) -> list[Configured]:
     """Return the runs along a claim's frontier under the other settings of `run`, in order.
 
     The expert of the claim is one of them where it differs from them in the varied number alone,
     so that it need not be trained twice.
+
+    Raises:
+        LookupError: the frontier has no run with these settings.
     """
     step = claim.frontier or ""
     axis = frontier_axis(step, planned)
     members = [
         other
         for other in planned
-        if other.step == step
-        and axis in other.settings
-        and all(run.settings.get(k, v) == v for k, v in other.settings.items() if k != axis)
+        if other.step == step and axis in other.settings and agree(run, other, planned, axis)
     ]
+    if not members:
+        raise LookupError(f"no run of {step} has the settings of {run.name}")
     field = axis.removeprefix(f"{step}.")
     kinds = [_without(other, field) for other in members]
-    members += [
-        other
-        for other in planned
-        if other.step == claim.expert not in (step, claim.of)
-        and all(run.settings.get(k, v) == v for k, v in other.settings.items())
-        and _without(other, field) in kinds
-        and _number(other, field) is not None
-    ]
+    expert = claim.expert or ""
+    if expert not in (step, claim.of) and any(other.step == expert for other in planned):
+        own = partner(expert, run, planned)
+        if _without(own, field) in kinds and _number(own, field) is not None:
+            members.append(own)
     return sorted(members, key=lambda other: _number(other, field) or 0.0)
 
 

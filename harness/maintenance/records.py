@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdharness.harness.errors import ConfigError, RunError, StoreError, did_you_mean
+from kdharness.harness.maintenance.kept_experiments import kept_runs
 from kdharness.harness.maintenance.removed_folders import (
     folders_of,
     made_in,
@@ -175,7 +176,7 @@ def plan_removal(
         twins=tuple(dict.fromkeys([*_twins(store, runs, checkpoints.values()), *lost])),
         moved=moved,
         opponents={name: count for name, count in opponents.items() if count},
-        experiments=tuple(dict.fromkeys(filter(None, (_experiment(paths, r) for r in runs)))),
+        experiments=_experiments(paths, runs),
     )
 
 
@@ -260,10 +261,10 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _experiment(paths: Paths, run_id: str) -> str:
-    """Return the experiment kept in the home that a run seems to be of, by its name."""
-    names = [file.stem for file in (paths.home / "sweeps").glob("*.yaml")]
-    return next((name for name in sorted(names) if run_id.startswith(f"{name}-")), "")
+def _experiments(paths: Paths, run_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the experiments kept in the home that runs seem to be of, by their names."""
+    kept = [kept_runs(file) for file in sorted((paths.home / "sweeps").glob("*.yaml"))]
+    return tuple(one.name for one in kept if any(map(one.names, run_ids)))
 
 
 def remove_records(
@@ -326,9 +327,11 @@ def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool
     made = store.checkpoints(run.id) if run is not None else []
     named = [*made, *filter(None, [checkpoint])]
     users = list(_users(store, [run.id] if run else [], named))
-    if (experiment := _experiment(paths, run.id) if run else "") and not force:
+    if run is not None and (named_by := _experiments(paths, [run.id])) and not force:
+        ending, verb = ("s", "would each") if len(named_by) > 1 else ("", "would")
         raise StoreError(
-            f"{old} is a run of the experiment {experiment}, which would run it again",
+            f"{old} is a run of the experiment{ending} {listed(named_by)}, which {verb} run it "
+            "again",
             hint="--force renames it nevertheless; a tag or a note changes nothing",
         )
     if users and not force:

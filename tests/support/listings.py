@@ -26,8 +26,9 @@ def listing_of(args: Sequence[str]) -> str:
     """Return which listing a command prints; empty for none that has a schema."""
     words = [word for word in args if not word.startswith("-")]
     name = " ".join(words[:2]) if " ".join(words[:2]) in {*LISTINGS, *SAME} else words[0]
-    if "--dry-run" in args:
-        return f"{name} --dry-run" if f"{name} --dry-run" in LISTINGS else ""
+    for option in ("--dry-run", "--list"):
+        if option in args:
+            return f"{name} {option}" if f"{name} {option}" in {*LISTINGS, *SAME} else ""
     if "--what" in args:
         part = f"{name} {args[list(args).index('--what') + 1]}"
         name = part if part in {*LISTINGS, *SAME} else name

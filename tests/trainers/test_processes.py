@@ -245,6 +245,9 @@ def test_a_reference_that_teaches_no_row_is_sharded_too(
         runs = store.checkpoint("single"), store.checkpoint("double")
     # Shapes of a sharded model would be those of a process's part.
     assert len({run.info["flops"] for run in runs if run is not None}) == 1
+    with Store(paths.store) as store:
+        trained = store.run("single"), store.run("double")
+    assert [run.info.get("processes") for run in trained if run is not None] == [1, 2]
 
 
 def test_two_processes_fill_one_cache_of_hidden_states(

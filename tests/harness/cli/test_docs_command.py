@@ -6,15 +6,20 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from jsonschema import Draft202012Validator
 
 from kdharness.harness.cli.docs import anchor, pages, section
 from kdharness.harness.cli.listing_schemas import LISTINGS, SAME, all_schemas, listing_schema
+from kdharness.harness.cli.main import cli
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claims import Budget, ClaimResult, ClaimSpec
+from kdharness.harness.stats import Effect
 from support.commands import CommandLine
 from support.listings import check_listing, closed, listing_of
 
@@ -174,11 +179,62 @@ def test_every_key_is_documented() -> None:
     [
         (["compare", "a", "b", "--what", "cost"], "compare cost"),
         (["compare", "a", "b", "--what", "differences"], "compare differences"),
-        (["judge", "list"], "judge list"),
         (["eval", "--ckpt", "x", "--dry-run"], "eval --dry-run"),
-        (["sweep", "x.yaml", "--dry-run"], ""),
+        (["sweep", "x.yaml", "--dry-run"], "sweep --dry-run"),
+        (["replicate", "--list"], "replicate --list"),
+        (["replicate", "frontier", "--dry-run"], "replicate --dry-run"),
+        (["judge", "list"], "judge list"),
         (["tag", "x"], ""),
     ],
 )
 def test_commands_are_told_apart(args: list[str], name: str) -> None:
     assert listing_of(args) == name
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["replicate", "--list"],
+        ["replicate", "forgetting", "--dry-run"],
+        ["sweep", "forgetting", "--dry-run"],
+    ],
+)
+def test_listings_of_experiments_are_as_their_schemas_say(kd: CommandLine, args: list[str]) -> None:
+    assert listing_of(args)
+    assert kd.json(*args)
+
+
+@pytest.mark.parametrize("equal", [{}, {"tokens": 1.2}])
+@pytest.mark.parametrize("effect", [None, Effect(0.1, 0.0, 0.2, 20, (0.1,), 0.01)])
+def test_results_of_claims_are_as_their_schema_says(
+    effect: Effect | None, equal: dict[Budget, float]
+) -> None:
+    claim = ClaimSpec(text="x", of="kd", than="sft", metric="shop:score")
+    for p_holm in (None, 0.01):
+        row = ClaimResult(claim, {"seed": 1}, effect, p_holm=p_holm, equal=equal).as_dict()
+        check_listing("replicate", [row])
+        for key in row:
+            with pytest.raises(AssertionError, match=key):
+                check_listing("replicate", [{k: v for k, v in row.items() if k != key}])
+
+
+def formatted(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands with --format, by the words after `kdharness`."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from formatted(command, f"{above}{name} ")
+        elif any(option.name == "form" for option in command.params):
+            yield f"{above}{name}", command
+
+
+def test_whatever_a_command_lists_has_a_schema() -> None:
+    known, found = {*LISTINGS, *SAME}, dict(formatted(cli))
+    del found["config show"]  # prints a config, whose schema is that of `config schema`
+    assert len(found) > 20
+    for name, command in found.items():
+        options = {option for part in command.params for option in part.opts}
+        ways = {f"{name} {way}" for way in ("--dry-run", "--list") if way in options}
+        assert {name, *ways} <= known, name
