@@ -97,7 +97,7 @@ def export_gguf(
     listed = tensors(found.model, kind)
     ends = end_tokens(found.model, found.tokenizer)
     _check_room(target, sum(tensor.bytes for tensor in listed))
-    notes = []
+    notes = list(words.notes)
     broken = [t.name for t in listed if len(t.shape) > 1 and t.kind is not TYPES[kind][0]]
     if broken:
         notes.append(f"{len(broken)} weights are in f16: their rows are not multiples of 32")
