@@ -35,6 +35,8 @@ def publish_command(
     """
     prepare = resolve(TOOLS, "prepare_publication", "tool")
     found = prepare(paths, checkpoint, repo, merged=merged, trust_remote_code=trust_remote_code)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
     if dry_run:
         print_table(found.rows(), ["file", "bytes"], "table")
         click.echo(f"\n{found.card}", nl=False)

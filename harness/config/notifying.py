@@ -11,12 +11,12 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from kdharness.harness.config.base import Settings
+from kdharness.harness.config.code_words import JOINING, SHELLS, code_words
 
 State = Literal["finished", "failed", "stopped", "interrupted", "alert"]
 STATES: tuple[State, ...] = get_args(State)
 PLACEHOLDERS = ("run", "state", "message", "method", "folder", "home")
 """What `{…}` in an argument can stand for; the command has each in its environment too."""
-SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 OPERATORS = ("|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1")
 PLACE = re.compile(r"\{(\w+)\}")
 
@@ -34,6 +34,20 @@ def _words(value: object) -> object:
 def as_notify(value: object) -> object:
     """Accept a command alone, for a mapping that has one."""
     return {"command": value} if isinstance(value, (str, list)) else {} if value is None else value
+
+
+def _not_filled(name: str, program: str) -> str:
+    """Return why a placeholder is refused in what a program will run, and what to write."""
+    variable = f"KDHARNESS_{name.upper()}"
+    if program in SHELLS:
+        return (
+            f"{{{name}}} is not filled in for a shell, which could run what is in it: "
+            f'write "${variable}"'
+        )
+    advice = f"read {variable} from the environment"
+    if program in JOINING:
+        advice = f'send it as input, with shell: printf %s "${variable}" | {program} …'
+    return f"{{{name}}} is not filled in for {program}, which could run what is in it: {advice}"
 
 
 class NotifySettings(Settings):
@@ -71,12 +85,16 @@ class NotifySettings(Settings):
                 raise ValueError(f"nothing fills {{{name}}}; there are {known}")
         for name in PLACE.findall((self.shell or "").replace("${", "")):
             if name in PLACEHOLDERS:
-                raise ValueError(
-                    f"{{{name}}} is not filled in for a shell, which could run what is in it: "
-                    f'write "$KDHARNESS_{name.upper()}"'
-                )
+                raise ValueError(_not_filled(name, "sh"))
+        code = code_words(self.command)
+        for program, word in code:
+            for name in PLACE.findall(word):
+                raise ValueError(_not_filled(name, program))
         if self.command and Path(self.command[0]).name not in SHELLS:
+            run = [word for _, word in code]
             for word in self.command:
+                if word in run:
+                    continue
                 if word in OPERATORS or "$KDHARNESS_" in word or "${KDHARNESS_" in word:
                     raise ValueError(
                         f"{word!r} means something to a shell only, and command is run without "

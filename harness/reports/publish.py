@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.gguf_models import refuse_gguf
 from kdharness.harness.models.hub import split_hub_name
-from kdharness.harness.models.older_readers import older_config, older_tokenizer
+from kdharness.harness.models.older_readers import older_config, older_notes, older_tokenizer
 from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
@@ -67,6 +67,8 @@ class Publication:
 
     repo: str
     files: dict[str, Path | bytes]
+    notes: list[str] = field(default_factory=list)
+    """What the publisher should know about them."""
 
     @property
     def card(self) -> str:
@@ -132,7 +134,9 @@ def prepare(
             )
         card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder))
         files[CARD] = card.encode()
-    return Publication(repo, files)
+    config = folder / "config.json"
+    known = read_json_object(config, config.name, ModelError) if "config.json" in files else {}
+    return Publication(repo, files, older_notes(known))
 
 
 def published_files(folder: Path) -> list[Path]:
@@ -181,10 +185,10 @@ def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
             del values[key]
     older = {"config.json": older_config, "tokenizer_config.json": older_tokenizer}
     values = older.get(path.name, dict)(values)
-    for field, value in _texts(values):
+    for place, value in _texts(values):
         if value.startswith(("/", "~/", "file:")) and (os.sep in value[1:] or Path(value).exists()):
             raise ModelError(
-                f"{field} of {path.name} names a local path: {value}",
+                f"{place} of {path.name} names a local path: {value}",
                 where=str(path),
                 hint="remove it, or give a hub id",
             )

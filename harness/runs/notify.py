@@ -11,7 +11,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdharness.harness.config.alerts import Rule, parse_rule
@@ -31,6 +34,10 @@ from kdharness.harness.util.text import safe_text
 ENDS = ("started", "ended", "interrupted")
 SECONDS = 60.0
 """How long the command may take before it is killed."""
+POLL_SECONDS = 0.1
+MOST_BYTES = 2**20
+"""Output of which nothing is kept: a command that never stops writing must not fill the disk."""
+TAIL_BYTES = 4096
 
 
 def tell_end(paths: Paths, store: Store, run: Run, status: RunStatus, error: str = "") -> None:
@@ -88,33 +95,78 @@ def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def run_command(argv: Sequence[str], folder: Path, timeout: float = SECONDS) -> str:
     """Run a command in a folder; return what went wrong.
 
-    One that takes longer than `timeout` seconds is killed, with the processes it started.
+    One that takes longer than `timeout` seconds is killed, with the processes it started. Those
+    that it leaves in the background when it ends are not waited for. Its output is a file: with a
+    pipe its end would be theirs.
+    """
+    with _output_file() as output:
+        try:
+            with output.open("ab") as stream:
+                process = subprocess.Popen(
+                    argv,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=user_environment(os.environ),
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            return f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}"
+        code = _wait(process, output, timeout)
+        if code == 0:
+            return ""
+        if code is None:
+            return f"{argv[0]} was killed: it took longer than {timeout:.0f} s"
+        return f"{argv[0]} ended with code {code}{_last_line(output)}"
+
+
+@contextmanager
+def _output_file() -> Iterator[Path]:
+    """Yield a file for output, which is removed; a full disk must not keep anyone from being told.
+
+    A program in the background goes on writing to it unseen.
     """
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=user_environment(os.environ),
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        return f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}"
+        handle, name = tempfile.mkstemp(prefix="kdharness-notify-")
+    except OSError:
+        yield Path(os.devnull)
+        return
+    os.close(handle)
     try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
-        return f"{argv[0]} was killed: it took longer than {timeout:.0f} s"
-    if process.returncode == 0:
-        return ""
-    last = output.decode("utf-8", "replace").strip().splitlines()[-1:]
-    said = f": {safe_text(last[0], 200)}" if last else ""
-    return f"{argv[0]} ended with code {process.returncode}{said}"
+        yield Path(name)
+    finally:
+        with suppress(OSError):
+            os.unlink(name)
+
+
+def _wait(process: subprocess.Popen[bytes], output: Path, timeout: float) -> int | None:
+    """Wait for a process and return its code; None if it was killed after `timeout` seconds."""
+    until = time.monotonic() + timeout
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return process.wait(min(left, POLL_SECONDS))
+        except subprocess.TimeoutExpired:
+            _shorten(output)
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    return None
+
+
+def _shorten(output: Path) -> None:
+    """Empty a file that has become too long; what is appended to it follows."""
+    if output.stat().st_size > MOST_BYTES:
+        os.truncate(output, 0)
+
+
+def _last_line(output: Path) -> str:
+    """Return the last line of an output, after a colon; empty if there is none."""
+    with output.open("rb") as stream:
+        stream.seek(max(0, output.stat().st_size - TAIL_BYTES))
+        last = stream.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+    return f": {safe_text(last[0], 200)}" if last else ""
 
 
 # ---------------------------------------------------------------- alerts

@@ -17,7 +17,11 @@ from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf_models import SOURCE
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
-from kdharness.harness.models.older_readers import older_config, older_tokenizer
+from kdharness.harness.models.older_readers import (
+    older_config,
+    older_notes,
+    older_tokenizer,
+)
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint, Method
@@ -93,7 +97,7 @@ def export_gguf(
     listed = tensors(found.model, kind)
     ends = end_tokens(found.model, found.tokenizer)
     _check_room(target, sum(tensor.bytes for tensor in listed))
-    notes = []
+    notes = list(words.notes)
     broken = [t.name for t in listed if len(t.shape) > 1 and t.kind is not TYPES[kind][0]]
     if broken:
         notes.append(f"{len(broken)} weights are in f16: their rows are not multiples of 32")
@@ -160,7 +164,7 @@ def export_folder(
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         found.tokenizer.save_pretrained(folder)
-        _for_older_readers(folder, template)
+        notes.extend(_for_older_readers(folder, template))
         _note(folder, found.checkpoint, dtype or str(model.dtype).removeprefix("torch."))
 
     _write_folder(target, write)
@@ -232,13 +236,18 @@ def _end_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return [f"generation_config.json now ends answers at {shown} too"]
 
 
-def _for_older_readers(folder: Path, template: str) -> None:
-    """Add what servers with transformers 4 read, the chat template in its former place included."""
-    for name, older in (("config.json", older_config), ("tokenizer_config.json", older_tokenizer)):
-        values = older(read_json_object(folder / name, name, ModelError))
-        if name == "tokenizer_config.json":
-            values["chat_template"] = template
-        _write_json(folder / name, values)
+def _for_older_readers(folder: Path, template: str) -> list[str]:
+    """Add what servers with transformers 4 read, the chat template in its former place included.
+
+    Returns:
+        What they will not read.
+    """
+    config = older_config(read_json_object(folder / "config.json", "config.json", ModelError))
+    name = "tokenizer_config.json"
+    tokens = older_tokenizer(read_json_object(folder / name, name, ModelError))
+    _write_json(folder / "config.json", config)
+    _write_json(folder / name, {**tokens, "chat_template": template})
+    return older_notes(config)
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

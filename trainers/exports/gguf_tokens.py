@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -63,6 +64,7 @@ class Vocabulary:
     space_prefix: bool | None = None
     begins: bool = False
     ends: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
@@ -81,7 +83,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
     listed = cast("list[Sequence[str] | str]", model.get("merges") or [])
     merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in listed]
     tokens, types = _tokens(tokenizer, inner, size)
-    begins, ends = _added_around(tokenizer)
+    begins, ends, notes = _added_to_prompts(tokenizer)
     if model.get("byte_fallback"):
         return Vocabulary(
             "llama",
@@ -92,10 +94,11 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
             space_prefix=_space_prefix(tokenizer, inner),
             begins=begins,
             ends=ends,
+            notes=notes,
         )
     pre = _pre_tokenizer(inner, bool(model.get("ignore_merges")))
     pairs = [" ".join(part.replace(" ", "\u0120") for part in pair) for pair in merges]
-    return Vocabulary("gpt2", pre, tokens, types, pairs, begins=begins, ends=ends)
+    return Vocabulary("gpt2", pre, tokens, types, pairs, begins=begins, ends=ends, notes=notes)
 
 
 def _inner(tokenizer: PreTrainedTokenizerBase) -> Json:
@@ -174,6 +177,40 @@ def _added_around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
     if len(whole) != len(plain) + begins + ends:
         raise _refused("it adds other tokens around a text than BOS and EOS")
     return begins, ends
+
+
+def _added_to_prompts(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool, list[str]]:
+    """Return whether llama.cpp is to add BOS and EOS to a prompt, and notes.
+
+    Chats are trained and scored as their template writes them. A server adds what the file says to
+    a chat as well, and leaves out one BOS of two: what the template does not write must not be
+    added.
+    """
+    begins, ends = _added_around(tokenizer)
+    chats = _chats(tokenizer)
+    if not chats:
+        return begins, ends, []
+    bos, eos = str(tokenizer.bos_token), str(tokenizer.eos_token)
+    writes = all(chat.startswith(bos) for chat in chats)
+    parts = [bos] * (begins and not writes) + [eos] * ends
+    notes = [
+        f"the tokenizer adds {token} to a text and the chat template does not: the file says not "
+        "to add it, so that chats are read as in training"
+        for token in parts
+    ]
+    return begins and writes, False, notes
+
+
+def _chats(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return prompts as the chat template writes them; none without a template."""
+    asked = {"role": "user", "content": "Hi"}
+    longer = [asked, {"role": "assistant", "content": "Yes"}, asked]
+    found = []
+    for turns in ([asked], longer, [{"role": "system", "content": "Be kind"}, asked]):
+        # A template may take no system prompt.
+        with suppress(DataError):
+            found.append(render(tokenizer, turns, prompt=True))
+    return found
 
 
 # ---------------------------------------------------------------- byte-level BPE

@@ -234,11 +234,16 @@ def modelfile(
 
 
 def sampling(generation: GenerationConfig | None) -> dict[str, float | int]:
-    """Return how answers are drawn, under Ollama's names; its own defaults are other ones."""
-    repeat = getattr(generation, "repetition_penalty", None) or 1.0
+    """Return how answers are drawn, under Ollama's names.
+
+    A setting that is left out has Ollama's default. That of these is not transformers', except for
+    `min_p` and `typical_p`, which are off in both.
+    """
+    names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+    given = {name: getattr(generation, name, None) for name in names}
+    found = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0}
+    found |= {name: value for name, value in given.items() if value is not None}
+    penalty = {"repeat_penalty": found.pop("repetition_penalty")}
     if generation is None or not generation.do_sample:
-        return {"temperature": 0, "repeat_penalty": repeat}
-    named = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
-    values = {name: getattr(generation, name, None) or usual for name, usual in named.items()}
-    kept = {name: value for name, value in values.items() if value is not None}
-    return {**kept, "repeat_penalty": repeat}
+        return {"temperature": 0, **penalty}
+    return {**found, **penalty}

@@ -24,8 +24,15 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "events": ("event", "warning", "error"),
     "problems": ("warning", "error"),
 }
-BAR = re.compile(r"\s*(.*?):?\s*(?:\d+%\|.*|\d[\d.,]*\w*(?:/\d[\d.,]*\w*)? ?\[\d+:\d\d.*)")
-"""A progress bar's line: its name, then its share and drawing, or its count and time."""
+NUMBER = r"\d[\d.,]{0,31}(?:[^\W\d]\w{0,15})?"
+BAR = re.compile(rf"\d{{1,4}}%\||{NUMBER}(?:/{NUMBER})? ?\[\d{{1,4}}:\d\d")
+"""What follows a progress bar's name: its share and drawing, or its count and time.
+
+Each run of characters has an end, and no text can be divided between two of them in many ways:
+libraries print lines of any length, and all of a log is read each time that it has grown.
+"""
+NAME_LENGTH = 1000
+"""A bar begins within so many characters of its line."""
 CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours, and moves of the cursor between the lines of nested bars."""
 PRINTED = re.compile(r"(\d\d):(\d\d):(\d\d) ([\w-]+): ?(.*)")
@@ -146,7 +153,7 @@ def _output(lines: Iterable[str]) -> Iterator[LogLine]:
 
 
 def _level(line: str) -> str:
-    if BAR.fullmatch(line):
+    if BAR.search(line, 0, NAME_LENGTH):
         return "output"
     return "error" if FAILS.search(line) else "warning" if WARNS.search(line) else "output"
 
@@ -159,14 +166,14 @@ def without_updates(lines: Sequence[str]) -> list[str]:
     kept: list[str] = []
     bars: dict[str, int] = {}
     for line in lines:
-        found = BAR.fullmatch(line)
+        found = BAR.search(line, 0, NAME_LENGTH)
         if not found:
             bars = {}
-        elif found[1] in bars:
-            kept[bars[found[1]]] = line
+        elif (name := line[: found.start()].strip().removesuffix(":")) in bars:
+            kept[bars[name]] = line
             continue
         else:
-            bars[found[1]] = len(kept)
+            bars[name] = len(kept)
         kept.append(line)
     return kept
 

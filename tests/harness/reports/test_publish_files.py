@@ -13,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.models.checkpoints import model_checkpoint
-from kdharness.harness.models.older_readers import older_config, older_tokenizer
+from kdharness.harness.models.older_readers import (
+    older_config,
+    older_notes,
+    older_tokenizer,
+)
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.publish import prepare, published_files
 from kdharness.harness.store import Store
+from support.commands import CommandLine
 from support.exports import make_family
 from support.models import make_llama
 from support.scored_store import verdict
@@ -27,6 +32,12 @@ LINEAR = {"rope_theta": 500000.0, "rope_type": "linear", "factor": 4.0}
 
 def contents(part: Path | bytes) -> Any:
     return json.loads(part if isinstance(part, bytes) else part.read_text("utf-8"))
+
+
+LAYERS = {
+    "full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0},
+    "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+}
 
 
 def test_older_programs_read_the_rotary_base(paths: Paths, tmp_path: Path) -> None:
@@ -51,6 +62,18 @@ def test_older_programs_read_the_rotary_base(paths: Paths, tmp_path: Path) -> No
         ({"rope_parameters": {"full_attention": {"rope_theta": 2.0}}}, {}),
         ({"rope_parameters": {"rope_theta": 2.0}}, {"rope_theta": 2.0}),
         ({"dtype": "bfloat16"}, {"torch_dtype": "bfloat16"}),
+        (
+            {"rope_parameters": {"rope_theta": 2.0, "partial_rotary_factor": 0.5}},
+            {"rope_theta": 2.0, "partial_rotary_factor": 0.5},
+        ),
+        (
+            {"model_type": "gemma3_text", "rope_parameters": LAYERS},
+            {
+                "rope_theta": 1e6,
+                "rope_local_base_freq": 1e4,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+        ),
     ],
 )
 def test_older_names_are_added_and_none_is_changed(
@@ -58,6 +81,49 @@ def test_older_names_are_added_and_none_is_changed(
 ) -> None:
     assert older_config(config) == {**config, **added}
     assert older_config(older_config(config)) == older_config(config)
+
+
+def test_the_settings_of_a_models_text_part_are_named_too() -> None:
+    text = {"model_type": "gemma3_text", "rope_parameters": LAYERS}
+    found = older_config({"model_type": "gemma3", "text_config": text})
+    assert found["text_config"] == older_config(text) != text
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "gemma3_text", "rope_parameters": LAYERS}, []),
+        ({"model_type": "llama", "rope_parameters": {"rope_theta": 2.0}}, []),
+        ({}, []),
+        ({"model_type": "laguna", "rope_parameters": LAYERS}, ["full_attention"]),
+        ({"text_config": {"model_type": "x", "rope_parameters": LAYERS}}, ["full_attention"]),
+        (
+            {
+                "model_type": "gemma3_text",
+                "rope_parameters": LAYERS
+                | {"sliding_attention": {"rope_theta": 1e4, "rope_type": "yarn"}},
+            },
+            ["sliding_attention"],
+        ),
+    ],
+)
+def test_what_has_no_older_name_is_said(config: dict[str, Any], said: list[str]) -> None:
+    notes = older_notes(config)
+    assert len(notes) == len(said)
+    assert all(word in note for word, note in zip(said, notes, strict=True))
+    # What is said holds for what was written, too.
+    assert older_notes(older_config(config)) == notes
+
+
+def test_the_publisher_is_told_what_has_no_older_name(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_llama(tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    config.write_text(json.dumps(contents(config) | {"rope_parameters": LAYERS}), "utf-8")
+    name = model_checkpoint(paths, str(tmp_path / "m")).name
+    code, _, said = CommandLine(paths.home, capsys)("publish", name, "--to", REPO, "--dry-run")
+    assert code == 0 and "note: programs with transformers 4 cannot read" in said
 
 
 JSON = st.recursive(
@@ -78,6 +144,37 @@ def test_a_tokenizers_own_class_stays() -> None:
     assert older_tokenizer({"tokenizer_class": "Qwen2Tokenizer", "is_local": True}) == {
         "tokenizer_class": "Qwen2Tokenizer"
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            {"extra_special_tokens": ["<a>", "<b>"]},
+            {"additional_special_tokens": ["<a>", "<b>"]},
+        ),
+        (
+            {"extra_special_tokens": ["<a>", "<b>"], "additional_special_tokens": ["<b>", "<c>"]},
+            {"additional_special_tokens": ["<b>", "<c>", "<a>"]},
+        ),
+        ({"extra_special_tokens": []}, {"additional_special_tokens": []}),
+        ({"extra_special_tokens": {"x": "<a>"}}, {"extra_special_tokens": {"x": "<a>"}}),
+        (
+            {"extra_special_tokens": ["<a>"], "model_specific_special_tokens": {"x": "<x>"}},
+            {
+                "additional_special_tokens": ["<a>"],
+                "extra_special_tokens": {"x": "<x>"},
+                "model_specific_special_tokens": {"x": "<x>"},
+            },
+        ),
+    ],
+)
+def test_a_list_of_special_tokens_has_its_older_name(
+    config: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Public reports: 'list' object has no attribute 'keys', from transformers 4."""
+    assert older_tokenizer(config) == expected
+    assert older_tokenizer(expected) == expected
 
 
 def test_code_brings_the_modules_that_it_imports(tmp_path: Path) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from kdharness.harness.config.settings import UserSettings, load_settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.notify import (
+    MOST_BYTES,
     Alerts,
+    _shorten,
     run_command,
     tell,
     tell_end,
@@ -46,6 +54,77 @@ def test_a_command_is_a_line_or_words_or_a_mapping() -> None:
     assert argv('curl -d \'{"text": "{message}"}\' URL')[2] == '{"text": "kd failed; rm -rf"}'
     assert argv(None) == []
     assert argv("~/bin/say ~ {run}") == [f"{Path.home()}/bin/say", "~", "kd"]
+
+
+SHELL = 'is not filled in for a shell, which could run what is in it: write "$KDHARNESS_MESSAGE"'
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ('bash -c "echo {message}"', SHELL),
+        ("/bin/sh -c 'echo {message}'", SHELL),
+        ("bash -ec 'echo {message}'", SHELL),
+        ("bash -e -c -o pipefail 'echo {message}' _", SHELL),
+        ("bash --norc -c -- 'echo {message}'", SHELL),
+        ("bash -c {message}", SHELL),
+        ("zsh -fc 'echo {message}' x", SHELL),
+        ("fish -c true -C 'echo {message}'", SHELL),
+        ("fish --command='echo {message}'", SHELL),
+        ("fish --command 'echo {message}'", SHELL),
+        ("env bash -c 'echo {message}'", SHELL),
+        ("/usr/bin/env -i A=b nice -n 5 bash -c 'echo {message}'", SHELL),
+        ("env -S \"bash -c 'echo {message}'\"", SHELL),
+        ("env '-Sbash -c' 'echo {message}'", SHELL),
+        ("busybox sh -c 'echo {message}'", SHELL),
+        ("timeout 5 sh -c 'echo {message}'", SHELL),
+        ("python3 -c 'print(\"{message}\")'", "python3, which could run what is in it: read KDH"),
+        ("osascript -e 'display notification \"{message}\"'", "is not filled in for osascript"),
+        ("perl -we 'print 1' -e '\"{message}\"'", "is not filled in for perl"),
+        ("ssh desk notify-send {message}", 'with shell: printf %s "$KDHARNESS_MESSAGE" | ssh'),
+    ],
+)
+def test_nothing_is_filled_into_what_a_shell_will_run(command: str, problem: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        UserSettings.model_validate({"notify": command})
+    assert "{message}" in str(raised.value) and problem in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        """bash -c 'echo "$1"' _ {message}""",
+        """env bash -c 'echo "$KDHARNESS_MESSAGE"'""",
+        """bash -c 'echo "$@"' _ --title {message}""",
+        "bash tell.sh {message}",
+        "sh ./tell -c {message}",
+        "python3 -c 'import sys; print(sys.argv)' -x {message}",
+        "python3 -m tell -c {message}",
+        "perl -e 'print @ARGV' -- {message}",
+        "notify-send sh {message}",
+        "curl -sS -d {message} ntfy.sh/mine",
+    ],
+)
+def test_arguments_are_filled_beside_code(command: str) -> None:
+    argv = UserSettings.model_validate({"notify": command}).notify.argv(VALUES)
+    filled = [word.replace("{message}", VALUES["message"]) for word in shlex.split(command)]
+    assert argv == filled
+
+
+@given(
+    before=st.lists(st.sampled_from(["env", "A=b", "nice", "-i", "exec"]), max_size=3),
+    shell=st.sampled_from(["sh", "bash", "/bin/dash", "zsh"]),
+    options=st.lists(st.sampled_from(["-e", "-u", "+x", "-o posix"]), max_size=3),
+    end=st.sampled_from([[], ["--"]]),
+    code=st.sampled_from(["{message}", "echo '{run}'", 'say "{folder}"']),
+)
+def test_no_code_of_a_shell_holds_a_placeholder(
+    before: list[str], shell: str, options: list[str], end: list[str], code: str
+) -> None:
+    listed = " ".join(options).split()
+    command = [*before, shell, "-c", *listed, *end, code]
+    with pytest.raises(ValidationError):
+        UserSettings.model_validate({"notify": command})
 
 
 @pytest.mark.parametrize(
@@ -90,6 +169,48 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
     began = time.monotonic()
     assert "was killed" in run_command(["sh", "-c", "sleep 30 & sleep 30"], tmp_path, timeout=0.3)
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("line", ["sleep 5 &", "sleep 5 & exit 3", "(sleep 5; echo late) & :"])
+def test_a_program_left_in_the_background_is_not_waited_for(line: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    found = run_command(["sh", "-c", f"echo told; {line}"], tmp_path, timeout=4)
+    assert found == ("sh ended with code 3: told" if "exit" in line else "")
+    assert time.monotonic() - began < 3
+
+
+def test_a_command_in_the_background_goes_on(tmp_path: Path) -> None:
+    """It has a place to write to: a closed pipe would end it."""
+    assert run_command(["sh", "-c", "(sleep 0.3; echo x; touch done) &"], tmp_path) == ""
+    until((tmp_path / "done").exists)
+
+
+def test_of_much_output_only_the_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "kdharness.harness.runs.notify._shorten", lambda path: sizes.append(path.stat().st_size)
+    )
+    assert "was killed" in run_command(["yes"], tmp_path, timeout=0.3)
+    assert sizes and max(sizes) > MOST_BYTES
+    monkeypatch.undo()
+    path = tmp_path / "output"
+    path.write_bytes(b"x" * (MOST_BYTES + 1))
+    _shorten(path)
+    assert path.stat().st_size == 0
+    code = "import sys; sys.stdout.write('x' * 10**6 + '\\nno bus\\n'); sys.exit(7)"
+    assert "ended with code 7: no bus" in run_command([sys.executable, "-c", code], tmp_path)
+
+
+def test_a_full_disk_keeps_nobody_from_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    assert run_command(["sh", "-c", "echo x; exit 3"], tmp_path) == "sh ended with code 3"
 
 
 def test_the_command_has_the_users_environment() -> None:

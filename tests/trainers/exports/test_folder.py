@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+)
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.trainers.exports.export import export_folder, export_gguf
 from support.adapters import make_adapter
-from support.exports import Exported, make_family
-from support.models import make_llama
+from support.exports import BASE, Exported, make_family
+from support.models import make_llama, make_tokenizer
 
 YARN = {
     "rope_theta": 500000.0,
@@ -53,6 +59,39 @@ def test_the_folder_is_whole(paths: Paths, tmp_path: Path) -> None:
     old, new = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("m", "out"))
     assert old(text).input_ids == new(text).input_ids
     assert str(tmp_path) not in json.dumps(tokens) + json.dumps(config)
+
+
+def test_further_special_tokens_are_read_by_both_versions(paths: Paths, tmp_path: Path) -> None:
+    make_llama(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    added = ["<|im_start|>", "<|pad|>"]
+    tokenizer.add_special_tokens({"extra_special_tokens": added})
+    tokenizer.save_pretrained(tmp_path / "m")
+    assert read(tmp_path / "m" / "tokenizer_config.json")["extra_special_tokens"] == added
+    export_folder(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+    written = read(tmp_path / "out" / "tokenizer_config.json")
+    assert written["additional_special_tokens"] == added
+    # transformers 4 calls .keys() of it.
+    assert "extra_special_tokens" not in written
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").extra_special_tokens == added
+
+
+def test_bases_that_differ_between_layers_have_their_older_names(
+    paths: Paths, tmp_path: Path
+) -> None:
+    rope = {
+        "full_attention": {"rope_theta": 5e5, "rope_type": "linear", "factor": 8.0},
+        "sliding_attention": {"rope_theta": 2e4, "rope_type": "default"},
+    }
+    config = Gemma3TextConfig(**BASE, head_dim=16, rope_parameters=rope)
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path / "m")
+    make_tokenizer(tmp_path / "m")
+    made = export_folder(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+    written = read(tmp_path / "out" / "config.json")
+    assert (written["rope_theta"], written["rope_local_base_freq"]) == (5e5, 2e4)
+    assert written["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    assert AutoConfig.from_pretrained(tmp_path / "out").rope_parameters == rope
+    assert not any("rotary" in note for note in made.notes)
 
 
 def test_every_end_of_an_answer_is_named(paths: Paths, tmp_path: Path) -> None:

@@ -73,6 +73,39 @@ def test_a_template_that_writes_a_missing_bos_is_refused(paths: Paths, tmp_path:
         export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths)
 
 
+def begin_with_bos(folder: Path, template: str) -> None:
+    """Let a tokenizer add a BOS token to every text, and set its chat template."""
+    path = folder / "tokenizer.json"
+    inner = json.loads(path.read_text("utf-8"))
+    inner["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<|pad|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|pad|>": {"id": "<|pad|>", "ids": [2], "tokens": ["<|pad|>"]}},
+    }
+    path.write_text(json.dumps(inner), "utf-8")
+    edited(folder / "tokenizer_config.json", bos_token="<|pad|>", pad_token=None)
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_bos_is_added_to_chats_only_where_the_template_writes_it(
+    writes: bool, paths: Paths, tmp_path: Path
+) -> None:
+    make_llama(tmp_path / "m")
+    own = (tmp_path / "m" / "chat_template.jinja").read_text("utf-8")
+    begin_with_bos(tmp_path / "m", "{{ bos_token }}" * writes + own)
+    made = export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+    assert Exported(made.folder).value("tokenizer.ggml.add_bos_token") is writes
+    said = [note for note in made.notes if "the file says not to add it" in note]
+    assert len(said) == (not writes)
+    # Ollama adds what the file says: the Modelfile's template never has it in addition.
+    assert "<|pad|>" not in (made.folder / "Modelfile").read_text("utf-8")
+
+
 def test_weights_that_are_quantised_already_are_refused() -> None:
     model = make_llama()
     layer = model.model.layers[0].mlp.down_proj

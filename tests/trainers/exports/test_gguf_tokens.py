@@ -148,6 +148,49 @@ def test_bos_is_added_as_the_tokenizer_does(around: bool) -> None:
     assert (found.begins, found.ends) == (around, False)
 
 
+def adding(before: str, after: str, template: str) -> Any:
+    """Return a tokenizer that adds tokens around a text, with a chat template."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = byte_level(WITH_WORDS)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{before} $A {after}".strip(), special_tokens=[("<s>", 0), ("<|im_end|>", 1)]
+    )
+    tokenizer.chat_template = template or None
+    return tokenizer
+
+
+TURNS = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+SYSTEM_ONLY = "{% if messages[0].role == 'system' %}{{ bos_token }}{% endif %}" + TURNS
+NO_SYSTEM = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("around", "template", "added", "said"),
+    [
+        (("<s>", ""), "", (True, False), []),
+        (("<s>", "<|im_end|>"), "", (True, True), []),
+        (("<s>", ""), "{{ bos_token }}" + TURNS, (True, False), []),
+        (("<s>", ""), NO_SYSTEM + TURNS, (True, False), []),
+        (("<s>", ""), TURNS, (False, False), ["<s>"]),
+        (("<s>", ""), SYSTEM_ONLY, (False, False), ["<s>"]),
+        (("<s>", ""), "\n" + "{{ ' ' + bos_token }}" + TURNS, (False, False), ["<s>"]),
+        (("<s>", "<|im_end|>"), TURNS, (False, False), ["<s>", "<|im_end|>"]),
+        (("", "<|im_end|>"), TURNS, (False, False), ["<|im_end|>"]),
+        (("", ""), "{{ bos_token }}" + TURNS, (False, False), []),
+    ],
+)
+def test_nothing_is_added_to_a_chat_that_its_template_does_not_write(
+    around: tuple[str, str], template: str, added: tuple[bool, bool], said: list[str]
+) -> None:
+    """Public reports: answers get worse with one BOS too many, and end at once with an EOS."""
+    found = vocabulary(adding(*around, template), 320)
+    assert (found.begins, found.ends) == added
+    assert [note.split()[3] for note in found.notes] == said
+
+
 def merged(text: str, tokens: list[str], scores: list[float]) -> list[str]:
     """Merge as llama.cpp does: the pair whose result has the best score, leftmost first."""
     rank = dict(zip(tokens, scores, strict=True))

@@ -168,16 +168,52 @@ def test_any_words_around_turns_are_found(
     assert found.write(chat) == rendered(tokenizer, chat)
 
 
-def test_sampling_is_the_models_own() -> None:
-    drawn = GenerationConfig(do_sample=True, temperature=0.6, top_k=20, repetition_penalty=1.1)
-    assert sampling(drawn) == {
-        "temperature": 0.6,
-        "top_p": 1.0,
-        "top_k": 20,
-        "repeat_penalty": 1.1,
-    }
-    assert sampling(GenerationConfig(temperature=0.7)) == {"temperature": 0, "repeat_penalty": 1.0}
-    assert sampling(None) == {"temperature": 0, "repeat_penalty": 1.0}
+USUAL = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "repeat_penalty": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ({}, {}),
+        ({"temperature": 0.6, "top_k": 20}, {"temperature": 0.6, "top_k": 20}),
+        ({"repetition_penalty": 1.1}, {"repeat_penalty": 1.1}),
+        # Off, which is not the same as unset.
+        ({"top_k": 0}, {"top_k": 0}),
+        ({"top_p": 0.0, "min_p": 0.05}, {"top_p": 0.0, "min_p": 0.05}),
+        ({"typical_p": 0.9}, {"typical_p": 0.9}),
+    ],
+)
+def test_sampling_is_the_models_own(given: dict[str, float], changed: dict[str, float]) -> None:
+    """Ollama's own top_k is 40, and its top_p 0.9."""
+    assert sampling(GenerationConfig(do_sample=True, **given)) == USUAL | changed
+
+
+def test_the_settings_of_sampling_are_those_that_transformers_takes() -> None:
+    defaults = GenerationConfig()._get_default_generation_params()
+    own = {name: value for name, value in USUAL.items() if name in defaults}
+    assert own.items() <= defaults.items()
+    assert set(own) == {"temperature", "top_p", "top_k"}
+    # What is left out is off in both.
+    assert defaults["typical_p"] == 1.0 and "min_p" not in defaults
+
+
+def test_without_sampling_answers_are_greedy() -> None:
+    greedy = {"temperature": 0, "repeat_penalty": 1.0}
+    assert sampling(GenerationConfig(temperature=0.7, top_k=0)) == greedy
+    assert sampling(None) == greedy
+
+
+def test_a_top_k_that_is_off_is_written(paths: Paths, tmp_path: Path) -> None:
+    model = make_llama(tmp_path / "m")
+    model.generation_config.update(do_sample=True, top_k=0)
+    model.generation_config.save_pretrained(tmp_path / "m")
+    made = export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+    assert "PARAMETER top_k 0" in (made.folder / "Modelfile").read_text("utf-8").splitlines()
 
 
 def test_a_modelfile_beside_the_file(paths: Paths, tmp_path: Path) -> None:

@@ -43,6 +43,48 @@ def test_nested_bars_have_one_line_each() -> None:
 
 
 @pytest.mark.parametrize(
+    "drawn",
+    [
+        "7%|#         | 7/99 [00:01<00:30, 3.2it/s]",
+        "12it [00:03, 3.21it/s]",
+        "1,234it[1:00:03, 3.2it/s]",
+        "35.2kB/1.20GB [00:01<10:00, 35.2kB/s]",
+        "99999999999999999999/2 [00:01<00:30]",
+    ],
+)
+@pytest.mark.parametrize("name", ["", "steps", "model 1", "epoch 3 of 9", "file.7z"])
+def test_bars_are_told_apart_by_their_names(name: str, drawn: str) -> None:
+    line = f"{name}: {drawn}" if name else f"  {drawn}"
+    between = f"{name} too: {drawn}"
+    assert without_updates([line, between, line]) == [line, between]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1" * 200 + "/" + "1" * 200,
+        "1" * 60_000,
+        "1a" * 60_000,
+        "1.1," * 30_000 + "/",
+        ("1" * 16 + "a" * 16 + "/" + "1" * 16 + "b" * 16) * 1000,
+        " " * 60_000 + "x",
+        ("x" + " " * 300 + ": ") * 200,
+        "1[" * 30_000,
+        "1 [1:1" * 10_000,
+        "{'a': " + "1" * 60_000,
+        "\x1b[" + "1;" * 30_000,
+        "a." * 30_000 + "x",
+    ],
+    ids=lambda line: f"{line.strip()[:12]!a}",
+)
+def test_no_line_takes_long_to_read(line: str) -> None:
+    data = "\n".join([line] * max(1, TAIL_BYTES // 8 // len(line))).encode()
+    began = time.perf_counter()
+    assert timeline([], output_lines(data))
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(
     ("error", "shown"),
     [
         ("/home/me/work/data/bad.jsonl:2: not JSON", "bad.jsonl:2: not JSON"),
