@@ -90,12 +90,19 @@ def _accelerate_file(given: str | os.PathLike[str] | None) -> str | None:
     return str(path.resolve())
 
 
-def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
-    """Reject configs that cannot start; the runs of an experiment are checked one by one later."""
-    from kdharness.harness.runs.precheck import check_request
+def _check_request(given: AnyConfig | Run, paths: Paths, *, hub: bool = True) -> None:
+    """Reject what cannot start; the runs of an experiment are checked one by one later."""
+    from kdharness.harness.runs.precheck import check_request, stored_config
 
-    if str(config.method) != Method.SWEEP:
+    if str(given.method) != Method.SWEEP:
+        config = stored_config(given, paths) if isinstance(given, Run) else given
         check_request(config, paths, hub=hub)
+
+
+def _identity(config: AnyConfig) -> str:
+    from kdharness.harness.config.training import config_hash
+
+    return config_hash(config)
 
 
 def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
@@ -108,8 +115,6 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
             anything that `check_request` finds missing.
         RunError: it is already live.
     """
-    from kdharness.harness.config.training import config_hash
-
     with Store(paths.store) as store:
         run = store.run(name)
     if run is None:
@@ -117,7 +122,7 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         _check_request(config, paths, hub=False)
     with Store(paths.store) as store:
         run = store.run(name)
-        if run is None or run.config_hash != config_hash(config):
+        if run is None or run.config_hash != _identity(config):
             return _add(paths, store, config, name, None, RunStatus.STOPPED)
         if effective_status(run).is_live:
             raise RunError(f"{name} is already running")
@@ -148,7 +153,6 @@ def _add(
 ) -> Run:
     """Store a new run and create its folder."""
     from kdharness.harness.config.files import dump_config
-    from kdharness.harness.config.training import config_hash
 
     run_id = name or getattr(config, "name", None) or new_run_id(store, config.method)
     folder = paths.run(run_id)
@@ -160,7 +164,7 @@ def _add(
         method=config.method,
         status=status,
         config=config.model_dump(mode="json", by_alias=True),
-        config_hash=config_hash(config),
+        config_hash=_identity(config),
         folder=str(folder),
         created=time.time(),
         host=socket.gethostname(),
@@ -320,7 +324,14 @@ def unqueued(run: Run) -> dict[str, object]:
 
 
 def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
-    """Resume a run that was paused, stopped or interrupted, or that failed."""
+    """Resume a run that was paused, stopped or interrupted, or that failed.
+
+    A run that no worker has begun is checked and started like a new one.
+
+    Raises:
+        RunError: it is running or finished, or its worker exited before it started.
+        ConfigError, DataError, ModelError, AssetError: what a first start needs is missing.
+    """
     with Store(paths.store) as store:
         run = find_run(store, run_id)
         status = effective_status(run)
@@ -332,6 +343,8 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
         if status is RunStatus.FINISHED and run.method not in (Method.EVAL, Method.SWEEP):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
         accelerate = _accelerate_file(run.info.get("accelerate"))
+        if run.started is None:
+            _check_request(run, paths)
         # Two processes may try to resume it at once: only one may claim it.
         claimed = store.claim_run(
             run,

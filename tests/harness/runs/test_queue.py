@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import filelock
 import pytest
 
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.errors import ConfigError, RunError
+from kdharness.harness.errors import ConfigError, DataError, KDHarnessError, RunError
 from kdharness.harness.maintenance.records import plan_removal, rename_record
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch, queue
@@ -136,27 +137,47 @@ def test_one_process_works_the_queue_off(paths: Paths, monkeypatch: pytest.Monke
     assert len(commands) == 1
 
 
+def train_later(paths: Paths, name: str, folder: Path, teacher: Path) -> Path:
+    """Queue a short training on a file of a folder; return the file."""
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(6)]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    values = {
+        "method": "sft",
+        "student": str(teacher),
+        "data": {"train": str(file), "max_length": 64},
+        "trainer": {"max_steps": 1, "batch_size": 2, "device": "cpu"},
+    }
+    queue.add(paths, parse_config(values), name)
+    return file
+
+
 @pytest.mark.slow
-def test_a_run_that_starts_has_left_the_queue_whoever_starts_it(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
+def test_a_queued_run_is_checked_and_started_like_a_new_one(
+    paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    """Stopped by hand afterwards, it must not come back by itself."""
+    """One that starts has left the queue whoever starts it: stopped, it must not come back."""
+    train_later(paths, "kd", tmp_path, tiny_teacher)
+    launch.resume(paths, "kd")
+    assert launch.wait(paths, "kd", 60).status is RunStatus.FINISHED
+    with Store(paths.store) as store:
+        events = [(event["kind"], event["message"]) for event in store.events("kd")]
+        assert "queued" not in (store.run("kd") or Run).info
+    assert any(text.startswith("checked before the first step") for _, text in events)
+    assert ("started", "") in events and order(paths) == []
+
+
+def test_what_a_queued_run_needs_is_looked_at_when_its_turn_comes(
+    paths: Paths, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    train_later(paths, "kd", tmp_path, tiny_teacher).unlink()
+    with pytest.raises(DataError, match="no such data file") as raised:
+        launch.resume(paths, "kd")
+    assert "data.train.0.path" in str(raised.value) and order(paths) == ["kd"]
     add(paths, "scores", "nobody")
-    launch.resume(paths, "scores")
+    with pytest.raises(KDHarnessError, match="nobody"):
+        launch.resume(paths, "scores")
+    queue.work(paths, poll=0.01, settle=0.02)
     with Store(paths.store) as store:
-        run = launch.wait(paths, "scores", 60)
-        assert run.status is RunStatus.FAILED and "nobody" in run.error
-        assert "queued" not in (store.run("scores") or run).info
-    assert order(paths) == []
-
-
-@pytest.mark.slow
-def test_the_queues_process_starts_a_real_run(paths: Paths) -> None:
-    add(paths, "first", "nobody")
-    add(paths, "second", "nobody")
-    queue.work(paths, poll=0.05, settle=0.1)
-    launch.wait(paths, "second", 60)
-    with Store(paths.store) as store:
-        ends = {run.id: run.finished or 0.0 for run in store.runs()}
-        assert all("nobody" in run.error for run in store.runs())
-    assert ends["first"] < ends["second"]
+        errors = {run.id: run.error for run in store.runs() if run.status is RunStatus.FAILED}
+    assert "no such data file" in errors["kd"] and "nobody" in errors["scores"]
