@@ -28,9 +28,14 @@ from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.filesystem import exists, local_path
+from kdharness.harness.util.redact import redact
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
+
+
+class DidNotStart(RunError):
+    """A worker could not be started, or exited before it started; its run has failed."""
 
 
 def new_run_id(store: Store, method: str) -> str:
@@ -185,7 +190,8 @@ def spawn_worker(
     """Start the worker process of a stored run and wait until it reports that it has started.
 
     Raises:
-        RunError: it exited before that, or did not start in time.
+        DidNotStart: there is no process, or it exited before that.
+        RunError: it did not start in time.
         Interrupted: Ctrl-C; the worker was asked to stop.
     """
     command = [sys.executable, "-m"]
@@ -194,12 +200,19 @@ def spawn_worker(
     command += ["kdharness.harness.worker", "--home", str(paths.home), run_id]
     if resume:
         command.append("--resume")
-    log = log_path(paths, run_id)
-    log.parent.mkdir(parents=True, exist_ok=True)
     events = store.events(run_id)
     seen = events[-1]["id"] if events else 0
-    with log.open("ab") as sink:
-        process = start_detached(command, sink)
+    log = log_path(paths, run_id)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            process = start_detached(command, sink)
+    except OSError as error:
+        why = f"the worker cannot be started: {error}"
+        record_failure(paths, store, run_id, why)
+        raise DidNotStart(
+            f"{run_id}: {why}", hint=f"then run: kdharness resume {run_id}"
+        ) from error
     try:
         return _wait_until_started(paths, store, run_id, process, seen, timeout)
     except KeyboardInterrupt:
@@ -224,8 +237,8 @@ def _wait_until_started(
         if any(event["kind"] == "started" for event in store.events(run_id, seen)):
             return find_run(store, run_id)
         if process.poll() is not None:
-            store.update_run(run_id, status=RunStatus.FAILED.value, error="did not start")
-            raise RunError(
+            record_failure(paths, store, run_id, "did not start")
+            raise DidNotStart(
                 f"the worker of {run_id} exited before it started", hint=log_tail(paths, run_id, 15)
             )
         time.sleep(0.05)
@@ -233,6 +246,18 @@ def _wait_until_started(
         f"the worker of {run_id} did not start within {timeout:.0f} s",
         hint=f"see: kdharness logs {run_id}",
     )
+
+
+def record_failure(paths: Paths, store: Store, run_id: str, error: str) -> None:
+    """Store and tell that a run without a worker has failed, as its worker would have done."""
+    from kdharness.harness.runs.notify import tell_end
+
+    failed = RunStatus.FAILED
+    now, text = time.time(), redact(error, shapes=True)[:4000]
+    store.update_run(run_id, status=failed.value, error=text, finished=now)
+    store.add_event(run_id, "ended", text)
+    if (run := store.run(run_id)) is not None:
+        tell_end(paths, store, run, failed, text)
 
 
 def log_path(paths: Paths, run_id: str) -> Path:

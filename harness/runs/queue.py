@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -123,25 +124,38 @@ def work(paths: Paths, *, poll: float = POLL_SECONDS, settle: float = SETTLE_SEC
 def _work(paths: Paths, poll: float, settle: float) -> None:
     quiet = time.monotonic()
     with Store(paths.store) as store:
-        while waiting := queued(store, paths):
-            if busy(store):
-                quiet = time.monotonic()
-            elif time.monotonic() - quiet >= settle:
-                _start(paths, store, waiting[0].id)
+        while True:
+            try:
+                if not (waiting := queued(store, paths)):
+                    return
+                if busy(store):
+                    quiet = time.monotonic()
+                elif time.monotonic() - quiet >= settle:
+                    _start(paths, store, waiting[0].id)
+                    quiet = time.monotonic()
+            except sqlite3.OperationalError:
+                # Locked, or its disk is full: what waits keeps its place until that is over.
                 quiet = time.monotonic()
             time.sleep(poll)
 
 
 def _start(paths: Paths, store: Store, run_id: str) -> None:
-    """Resume a run; one that cannot be started has failed, and the next one is tried."""
+    """Resume a run; one that cannot be started has failed, and the next one is tried.
+
+    Raises:
+        sqlite3.OperationalError: the store is not writable now.
+    """
     try:
         launch.resume(paths, run_id)
-    except KDHarnessError as error:
+    except launch.DidNotStart:
+        return  # recorded, and out of the queue
+    except sqlite3.OperationalError:
+        raise
+    except (KDHarnessError, OSError, sqlite3.Error) as error:
         leave(store, run_id)
         run = store.run(run_id)
-        if run is not None and not effective_status(run).is_live:
-            changes = {"status": RunStatus.FAILED.value, "error": str(error)[:4000]}
-            store.update_run(run_id, **changes)
+        if run is not None and effective_status(run) in WAITING:
+            launch.record_failure(paths, store, run_id, str(error))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import filelock
@@ -181,3 +182,107 @@ def test_what_a_queued_run_needs_is_looked_at_when_its_turn_comes(
     with Store(paths.store) as store:
         errors = {run.id: run.error for run in store.runs() if run.status is RunStatus.FAILED}
     assert "no such data file" in errors["kd"] and "nobody" in errors["scores"]
+
+
+@pytest.fixture
+def told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the user's command would be told."""
+    messages: list[str] = []
+
+    def start(command: object, sink: object, **variables: str) -> None:
+        messages.append(variables["KDHARNESS_MESSAGE"])
+
+    monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)
+    paths.home.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_text("notify: say\n")
+    return messages
+
+
+def ends(paths: Paths, run_id: str) -> list[str]:
+    """Return what the log of a run says about its ends, and check that it has failed."""
+    with Store(paths.store) as store:
+        run = store.run(run_id)
+        assert run is not None and run.status is RunStatus.FAILED and run.finished
+        found = [str(e["message"]) for e in store.events(run_id) if e["kind"] == "ended"]
+        assert found[-1] == run.error
+    return found
+
+
+def test_what_the_queue_cannot_start_is_told(paths: Paths, told: list[str]) -> None:
+    add(paths, "scores")
+    with Store(paths.store) as store:
+        run = store.run("scores")
+        assert run is not None
+        store.update_run("scores", info={**run.info, "accelerate": "/gone/two.yaml"})
+    queue.work(paths, poll=0, settle=0)
+    assert len(ends(paths, "scores")) == 1 and "no such accelerate" in ends(paths, "scores")[0]
+    assert len(told) == 1 and "scores failed: " in told[0] and "no such accelerate" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("python", "problem"), [("/bin/false", "did not start"), ("/no/python", "cannot be started")]
+)
+def test_a_worker_that_does_not_start_is_told_once(
+    paths: Paths, told: list[str], monkeypatch: pytest.MonkeyPatch, python: str, problem: str
+) -> None:
+    monkeypatch.setattr(launch, "_check_request", lambda *_: None)
+    monkeypatch.setattr(launch.sys, "executable", python)
+    for name in ("a", "b"):
+        add(paths, name)
+    queue.work(paths, poll=0, settle=0)
+    for name in ("a", "b"):
+        assert len(ends(paths, name)) == 1 and problem in ends(paths, name)[0]
+    assert len(told) == 2 and told[0].startswith("a failed: ") and order(paths) == []
+    config = parse_config({"method": "eval", "checkpoints": ["kd"], "benches": ["shop"]})
+    with pytest.raises(launch.DidNotStart):
+        launch.start(paths, config, name="c")
+    assert len(told) == 3 and len(ends(paths, "c")) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("no"), sqlite3.DatabaseError("malformed"), RunError("no")]
+)
+def test_an_unforeseen_error_does_not_end_the_queue(
+    paths: Paths, told: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for name in ("a", "b"):
+        add(paths, name)
+
+    def resume(paths: Paths, run_id: str) -> None:
+        raise error
+
+    monkeypatch.setattr(queue.launch, "resume", resume)
+    queue.work(paths, poll=0, settle=0)
+    assert ends(paths, "a") == ends(paths, "b") == [str(error)] and len(told) == 2
+
+
+def test_a_locked_store_delays_the_queue_and_fails_nothing(
+    paths: Paths, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(paths, "a")
+    tries: list[str] = []
+
+    def resume(paths: Paths, run_id: str) -> None:
+        tries.append(run_id)
+        if len(tries) < 3:
+            raise sqlite3.OperationalError("database is locked")
+        finish(paths, run_id)
+
+    monkeypatch.setattr(queue.launch, "resume", resume)
+    queue.work(paths, poll=0, settle=0)
+    assert tries == ["a", "a", "a"] and told == []
+
+
+def test_a_run_that_finished_meanwhile_has_not_failed(
+    paths: Paths, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(paths, "a")
+
+    def resume(paths: Paths, run_id: str) -> None:
+        finish(paths, run_id)
+        raise RunError("a is finished; there is nothing to resume")
+
+    monkeypatch.setattr(queue.launch, "resume", resume)
+    queue.work(paths, poll=0, settle=0)
+    with Store(paths.store) as store:
+        assert (store.run("a") or Run).status is RunStatus.FINISHED and told == []
