@@ -343,15 +343,23 @@ def wait(
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
-def unqueued(run: Run) -> dict[str, object]:
-    """Return a run's info without its place in the queue, which it leaves when it starts."""
-    return {name: value for name, value in run.info.items() if name != "queued"}
+def info_without(run: Run, *names: str) -> dict[str, object]:
+    """Return a run's info without some of it: its place in the queue, which it leaves."""
+    return {name: value for name, value in run.info.items() if name not in names}
 
 
-def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
+def resume(
+    paths: Paths, run_id: str, *, timeout: float = 120.0, in_experiment: bool = False
+) -> Run:
     """Resume a run that was paused, stopped or interrupted, or that failed.
 
     A run that no worker has begun is checked and started like a new one.
+
+    Args:
+        paths: the home.
+        run_id: the run's name.
+        timeout: seconds to wait for the worker.
+        in_experiment: an experiment resumes it, so that its end alone is no news.
 
     Raises:
         RunError: it is running or finished, or its worker exited before it started.
@@ -370,6 +378,9 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
         accelerate = _accelerate_file(run.info.get("accelerate"))
         if run.started is None:
             _check_request(run, paths)
+        info = info_without(run, "queued", "in_experiment")
+        if in_experiment:
+            info["in_experiment"] = True
         # Two processes may try to resume it at once: only one may claim it.
         claimed = store.claim_run(
             run,
@@ -378,7 +389,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             heartbeat=time.time(),
             error="",
             host=socket.gethostname(),
-            info=stored_json(unqueued(run)),
+            info=stored_json(info),
         )
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")

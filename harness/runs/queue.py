@@ -85,7 +85,7 @@ def leave(store: Store, run_id: str) -> None:
     """Take a run out of the queue; it stays as a stopped run."""
     run = store.run(run_id)
     if run is not None:
-        store.update_run(run_id, info=launch.unqueued(run))
+        store.update_run(run_id, info=launch.info_without(run, "queued"))
 
 
 def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
