@@ -298,14 +298,14 @@ def remove_records(
     if store.read_only:
         raise StoreError("the store is read-only", where=str(store.path))
     if plan.benches:
-        with store.db.atomic():
+        with store.writing():
             _check_again(paths, store, plan)
             for checkpoint in plan.checkpoints:
                 store.forget_results(checkpoint.id, plan.benches)
         return []
     plan.refuse(force)
     aside: list[Path] = []
-    with store.db.atomic():
+    with store.writing():
         moved = _check_again(paths, store, plan)
         kept = store.forget_runs(
             [run.id for run in plan.runs], [checkpoint.id for checkpoint in plan.checkpoints]

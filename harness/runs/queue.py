@@ -2,7 +2,7 @@
 
 A queued run is a stopped run with a place in the queue, so that it is renamed, removed and kept
 like any other. A process of its own, which outlives the app, resumes the first one whenever no run
-of this machine is live, and ends with the queue.
+of this home is live on this machine, and ends with the queue. Other homes are not looked at.
 """
 
 from __future__ import annotations
@@ -36,8 +36,25 @@ def queued(store: Store, paths: Paths) -> list[Run]:
 
     In a copied home those of the original are left out: they would run twice.
     """
-    here = [run for run in store.runs() if run.info.get("queued", ("", ""))[1] == str(paths.home)]
+    waiting = [run for run in store.runs() if "queued" in run.info]
+    here = [run for run in waiting if _is_ours(run, paths)]
     return sorted((run for run in here if effective_status(run) in WAITING), key=_place)
+
+
+def _is_ours(run: Run, paths: Paths) -> bool:
+    """Return whether a run was queued in this home, which may have been moved here since.
+
+    Of a home on another machine nothing is known: there this one may be a copy.
+    """
+    home = run.info["queued"][1]
+    if home == str(paths.home):
+        return True
+    try:
+        return Path(home).samefile(paths.home)
+    except FileNotFoundError:
+        return run.host in ("", socket.gethostname())
+    except OSError:
+        return False
 
 
 def _place(run: Run) -> tuple[float, float]:
@@ -60,7 +77,7 @@ def enqueue(paths: Paths, run_id: str) -> Run:
     Raises:
         RunError: it is live or finished.
     """
-    with Store(paths.store) as store:
+    with Store(paths.store) as store, store.writing():
         run = find_run(store, run_id)
         if (status := effective_status(run)) not in WAITING:
             raise RunError(f"{run_id} is {status.value}: only what can be resumed waits in a queue")
@@ -71,7 +88,7 @@ def enqueue(paths: Paths, run_id: str) -> Run:
 
 def move(paths: Paths, run_id: str, by: int) -> None:
     """Move a run up (below zero) or down in the queue by one place."""
-    with Store(paths.store) as store, store.db.atomic():
+    with Store(paths.store) as store, store.writing():
         runs = queued(store, paths)
         at = next((n for n, run in enumerate(runs) if run.id == run_id), None)
         if at is None or not 0 <= at + by < len(runs):
@@ -83,9 +100,10 @@ def move(paths: Paths, run_id: str, by: int) -> None:
 
 def leave(store: Store, run_id: str) -> None:
     """Take a run out of the queue; it stays as a stopped run."""
-    run = store.run(run_id)
-    if run is not None:
-        store.update_run(run_id, info=launch.info_without(run, "queued"))
+    with store.writing():
+        run = store.run(run_id)
+        if run is not None:
+            store.update_run(run_id, info=launch.info_without(run, "queued"))
 
 
 def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
@@ -107,7 +125,7 @@ def keep(paths: Paths) -> None:
 
 
 def busy(store: Store) -> bool:
-    """Return whether a run of this machine is live: also a paused one has its memory."""
+    """Return whether a run of this home is live on this machine: a paused one has its memory."""
     here = ("", socket.gethostname())
     return any(effective_status(run).is_live for run in store.live_runs() if run.host in here)
 
@@ -124,7 +142,8 @@ def work(paths: Paths, *, poll: float = POLL_SECONDS, settle: float = SETTLE_SEC
 def _work(paths: Paths, poll: float, settle: float) -> None:
     quiet = time.monotonic()
     with Store(paths.store) as store:
-        while True:
+        # Of a home that was moved away, the app starts another process in its new place.
+        while paths.store.exists():
             try:
                 if not (waiting := queued(store, paths)):
                     return

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -82,6 +83,53 @@ def test_a_copied_home_does_not_run_the_queue_again(paths: Paths, tmp_path: Path
     assert order(copy) == [] and order(paths) == ["scores"]
     queue.enqueue(copy, "scores")
     assert order(copy) == ["scores"]
+
+
+def test_a_moved_home_goes_on_with_its_queue(paths: Paths, tmp_path: Path) -> None:
+    add(paths, "a")
+    add(paths, "b")
+    moved = Paths(tmp_path / "moved")
+    paths.home.rename(moved.home)
+    assert order(moved) == ["a", "b"]
+    queue.move(moved, "b", -1)
+    add(moved, "c")
+    assert order(moved) == ["b", "a", "c"]
+    paths.home.symlink_to(moved.home)  # both names lead to it
+    assert order(moved) == order(paths) == ["b", "a", "c"]
+
+
+def test_a_copy_on_another_machine_leaves_the_queue(paths: Paths, tmp_path: Path) -> None:
+    add(paths, "a")
+    with Store(paths.store) as store:
+        store.update_run("a", host="elsewhere")
+    moved = Paths(tmp_path / "moved")
+    paths.home.rename(moved.home)
+    assert order(moved) == []
+
+
+def test_the_process_of_a_home_that_was_moved_away_ends(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to look for its runs in a new, empty home, and to fail them."""
+    add(paths, "a")
+    moved = Paths(tmp_path / "moved")
+    resumed: list[str] = []
+    monkeypatch.setattr(queue.launch, "resume", lambda _, run: resumed.append(run))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: paths.home.rename(moved.home))
+    queue.work(paths, poll=0, settle=60)
+    assert resumed == [] and order(moved) == ["a"] and not paths.home.exists()
+
+
+def test_runs_that_are_queued_at_once_have_places_of_their_own(paths: Paths) -> None:
+    names = [f"z{n}" for n in range(6)]
+    with Store(paths.store) as store:
+        for name in names:
+            add_past_run(store, name, "kd", 9, status="stopped")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: queue.enqueue(paths, name), names))
+    with Store(paths.store) as store:
+        places = [run.info["queued"][0] for run in queue.queued(store, paths)]
+    assert places == [1, 2, 3, 4, 5, 6] and sorted(order(paths)) == names
 
 
 def finish(paths: Paths, run_id: str) -> None:
