@@ -202,6 +202,8 @@ def _execute(
 ) -> int:
     run_id = run.id
     pid = os.getpid()
+    # A queued or prepared run is resumed before it ever began: it is checked like any new one.
+    resume = resume and run.started is not None
     store.update_run(
         run_id,
         status=RunStatus.RUNNING.value,

@@ -77,8 +77,8 @@ class AppProtocol(Protocol):
         """Notify the active screen when the store has changed."""
         ...
 
-    def enqueue(self, run: str) -> None:
-        """Let a stopped run wait until nothing else runs."""
+    def enqueue(self, runs: Sequence[str]) -> None:
+        """Let stopped runs wait until nothing else runs, in this order."""
         ...
 
     def care(self, what: str, names: Sequence[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
+from kdharness.harness.errors import RunError
+from kdharness.harness.util.text import listed
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.selecting import Selecting
 
@@ -40,16 +43,24 @@ class Queueing(Selecting):
 
         self.in_thread(work, done)
 
-    def enqueue(self, run: str) -> None:
-        """Let a stopped run wait until nothing else runs."""
+    def enqueue(self, runs: Sequence[str]) -> None:
+        """Let stopped runs wait until nothing else runs, in this order."""
 
         def work() -> str:
             queue = importlib.import_module("kdharness.harness.runs.queue")
-            queue.enqueue(self.paths, run)
+            problems = []
+            for run in runs:
+                try:
+                    queue.enqueue(self.paths, run)
+                except RunError as error:
+                    problems.append(str(error))
             queue.keep(self.paths)
-            return f"{run} waits until nothing else runs"
+            if problems:
+                raise RunError("; ".join(problems))
+            return f"{listed(list(runs))} wait{'s' * (len(runs) == 1)} until nothing else runs"
 
-        self.in_thread(work, self.tell)
+        if runs:
+            self.in_thread(work, self.tell)
 
     def keep_queue(self) -> None:
         """Go on with a queue whose process has ended with the machine."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from kdharness.harness.cli.options import format_option
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.experiments.chosen_test import check_test
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import COLUMNS, ClaimResult, finding_lines
-from kdharness.harness.experiments.detached import start_sweep
+from kdharness.harness.experiments.detached import start_sweep, what_failed
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
@@ -26,7 +26,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import markdown
 from kdharness.harness.reports.build import collect
 from kdharness.harness.reports.html import page
+from kdharness.harness.runs.notify import tell_experiment
 from kdharness.harness.store import Store
+from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
@@ -93,11 +95,25 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
 def execute(
     paths: Paths, file: Path, sweep: SweepConfig, planned: Sequence[PlannedRun]
 ) -> list[Result]:
-    """Keep a copy of an experiment in the home, pull its assets and execute its runs."""
-    keep_copy(paths, file, sweep)
+    """Keep a copy of an experiment in the home, pull its assets and execute its runs.
+
+    However that ends is told by the user's command: its runs alone are no news.
+    """
     say, tick = progress_printers()
-    prepare(paths, sweep, say)
-    return run_sweep(paths, planned, say, tick)
+    try:
+        keep_copy(paths, file, sweep)
+        prepare(paths, sweep, say)
+        results = run_sweep(paths, planned, say, tick)
+    except (Interrupted, KeyboardInterrupt):
+        tell_experiment(paths, sweep.name, RunStatus.STOPPED)
+        raise
+    except Exception as error:
+        tell_experiment(paths, sweep.name, RunStatus.FAILED, str(error))
+        raise
+    failure = what_failed(results)
+    status = RunStatus.FAILED if failure else RunStatus.FINISHED
+    tell_experiment(paths, sweep.name, status, failure)
+    return results
 
 
 def all_done(results: Sequence[Result]) -> bool:

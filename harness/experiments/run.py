@@ -157,7 +157,7 @@ def _start_or_join(paths: Paths, store: Store, planned: PlannedRun, state: str) 
         if state == "new":
             launch.start(paths, planned.config, name=planned.name, in_experiment=True)
         elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
-            launch.resume(paths, planned.name)
+            launch.resume(paths, planned.name, in_experiment=True)
     except (ConfigError, RunError):
         # Another process may have started it at the same moment: then it is only watched.
         if state_of(store, planned) not in STARTED:

@@ -23,9 +23,12 @@ from kdharness.harness.maintenance.upkeep import folder_bytes
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import descendants
 from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.text import listed
+
+AGAIN = "nothing was removed; look at it again and repeat it"
 
 
 @dataclass(frozen=True)
@@ -149,15 +152,15 @@ def plan_removal(
     wanted = tuple(benches)
     if wanted:
         return _plan_results(store, names, list(checkpoints.values()), wanted)
-    descendants = _descendants(store, checkpoints)
+    younger = descendants(store, checkpoints)
     if cascade:
-        checkpoints |= descendants
-        for key in sorted({c.run for c in descendants.values() if c.run} - set(runs)):
+        checkpoints |= younger
+        for key in sorted({c.run for c in younger.values() if c.run} - set(runs)):
             made = {c.id for c in store.checkpoints(key)}
             if (run := store.run(key)) is not None and made <= set(checkpoints):
                 runs[key] = run
                 checkpoints |= made_in(paths, store, key)
-        descendants = {}
+        younger = {}
     _refuse_live(runs.values())
     files, outside = folders_of(paths, store, runs, checkpoints)
     going = {c.name for c in checkpoints.values()}
@@ -171,7 +174,7 @@ def plan_removal(
         files=tuple(files),
         kept_files=tuple(outside),
         bytes=sum(map(folder_bytes, files)),
-        children=tuple(c.name for c in descendants.values()),
+        children=tuple(c.name for c in younger.values()),
         users=tuple(_users(store, runs, checkpoints.values())),
         twins=tuple(dict.fromkeys([*_twins(store, runs, checkpoints.values()), *lost])),
         moved=moved,
@@ -203,23 +206,6 @@ def _results(store: Store, checkpoints: Iterable[str]) -> dict[str, dict[str, in
             for kind, count in counts.items():
                 sums[kind] = sums.get(kind, 0) + count
     return total
-
-
-def _descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoint]:
-    """Return all checkpoints that descend from some, without these."""
-    start = set(checkpoints)
-    found: dict[str, Checkpoint] = {}
-    children: dict[str, list[Checkpoint]] = {}
-    for checkpoint in store.checkpoints():
-        for parent in checkpoint.parents.values():
-            children.setdefault(parent, []).append(checkpoint)
-    waiting = list(start)
-    while waiting:
-        for child in children.get(waiting.pop(), ()):
-            if child.id not in start and child.id not in found:
-                found[child.id] = child
-                waiting.append(child.id)
-    return found
 
 
 def _refuse_live(runs: Iterable[Run], why: str = "") -> None:
@@ -267,6 +253,35 @@ def _experiments(paths: Paths, run_ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(one.name for one in kept if any(map(one.names, run_ids)))
 
 
+def _check_again(paths: Paths, store: Store, plan: Removal) -> dict[str, str]:
+    """Look again at what a plan names, in the transaction that removes it.
+
+    Returns:
+        Where weights are that stay while the folder of their path goes.
+
+    Raises:
+        RunError: a run that goes or needs what goes is live by now.
+        StoreError: more goes or depends on it than the plan says.
+    """
+    going, checkpoints = [run.id for run in plan.runs], {c.id: c for c in plan.checkpoints}
+    stored = [store.run(name) for name in going]
+    if None in stored:
+        raise StoreError(f"{going[stored.index(None)]} was removed or renamed", hint=AGAIN)
+    _refuse_live(filter(None, stored))
+    users = set(_users(store, going, plan.checkpoints))
+    if plan.benches:
+        return {}
+    moved = moved_weights(paths, store, going, checkpoints)
+    made = [c for name in going for c in made_in(paths, store, name).values()]
+    depend = {c.name for c in descendants(store, checkpoints).values()}
+    depend |= {*users, *_twins(store, going, plan.checkpoints)}
+    depend |= {c.name for c in store.checkpoints() if moved.get(c.id) == ""}
+    depend -= {*plan.children, *plan.users, *plan.twins}
+    if fresh := sorted(depend | {c.name for c in made if c.id not in checkpoints}):
+        raise StoreError(f"{listed(fresh)}: not there when this was planned", hint=AGAIN)
+    return moved
+
+
 def remove_records(
     paths: Paths, store: Store, plan: Removal, *, force: bool = False, keep_files: bool = False
 ) -> list[str]:
@@ -277,22 +292,26 @@ def remove_records(
         keep_files: leave the folders.
 
     Raises:
-        StoreError: something depends on it, or the store is read-only.
+        RunError: a run that goes or needs what goes is live by now.
+        StoreError: something depends on it, more than the plan says goes or depends on it by now,
+            or the store is read-only.
     """
     if store.read_only:
         raise StoreError("the store is read-only", where=str(store.path))
     if plan.benches:
-        for checkpoint in plan.checkpoints:
-            store.forget_results(checkpoint.id, plan.benches)
+        with store.writing():
+            _check_again(paths, store, plan)
+            for checkpoint in plan.checkpoints:
+                store.forget_results(checkpoint.id, plan.benches)
         return []
     plan.refuse(force)
     aside: list[Path] = []
-    with store.db.atomic():
-        _refuse_live(filter(None, (store.run(run.id) for run in plan.runs)))
+    with store.writing():
+        moved = _check_again(paths, store, plan)
         kept = store.forget_runs(
             [run.id for run in plan.runs], [checkpoint.id for checkpoint in plan.checkpoints]
         )
-        for key, path in {**plan.moved, **dict.fromkeys(kept, "")}.items():
+        for key, path in {**moved, **dict.fromkeys(kept, "")}.items():
             if not keep_files:
                 store.set_checkpoint_path(key, path)
         if not keep_files:

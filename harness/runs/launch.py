@@ -28,9 +28,14 @@ from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.filesystem import exists, local_path
+from kdharness.harness.util.redact import redact
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
+
+
+class DidNotStart(RunError):
+    """A worker could not be started, or exited before it started; its run has failed."""
 
 
 def new_run_id(store: Store, method: str) -> str:
@@ -90,12 +95,19 @@ def _accelerate_file(given: str | os.PathLike[str] | None) -> str | None:
     return str(path.resolve())
 
 
-def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
-    """Reject configs that cannot start; the runs of an experiment are checked one by one later."""
-    from kdharness.harness.runs.precheck import check_request
+def _check_request(given: AnyConfig | Run, paths: Paths, *, hub: bool = True) -> None:
+    """Reject what cannot start; the runs of an experiment are checked one by one later."""
+    from kdharness.harness.runs.precheck import check_request, stored_config
 
-    if str(config.method) != Method.SWEEP:
+    if str(given.method) != Method.SWEEP:
+        config = stored_config(given, paths) if isinstance(given, Run) else given
         check_request(config, paths, hub=hub)
+
+
+def _identity(config: AnyConfig) -> str:
+    from kdharness.harness.config.training import config_hash
+
+    return config_hash(config)
 
 
 def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
@@ -108,8 +120,6 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
             anything that `check_request` finds missing.
         RunError: it is already live.
     """
-    from kdharness.harness.config.training import config_hash
-
     with Store(paths.store) as store:
         run = store.run(name)
     if run is None:
@@ -117,7 +127,7 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         _check_request(config, paths, hub=False)
     with Store(paths.store) as store:
         run = store.run(name)
-        if run is None or run.config_hash != config_hash(config):
+        if run is None or run.config_hash != _identity(config):
             return _add(paths, store, config, name, None, RunStatus.STOPPED)
         if effective_status(run).is_live:
             raise RunError(f"{name} is already running")
@@ -148,7 +158,6 @@ def _add(
 ) -> Run:
     """Store a new run and create its folder."""
     from kdharness.harness.config.files import dump_config
-    from kdharness.harness.config.training import config_hash
 
     run_id = name or getattr(config, "name", None) or new_run_id(store, config.method)
     folder = paths.run(run_id)
@@ -160,7 +169,7 @@ def _add(
         method=config.method,
         status=status,
         config=config.model_dump(mode="json", by_alias=True),
-        config_hash=config_hash(config),
+        config_hash=_identity(config),
         folder=str(folder),
         created=time.time(),
         host=socket.gethostname(),
@@ -181,7 +190,8 @@ def spawn_worker(
     """Start the worker process of a stored run and wait until it reports that it has started.
 
     Raises:
-        RunError: it exited before that, or did not start in time.
+        DidNotStart: there is no process, or it exited before that.
+        RunError: it did not start in time.
         Interrupted: Ctrl-C; the worker was asked to stop.
     """
     command = [sys.executable, "-m"]
@@ -190,12 +200,19 @@ def spawn_worker(
     command += ["kdharness.harness.worker", "--home", str(paths.home), run_id]
     if resume:
         command.append("--resume")
-    log = log_path(paths, run_id)
-    log.parent.mkdir(parents=True, exist_ok=True)
     events = store.events(run_id)
     seen = events[-1]["id"] if events else 0
-    with log.open("ab") as sink:
-        process = start_detached(command, sink)
+    log = log_path(paths, run_id)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            process = start_detached(command, sink)
+    except OSError as error:
+        why = f"the worker cannot be started: {error}"
+        record_failure(paths, store, run_id, why)
+        raise DidNotStart(
+            f"{run_id}: {why}", hint=f"then run: kdharness resume {run_id}"
+        ) from error
     try:
         return _wait_until_started(paths, store, run_id, process, seen, timeout)
     except KeyboardInterrupt:
@@ -220,8 +237,8 @@ def _wait_until_started(
         if any(event["kind"] == "started" for event in store.events(run_id, seen)):
             return find_run(store, run_id)
         if process.poll() is not None:
-            store.update_run(run_id, status=RunStatus.FAILED.value, error="did not start")
-            raise RunError(
+            record_failure(paths, store, run_id, "did not start")
+            raise DidNotStart(
                 f"the worker of {run_id} exited before it started", hint=log_tail(paths, run_id, 15)
             )
         time.sleep(0.05)
@@ -229,6 +246,18 @@ def _wait_until_started(
         f"the worker of {run_id} did not start within {timeout:.0f} s",
         hint=f"see: kdharness logs {run_id}",
     )
+
+
+def record_failure(paths: Paths, store: Store, run_id: str, error: str) -> None:
+    """Store and tell that a run without a worker has failed, as its worker would have done."""
+    from kdharness.harness.runs.notify import tell_end
+
+    failed = RunStatus.FAILED
+    now, text = time.time(), redact(error, shapes=True)[:4000]
+    store.update_run(run_id, status=failed.value, error=text, finished=now)
+    store.add_event(run_id, "ended", text)
+    if (run := store.run(run_id)) is not None:
+        tell_end(paths, store, run, failed, text)
 
 
 def log_path(paths: Paths, run_id: str) -> Path:
@@ -314,13 +343,28 @@ def wait(
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
-def unqueued(run: Run) -> dict[str, object]:
-    """Return a run's info without its place in the queue, which it leaves when it starts."""
-    return {name: value for name, value in run.info.items() if name != "queued"}
+def info_without(run: Run, *names: str) -> dict[str, object]:
+    """Return a run's info without some of it: its place in the queue, which it leaves."""
+    return {name: value for name, value in run.info.items() if name not in names}
 
 
-def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
-    """Resume a run that was paused, stopped or interrupted, or that failed."""
+def resume(
+    paths: Paths, run_id: str, *, timeout: float = 120.0, in_experiment: bool = False
+) -> Run:
+    """Resume a run that was paused, stopped or interrupted, or that failed.
+
+    A run that no worker has begun is checked and started like a new one.
+
+    Args:
+        paths: the home.
+        run_id: the run's name.
+        timeout: seconds to wait for the worker.
+        in_experiment: an experiment resumes it, so that its end alone is no news.
+
+    Raises:
+        RunError: it is running or finished, or its worker exited before it started.
+        ConfigError, DataError, ModelError, AssetError: what a first start needs is missing.
+    """
     with Store(paths.store) as store:
         run = find_run(store, run_id)
         status = effective_status(run)
@@ -332,6 +376,11 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
         if status is RunStatus.FINISHED and run.method not in (Method.EVAL, Method.SWEEP):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
         accelerate = _accelerate_file(run.info.get("accelerate"))
+        if run.started is None:
+            _check_request(run, paths)
+        info = info_without(run, "queued", "in_experiment")
+        if in_experiment:
+            info["in_experiment"] = True
         # Two processes may try to resume it at once: only one may claim it.
         claimed = store.claim_run(
             run,
@@ -340,7 +389,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             heartbeat=time.time(),
             error="",
             host=socket.gethostname(),
-            info=stored_json(unqueued(run)),
+            info=stored_json(info),
         )
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.runs.alerts import CurveWatch
 from kdharness.harness.runs.status import end_message, is_part
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.process import OURS
 from kdharness.harness.util.redact import redact
@@ -56,6 +57,24 @@ def tell_interrupted(paths: Paths, store: Store, run: Run) -> None:
         tell(paths, store, run, "interrupted", end_message(run, "interrupted"))
 
 
+def tell_experiment(paths: Paths, name: str, status: RunStatus, error: str = "") -> None:
+    """Tell that an experiment which is no run of its own has ended. Never raises."""
+    experiment = Run(
+        id=name,
+        method=Method.SWEEP.value,
+        status=status,
+        config={},
+        config_hash="",
+        folder=str(paths.home),
+        created=time.time(),
+    )
+    try:
+        with Store(paths.store) as store:
+            tell_end(paths, store, experiment, status, redact(error, shapes=True))
+    except (KDHarnessError, OSError, sqlite3.Error) as problem:
+        print(f"notify: {problem}", file=sys.stderr)
+
+
 def tell(paths: Paths, store: Store, run: Run, state: str, message: str) -> None:
     """Start the user's command, if there is one for this state."""
     try:
@@ -79,10 +98,12 @@ def tell(paths: Paths, store: Store, run: Run, state: str, message: str) -> None
 
 
 def _note(store: Store, run_id: str, problem: str) -> None:
-    """Record why nobody was told in the run's log, where the run is still there."""
+    """Record why nobody was told in the run's log; print it where there is no such run."""
     try:
         if store.run(run_id) is not None:
             store.add_event(run_id, "warning", redact(f"notify: {problem}", shapes=True))
+        else:
+            print(f"notify: {redact(problem, shapes=True)}", file=sys.stderr)
     except KDHarnessError:
         print(f"notify: {problem}", file=sys.stderr)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.tracking import check_trackers
@@ -31,6 +32,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark, NullReporter
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
+from kdharness.harness.types import Run
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 
@@ -70,6 +72,17 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         if config.trainer.kernels != "reference" and hub:
             check: Any = resolve(TOOLS, "check_kernels", "tool")
             check(config.trainer.kernels, config.trainer.device)
+
+
+def stored_config(run: Run, paths: Paths) -> AnyConfig:
+    """Return a stored run's config, with the paths of a home that was moved here.
+
+    Raises:
+        ConfigError: it is of another version, or was changed.
+    """
+    with Store(paths.store) as store:
+        values = store.places.moved(run.config)
+    return parse_config(values, where=f"{run.folder}/config.yaml")
 
 
 def _is_on_hub(source: str) -> bool:

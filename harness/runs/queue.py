@@ -2,13 +2,14 @@
 
 A queued run is a stopped run with a place in the queue, so that it is renamed, removed and kept
 like any other. A process of its own, which outlives the app, resumes the first one whenever no run
-of this machine is live, and ends with the queue.
+of this home is live on this machine, and ends with the queue. Other homes are not looked at.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -35,8 +36,25 @@ def queued(store: Store, paths: Paths) -> list[Run]:
 
     In a copied home those of the original are left out: they would run twice.
     """
-    here = [run for run in store.runs() if run.info.get("queued", ("", ""))[1] == str(paths.home)]
+    waiting = [run for run in store.runs() if "queued" in run.info]
+    here = [run for run in waiting if _is_ours(run, paths)]
     return sorted((run for run in here if effective_status(run) in WAITING), key=_place)
+
+
+def _is_ours(run: Run, paths: Paths) -> bool:
+    """Return whether a run was queued in this home, which may have been moved here since.
+
+    Of a home on another machine nothing is known: there this one may be a copy.
+    """
+    home = run.info["queued"][1]
+    if home == str(paths.home):
+        return True
+    try:
+        return Path(home).samefile(paths.home)
+    except FileNotFoundError:
+        return run.host in ("", socket.gethostname())
+    except OSError:
+        return False
 
 
 def _place(run: Run) -> tuple[float, float]:
@@ -59,7 +77,7 @@ def enqueue(paths: Paths, run_id: str) -> Run:
     Raises:
         RunError: it is live or finished.
     """
-    with Store(paths.store) as store:
+    with Store(paths.store) as store, store.writing():
         run = find_run(store, run_id)
         if (status := effective_status(run)) not in WAITING:
             raise RunError(f"{run_id} is {status.value}: only what can be resumed waits in a queue")
@@ -70,7 +88,7 @@ def enqueue(paths: Paths, run_id: str) -> Run:
 
 def move(paths: Paths, run_id: str, by: int) -> None:
     """Move a run up (below zero) or down in the queue by one place."""
-    with Store(paths.store) as store, store.db.atomic():
+    with Store(paths.store) as store, store.writing():
         runs = queued(store, paths)
         at = next((n for n, run in enumerate(runs) if run.id == run_id), None)
         if at is None or not 0 <= at + by < len(runs):
@@ -82,9 +100,10 @@ def move(paths: Paths, run_id: str, by: int) -> None:
 
 def leave(store: Store, run_id: str) -> None:
     """Take a run out of the queue; it stays as a stopped run."""
-    run = store.run(run_id)
-    if run is not None:
-        store.update_run(run_id, info=launch.unqueued(run))
+    with store.writing():
+        run = store.run(run_id)
+        if run is not None:
+            store.update_run(run_id, info=launch.info_without(run, "queued"))
 
 
 def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
@@ -106,7 +125,7 @@ def keep(paths: Paths) -> None:
 
 
 def busy(store: Store) -> bool:
-    """Return whether a run of this machine is live: also a paused one has its memory."""
+    """Return whether a run of this home is live on this machine: a paused one has its memory."""
     here = ("", socket.gethostname())
     return any(effective_status(run).is_live for run in store.live_runs() if run.host in here)
 
@@ -123,25 +142,39 @@ def work(paths: Paths, *, poll: float = POLL_SECONDS, settle: float = SETTLE_SEC
 def _work(paths: Paths, poll: float, settle: float) -> None:
     quiet = time.monotonic()
     with Store(paths.store) as store:
-        while waiting := queued(store, paths):
-            if busy(store):
-                quiet = time.monotonic()
-            elif time.monotonic() - quiet >= settle:
-                _start(paths, store, waiting[0].id)
+        # Of a home that was moved away, the app starts another process in its new place.
+        while paths.store.exists():
+            try:
+                if not (waiting := queued(store, paths)):
+                    return
+                if busy(store):
+                    quiet = time.monotonic()
+                elif time.monotonic() - quiet >= settle:
+                    _start(paths, store, waiting[0].id)
+                    quiet = time.monotonic()
+            except sqlite3.OperationalError:
+                # Locked, or its disk is full: what waits keeps its place until that is over.
                 quiet = time.monotonic()
             time.sleep(poll)
 
 
 def _start(paths: Paths, store: Store, run_id: str) -> None:
-    """Resume a run; one that cannot be started has failed, and the next one is tried."""
+    """Resume a run; one that cannot be started has failed, and the next one is tried.
+
+    Raises:
+        sqlite3.OperationalError: the store is not writable now.
+    """
     try:
         launch.resume(paths, run_id)
-    except KDHarnessError as error:
+    except launch.DidNotStart:
+        return  # recorded, and out of the queue
+    except sqlite3.OperationalError:
+        raise
+    except (KDHarnessError, OSError, sqlite3.Error) as error:
         leave(store, run_id)
         run = store.run(run_id)
-        if run is not None and not effective_status(run).is_live:
-            changes = {"status": RunStatus.FAILED.value, "error": str(error)[:4000]}
-            store.update_run(run_id, **changes)
+        if run is not None and effective_status(run) in WAITING:
+            launch.record_failure(paths, store, run_id, str(error))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +51,24 @@ class StoreBase:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Change what depends on what is read: nobody else writes in between.
+
+        `db.atomic` alone begins by reading, and fails if another has written before it writes.
+        """
+        if self.db.conn.in_transaction:
+            with self.db.atomic():
+                yield
+            return
+        self.db.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.conn.execute("COMMIT")
+        except BaseException:
+            self.db.rollback()
+            raise
 
     def _rows(self, kind: type[RowType], sql: str, args: Sequence[object] = ()) -> list[RowType]:
         field = PATH_FIELDS.get(kind)

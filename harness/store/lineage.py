@@ -1,8 +1,11 @@
-"""A checkpoint and its ancestors."""
+"""What a checkpoint descends from, and what descends from it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from kdharness.harness.types import Checkpoint
 
 if TYPE_CHECKING:
     from kdharness.harness.store.store import Store
@@ -69,3 +72,20 @@ def lineage_lines(store: Store, checkpoint: str, depth: int = 0, role: str = "")
     for parent_role, parent in sorted(found.parents.items()):
         lines += lineage_lines(store, parent, depth + 1, parent_role)
     return lines
+
+
+def descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoint]:
+    """Return all checkpoints that descend from some, without these."""
+    start = set(checkpoints)
+    found: dict[str, Checkpoint] = {}
+    children: dict[str, list[Checkpoint]] = {}
+    for checkpoint in store.checkpoints():
+        for parent in checkpoint.parents.values():
+            children.setdefault(parent, []).append(checkpoint)
+    waiting = list(start)
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child.id not in start and child.id not in found:
+                found[child.id] = child
+                waiting.append(child.id)
+    return found

@@ -125,6 +125,8 @@ class FormTools(Drafting):
 
     def _take_text(self, edited: str, before: str) -> None:
         """Take over edited YAML, or keep its text for the next time if it is not a config."""
+        # Whatever is wrong with it, and with us: the draft has the text.
+        self.unread = edited
         try:
             values = parse_yaml(edited, "the YAML")
             if not isinstance(values, dict):
@@ -134,8 +136,7 @@ class FormTools(Drafting):
         except ConfigError as error:
             self._keep(edited, before, str(error))
             return
-        self.unread = ""
-        self.values = expand_short_forms(model, values)
+        self.values, self.unread = expand_short_forms(model, values), ""
         self.rebuild()
         if any(line.lstrip().startswith("#") for line in edited.replace(HEADER, "").splitlines()):
             self.notify("comments are not kept: the form has none", markup=False)

@@ -36,6 +36,11 @@ def methods() -> dict[str, str]:
     return METHODS | dict.fromkeys(TRAINERS.plugins(), "from an installed package")
 
 
+def trains(method: object) -> bool:
+    """Return whether a value, which YAML may make anything, is the name of a method."""
+    return isinstance(method, str) and method in methods()
+
+
 def preset_values(name: str) -> dict[str, Any]:
     """Return a preset as plain values."""
     values = yaml.safe_load(preset_text(name))
@@ -86,7 +91,7 @@ class NewRunScreen(FormScreen):
 
     def take(self, values: Mapping[str, object], origin: str) -> None:
         """Start over from these values."""
-        if values.get("method") not in methods():
+        if not trains(values.get("method")):
             self.harness.complain(f"{origin}: not a training config")
             return
         try:
@@ -103,7 +108,7 @@ class NewRunScreen(FormScreen):
 
     def model_for(self, values: Mapping[str, object]) -> type[BaseModel]:
         """Return the model of edited values, which may change to another method."""
-        if values.get("method") not in methods():
+        if not trains(values.get("method")):
             known = ", ".join(methods())
             raise ConfigError(f"method: {values.get('method')!r} is none of {known}")
         return known_config(values["method"])

@@ -120,9 +120,4 @@ class QueueScreen(Caring, ListPlace):
 
     def action_add(self) -> None:
         """Let stopped, interrupted or failed runs wait behind the others."""
-
-        def take(names: list[str]) -> None:
-            for name in names:
-                self.harness.enqueue(name)
-
-        self.harness.choose_runs(take, only=queue.WAITING)
+        self.harness.choose_runs(self.harness.enqueue, only=queue.WAITING)

@@ -110,6 +110,9 @@ async def test_text_that_is_no_config_is_kept_until_it_is_mended(
         ("- a\n", "not a mapping"),
         ("seed: 1\n", "method: None is none of"),
         ("method: distill\n", "is none of sft, kd"),
+        ("method: [sft]\nseed: 1\n", "method: ['sft'] is none of sft, kd"),
+        ("method: {kd: 1}\n", "method: {'kd': "),
+        ("? [method]\n: kd\n", "a field name must be plain text"),
         ("method: kd\nseed: 1\nseed: 2\n", "seed"),
     ],
 )
@@ -128,6 +131,32 @@ async def test_other_texts_are_refused_by_name(
         rewrite(lambda _: Edited(text))
         await press(pilot, "e")
         assert problem in notified(app)
+        given = rewrite(Edited)
+        await press(pilot, "e")
+        assert given[-1] == text or not text
+
+
+async def test_a_text_that_breaks_the_form_is_in_its_draft(
+    filled: Paths, app_on: AppOn, press: Press, rewrite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours ends the app; it must not cost what was typed."""
+    text = "method: kd\nseed: 5\n"
+    rewrite(lambda _: Edited(text))
+
+    async def break_it() -> None:
+        async with app_on(filled).run_test(size=SMALL) as pilot:
+            await press(pilot, "n", "e")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NewRunScreen, "model_for", lambda *_: {}["fault"])
+        with pytest.raises(KeyError):
+            await break_it()
+    app = app_on(filled)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "n")
+        given = rewrite(Edited)
+        await press(pilot, "e")
+        assert given[-1] == text
 
 
 async def test_an_evaluation_stays_one_and_a_terminal_that_cannot_be_given_away_says_so(

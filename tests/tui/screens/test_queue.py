@@ -16,6 +16,7 @@ from kdharness.tui.screens.evaluate import EvaluateScreen
 from kdharness.tui.screens.queue import QueueScreen
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.tui_home import add_past_run
 
 EVAL = {"method": "eval", "checkpoints": ["dae"], "benches": ["shop"]}
 
@@ -66,6 +67,26 @@ async def test_waiting_runs_are_moved_taken_out_and_put_back(
         move_to(app, "two")
         await press(pilot, "d", "y")
         assert app.store.run("two") is None and rows(app)[-1] == ("one", "queued")
+
+
+async def test_marked_runs_wait_in_the_order_of_their_marks(
+    filled: Paths, app_on: AppOn, press: Press, notified: Shown, kept: list[Paths]
+) -> None:
+    """Each was put there by a thread of its own: some shared a place."""
+    names = [f"z{n}" for n in range(6)]
+    with Store(filled.store) as store:
+        for name in names:
+            add_past_run(store, name, "kd", 9, status="stopped")
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "Q")
+        app.enqueue(["z5", "dae", "z4", "z3", "z2", "z1", "z0"])
+        await press(pilot)
+        assert "dae is running: only what can be resumed waits" in notified(app)
+        with Store(filled.store) as store:
+            found = queue.queued(store, filled)
+        assert [run.id for run in found] == names[::-1]
+        assert [run.info["queued"][0] for run in found] == [1, 2, 3, 4, 5, 6] and len(kept) == 2
 
 
 async def test_what_follows_in_an_experiment_stands_between(
