@@ -170,6 +170,7 @@ def test_concurrent_experiments_start_no_run_twice(
                 config={},
                 folder="",
                 created=1.0,
+                started=1.0,
                 config_hash=config_hash(planned[0].config),
                 pid=2**22 + 1,
                 pid_started=1.0,
