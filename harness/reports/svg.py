@@ -18,6 +18,7 @@ from kdharness.harness.reports.blocks import (
     Scatter,
 )
 from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.ticks import log_ticks, ticks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4", "4 4")
@@ -53,26 +54,6 @@ def text_of(value: str, limit: int = 60) -> str:
     return html.escape(safe_text(value.replace("\n", " "), limit), quote=True)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about `count` round numbers from low to high."""
-    span = high - low
-    if not (span > 0 and math.isfinite(span)):
-        return [low]
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return the logarithms of round numbers in a range of logarithms to the base 10."""
-    parts = (1, 2, 5) if high - low < 2 else (1,)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    found = [math.log10(part) + power for power in powers for part in parts]
-    return [value for value in found if low <= value <= high][:: max(1, len(found) // 8)]
-
-
 class Frame:
     """Axes over a range of data: maps values to coordinates and draws the grid."""
 
@@ -104,7 +85,8 @@ class Frame:
     def _y_ticks(self) -> list[float]:
         if not self.log:
             return ticks(self.y0, self.y1)
-        return [10**power for power in log_ticks(self.y0, self.y1)]
+        found = log_ticks(10.0 ** max(self.y0, -300), 10.0 ** min(self.y1, 300))
+        return found[:: max(1, len(found) // 8)]
 
     def axes(self, x_label: str, y_label: str) -> list[str]:
         """Draw grid, ticks and labels."""

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from kdharness.harness.util.ticks import log_ticks, ticks
+
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 SPANS = [
     [
@@ -153,26 +155,6 @@ class Scale:
             found = [tick for tick in ticks(self.low, self.high, count) if tick == int(tick)]
             return found or [math.ceil(self.low)]
         return ticks(self.low, self.high, count)
-
-
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return multiples of 1, 2 or 5 times a power of ten."""
-    if not high > low or count < 1:
-        return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten, with twos and fives if the scale is short."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    parts = (1,) if last - first > 3 else (1, 2, 5)
-    values = [m * 10.0**e for e in range(first, last + 1) for m in parts]
-    return [value for value in values if low * 0.999 <= value <= high * 1.001]
 
 
 def tick_text(value: float, values: Sequence[float]) -> str:

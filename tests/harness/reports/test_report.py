@@ -33,7 +33,7 @@ from kdharness.harness.reports.blocks import (
 from kdharness.harness.reports.build import collect
 from kdharness.harness.reports.html import page
 from kdharness.harness.reports.sections import summary_section
-from kdharness.harness.reports.svg import picture, ticks
+from kdharness.harness.reports.svg import picture
 from kdharness.harness.stats.inference import Interval
 from kdharness.harness.stats.tradeoff import PointStats
 from kdharness.harness.store import Store
@@ -47,6 +47,7 @@ from kdharness.harness.types import (
     RunStatus,
     digest,
 )
+from kdharness.harness.util.ticks import ticks
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b]52;c;aGk=\x07 \u202egnp.exe "

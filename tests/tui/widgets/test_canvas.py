@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text, ticks
+from kdharness.harness.util.ticks import ticks
+from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text
 from kdharness.tui.widgets.chart import CurveChart, Mark, Plane, PlaneChart, Series
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
