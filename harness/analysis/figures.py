@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdharness.harness.analysis.scorebook import (
@@ -59,56 +60,48 @@ def figures_of(
         figures[group] = known or []
         if known is None:
             stale[group] = key, state
-    for group, values in _computed(store, paths, list(stale), notes, as_published).items():
+    scorer = _Scorer(store, paths, notes, as_published)
+    for group, values in scorer.scores(list(stale)).items():
         figures[group] = values
         cache.put(*stale[group], values)
     cache.write()
     return figures
 
 
-def _computed(
-    store: Store,
-    paths: Paths | None,
-    groups: Sequence[Group],
-    notes: BenchNotes,
-    as_published: bool,
-) -> dict[Group, list[MetricValue]]:
-    """Compute the scores of groups, here and in as many processes as there is work for."""
-    mine, *others = shares(groups, notes, _processes(groups))
-    helpers = [_Helper(store.path, paths, share, as_published) for share in others]
-    try:
-        found = _computed_here(store, paths, mine, notes, as_published)
-        for helper in helpers:
-            scores = helper.result()
-            if scores is None:
-                scores = _computed_here(store, paths, helper.groups, notes, as_published)
-            found |= scores
-    finally:
-        for helper in helpers:
-            helper.close()
-    return found
+@dataclass(frozen=True)
+class _Scorer:
+    """What scores of groups are computed from."""
 
+    store: Store
+    paths: Paths | None
+    notes: BenchNotes
+    as_published: bool
 
-def _computed_here(
-    store: Store,
-    paths: Paths | None,
-    groups: Sequence[Group],
-    notes: BenchNotes,
-    as_published: bool,
-) -> dict[Group, list[MetricValue]]:
-    if not groups:
-        return {}
-    with single_threaded_blas():
-        return {
-            group: score_rows(
-                read_group(store, group),
-                group.bench,
-                notes.get(("", group.bench, group.revision), {}),
-                paths,
-                as_published,
-            )
-            for group in groups
-        }
+    def scores(self, groups: Sequence[Group]) -> dict[Group, list[MetricValue]]:
+        """Compute the scores of groups, here and in as many processes as there is work for."""
+        mine, *others = shares(groups, self.notes, _processes(groups))
+        helpers = [_Helper(self, share) for share in others]
+        try:
+            found = self.scores_here(mine)
+            for helper in helpers:
+                scores = helper.result()
+                found |= self.scores_here(helper.groups) if scores is None else scores
+        finally:
+            for helper in helpers:
+                helper.close()
+        return found
+
+    def scores_here(self, groups: Sequence[Group]) -> dict[Group, list[MetricValue]]:
+        """Compute the scores of groups in this process."""
+        if not groups:
+            return {}
+        with single_threaded_blas():
+            return {group: self._score(group) for group in groups}
+
+    def _score(self, group: Group) -> list[MetricValue]:
+        note = self.notes.get(("", group.bench, group.revision), {})
+        rows = read_group(self.store, group)
+        return score_rows(rows, group.bench, note, self.paths, self.as_published)
 
 
 def _processes(groups: Sequence[Group]) -> int:
@@ -141,15 +134,13 @@ def _is_ours(name: str) -> bool:
 class _Helper:
     """Another process that computes the scores of its groups."""
 
-    def __init__(
-        self, store: Path, paths: Paths | None, groups: list[Group], as_published: bool
-    ) -> None:
+    def __init__(self, scorer: _Scorer, groups: list[Group]) -> None:
         self.groups = groups
         self._answer: subprocess.Popen[bytes] | None = None
         work = {
-            "store": str(store.absolute()),
-            "home": None if paths is None else str(paths.home.absolute()),
-            "as_published": as_published,
+            "store": str(scorer.store.path.absolute()),
+            "home": None if scorer.paths is None else str(scorer.paths.home.absolute()),
+            "as_published": scorer.as_published,
             "groups": [vars(group) for group in groups],
         }
         try:
@@ -196,7 +187,8 @@ def main() -> None:
     groups = [Group(**group) for group in work["groups"]]
     paths = None if work["home"] is None else Paths(Path(work["home"]))
     with Store(work["store"]) as store:
-        scores = _computed_here(store, paths, groups, store.bench_notes(), work["as_published"])
+        scorer = _Scorer(store, paths, store.bench_notes(), work["as_published"])
+        scores = scorer.scores_here(groups)
     found = [[encoded(value) for value in scores[group]] for group in groups]
     sys.stdout.write(json.dumps(found))
 
