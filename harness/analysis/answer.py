@@ -1,4 +1,4 @@
-"""The answer in sentences: who has most of the domain at a retention, and what it rests on.
+"""The answer in sentences: the best domain gain at a retention, and what it is based on.
 
 The report and the app print these sentences. They say only what intervals and corrected tests
 allow; the value that happens to be highest is named only where it is significantly so.
@@ -6,20 +6,20 @@ allow; the value that happens to be highest is named only where it is significan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.metrics import flag_name, is_lower_better
+from kdharness.harness.analysis.metrics import flag_name
 from kdharness.harness.analysis.scorebook import groups_of
-from kdharness.harness.analysis.tradeoff import Axis, TradeOffView
+from kdharness.harness.analysis.tradeoff import Axis, TradeOffView, axis_of, best_scores
 from kdharness.harness.analysis.tradeoff_groups import (
     TradeOffStatistics,
     statistics,
     sums_on_axis,
 )
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Sums, mean_of
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import listed
@@ -35,7 +35,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """Who it is, and what that rests on; each is a few sentences."""
+    """The best checkpoints, and what that is based on; each is a few sentences."""
 
     who: str
     basis: str = ""
@@ -76,7 +76,7 @@ def answer_of(view: TradeOffView, found: TradeOffStatistics, scores: Sequence[Sc
     """Return the answer that a trade-off gives.
 
     Args:
-        scores: of the leaderboard, whose judges and flags the answer tells.
+        scores: of the leaderboard, whose judges and flags the answer names.
     """
     verdict = found.verdict
     if verdict is None:
@@ -86,21 +86,20 @@ def answer_of(view: TradeOffView, found: TradeOffStatistics, scores: Sequence[Sc
 
 
 def who_sentences(verdict: Verdict) -> str:
-    """Return who has most of the domain, and who cannot be told from it."""
-    wanted = f"retains at least {verdict.keep:g} of the general score"
+    """Return the checkpoints with the largest significant gain, and those not worse than it."""
+    wanted = f"at least {verdict.keep:g} of the general score"
     fewest = min(verdict.general, verdict.domain)
     if fewest < LEAST_FOR_VERDICT:
         return f"No answer from {fewest} items: at least {LEAST_FOR_VERDICT} are needed."
     if not verdict.leaders:
-        sentences = [f"No checkpoint surely gains in the domain and {wanted}."]
-        sentences += [f"{_told(one)}: more items may settle it." for one in verdict.perhaps[:1]]
+        sentences = [f"No checkpoint gains significantly in the domain and retains {wanted}."]
+        sentences += [f"{_shares(one)}: more items may settle it." for one in verdict.perhaps[:1]]
         return " ".join([*sentences, *_also(verdict.perhaps[1:])])
     first, *ties = verdict.leaders
     alone = not ties and not verdict.behind
-    lead = "The only domain gain that surely" if alone else "The largest domain gain that surely"
-    if ties:
-        lead = "Among the largest domain gains, this surely"
-    sentences = [f"{lead} {wanted}: {_told(first)}."]
+    lead = "The only" if alone else "Among the largest" if ties else "The largest"
+    gains = "gains that retain" if ties else "gain that retains"
+    sentences = [f"{lead} significant domain {gains} {wanted}: {_shares(first)}."]
     if ties:
         names = listed([one.checkpoint for one in ties])
         sentences.append(f"No significant difference in gain from {names}.")
@@ -113,11 +112,11 @@ def _also(standings: Sequence[Standing]) -> list[str]:
     """Return which checkpoints gain as much, but may retain too little."""
     if not standings:
         return []
-    told = listed([f"{one.checkpoint} ({_share(one.retention, 1)})" for one in standings], 3)
-    return [f"Retention not settled: {told}."]
+    names = listed([f"{one.checkpoint} ({_share(one.retention, 1)})" for one in standings], 3)
+    return [f"Retention inconclusive: {names}."]
 
 
-def _told(one: Standing) -> str:
+def _shares(one: Standing) -> str:
     return (
         f"{one.checkpoint}, {_share(one.gain, 0)} of the expert's gain, retention "
         f"{_share(one.retention, 1)}"
@@ -134,41 +133,39 @@ def _share(interval: Interval, digits: int) -> str:
     return f"{value} [{100 * interval.low:.{digits}f}, {100 * interval.high:.{digits}f}]"
 
 
-# ---------------------------------------------------------------- what it rests on
+# ---------------------------------------------------------------- what it is based on
 
 
 def basis_sentence(view: TradeOffView, verdict: Verdict, scores: Sequence[Score]) -> str:
     """Return the items, judges and flags behind an answer."""
     names = {item.point.checkpoint for item in view.points}
+    shown = [score for score in scores if score.checkpoint in names]
     parts = [
-        f"{count} {word}of {axis.label} ({judged_by(_scores_of(scores, axis, names))})"
+        f"{count} {word}of {axis.label} ({judged_by(list(best_scores(shown, axis).values()))})"
         for axis, count, word in (
             (view.domain, verdict.domain, "items "),
             (view.general, verdict.general, ""),
         )
     ]
     return (
-        f"Rests on {' and '.join(parts)}; 95 % intervals, Holm-corrected tests of "
+        f"Based on {' and '.join(parts)}; 95 % intervals, Holm-corrected tests of "
         f"{verdict.compared} checkpoints."
     )
 
 
 def best_on(store: Store, scores: Sequence[Score], label: str) -> Answer:
-    """Return which checkpoints are best on one metric, by paired tests on the shared items."""
-    bench, _, metric = label.partition(":")
-    axis = Axis(bench, metric, is_lower_better(metric))
-    rows = [row for row in _scores_of(scores, axis) if not row.judge.startswith("published:")]
-    rows.sort(key=lambda row: axis.oriented(row.value or 0.0), reverse=True)
-    known = {}
-    for row in rows:
-        checkpoint = store.checkpoint(row.checkpoint)
-        groups = groups_of(store, [checkpoint.id]) if checkpoint is not None else []
-        own = [group for group in groups if group.judge == row.judge]
-        if (sums := sums_on_axis(store, own, axis, row.value or 0.0)) is not None:
-            known[row.checkpoint] = sums
-    if len(known) < 2:
+    """Return which checkpoints are best on one metric, by paired tests on shared items.
+
+    They are compared under one revision and judge, on the items that all of them answered.
+    Checkpoints that answered few of these are left out by name.
+    """
+    axis = axis_of(label)
+    judge, known, left_out = _comparable(store, scores, axis)
+    shared = set.intersection(*map(set, known.values())) if known else set()
+    known = {name: {item: sums[item] for item in shared} for name, sums in known.items()}
+    if len(known) < 2 or not shared:
         return Answer(f"Nothing to compare yet on {label}.")
-    first, *others = known
+    first, *others = sorted(known, key=lambda name: -axis.oriented(mean_of(known[name])))
     gaps = {name: stats.paired_difference(known[first], known[name]) for name in others}
     adjusted = stats.holm([1.0 if gap is None else gap.p for gap in gaps.values()])
     worse = [
@@ -182,13 +179,49 @@ def best_on(store: Store, scores: Sequence[Score], label: str) -> Answer:
     else:
         who = f"No significant difference on {label} between {first} and {listed(ties)}."
         who += f" Significantly worse than {first}: {listed(worse)}." if worse else ""
-    items = len({item for sums in known.values() for item in sums})
-    told = judged_by([row for row in rows if row.checkpoint in known])
+    used = [row for row in scores if row.checkpoint in known and _is_of(row, axis, judge)]
     basis = (
-        f"Rests on {items} items of {label} ({told}); paired tests, Holm-corrected over "
-        f"{len(others)} comparisons."
+        f"Based on {len(shared)} items of {label} ({judged_by(used)}); paired tests, "
+        f"Holm-corrected over {len(others)} comparisons."
     )
+    if left_out:
+        basis += f" Left out, with few of these items: {listed(left_out)}."
     return Answer(who, basis)
+
+
+def _comparable(
+    store: Store, scores: Sequence[Score], axis: Axis
+) -> tuple[str, dict[str, Sums], list[str]]:
+    """Return a judge, the sums per item of checkpoints judged by it, and checkpoints left out.
+
+    Of several revisions and judges, it is the one with the most checkpoints, then the most items.
+    A checkpoint needs half of the items that the one with the most has.
+    """
+    tables: dict[tuple[str, str], dict[str, Sums]] = {}
+    for score in scores:
+        checkpoint = store.checkpoint(score.checkpoint)
+        if score.value is None or checkpoint is None or not _is_of(score, axis, score.judge):
+            continue
+        # Panels and published scores have no rows of their own.
+        for group in groups_of(store, [checkpoint.id]):
+            if group.judge != score.judge:
+                continue
+            sums = sums_on_axis(store, [group], axis, score.value)
+            if sums is not None:
+                counted = {item: pair for item, pair in sums.items() if pair[1] > 0}
+                tables.setdefault((group.revision, group.judge), {})[score.checkpoint] = counted
+    if not tables:
+        return "", {}, []
+    (_, judge), found = max(
+        tables.items(), key=lambda table: (len(table[1]), sum(map(len, table[1].values())))
+    )
+    most = max(found.values(), key=len)
+    known = {name: sums for name, sums in found.items() if 2 * len(sums.keys() & most) >= len(most)}
+    return judge, known, [name for name in found if name not in known]
+
+
+def _is_of(score: Score, axis: Axis, judge: str) -> bool:
+    return (score.bench, score.metric, score.judge) == (axis.bench, axis.metric, judge)
 
 
 def _differs(gap: Difference) -> bool:
@@ -198,33 +231,19 @@ def _differs(gap: Difference) -> bool:
     return gap.low > 0 or gap.high < 0
 
 
-def _scores_of(
-    scores: Iterable[Score], axis: Axis, names: Collection[str] | None = None
-) -> list[Score]:
-    """Return the scores that are points on an axis: of several judges, the one with most rows."""
-    best: dict[str, Score] = {}
-    for score in scores:
-        if (score.bench, score.metric) != (axis.bench, axis.metric) or score.value is None:
-            continue
-        known = best.get(score.checkpoint)
-        if (names is None or score.checkpoint in names) and (known is None or score.n > known.n):
-            best[score.checkpoint] = score
-    return list(best.values())
-
-
 def judged_by(scores: Sequence[Score]) -> str:
     """Return who judged some scores, what the judge's report card says, and other warnings."""
     judges = list(dict.fromkeys(score.judge for score in scores))
     flags = list(dict.fromkeys(flag for score in scores for flag in score.flags))
     labels = [flag.partition(":")[2] for flag in flags if flag_name(flag) == "judge"]
     if not judges or judges == ["exact"]:
-        told = "no judge"
+        judged = "no judge"
     else:
         named = [judge for judge in judges if judge != "exact"]
         card = ", ".join(labels) if labels else "no issues on its report card"
-        told = f"judged by {listed(named, 2)}: {card}"
+        judged = f"judged by {listed(named, 2)}: {card}"
     warnings = [name for name in dict.fromkeys(map(flag_name, flags)) if name in WARNINGS]
-    return told + (f"; flagged {listed(warnings, 3)}" if warnings else "")
+    return judged + (f"; flagged {listed(warnings, 3)}" if warnings else "")
 
 
 WARNINGS = (

@@ -13,7 +13,7 @@ above a floor.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -192,7 +192,7 @@ def choose_axes(
     ys = _candidates(scored, domain, DOMAIN_DEFAULTS, "domain")
     # Of several equals, max returns the first.
     y, x = max(product(ys, xs), key=lambda pair: (pair[0] != pair[1], _shared(scored, pair)))
-    return _axis(x), _axis(y)
+    return axis_of(x), axis_of(y)
 
 
 def _candidates(
@@ -217,24 +217,30 @@ def _shared(scored: Mapping[str, set[str]], pair: tuple[str, str]) -> int:
     return len(scored[pair[0]] & scored[pair[1]])
 
 
-def _axis(label: str) -> Axis:
+def axis_of(label: str) -> Axis:
+    """Return the axis of a metric, named as BENCH:METRIC."""
     bench, _, metric = label.partition(":")
     return Axis(bench, metric, is_lower_better(metric))
 
 
-def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
-    """Return the checkpoints with both scores; of several judges, the one with the most rows."""
-    best: dict[tuple[str, str], Score] = {}
+def best_scores(scores: Iterable[Score], axis: Axis) -> dict[str, Score]:
+    """Return each checkpoint's score on an axis; of several judges, the one with the most rows."""
+    best: dict[str, Score] = {}
     for score in scores:
-        label = f"{score.bench}:{score.metric}"
-        if label not in (x.label, y.label) or score.value is None:
+        if (score.bench, score.metric) != (axis.bench, axis.metric) or score.value is None:
             continue
-        current = best.get((score.checkpoint, label))
-        if current is None or score.n > current.n:
-            best[score.checkpoint, label] = score
+        known = best.get(score.checkpoint)
+        if known is None or score.n > known.n:
+            best[score.checkpoint] = score
+    return best
+
+
+def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
+    """Return the checkpoints with both scores."""
+    general, domain = best_scores(scores, x), best_scores(scores, y)
     points = []
     for name in dict.fromkeys(score.checkpoint for score in scores):
-        g, d = best.get((name, x.label)), best.get((name, y.label))
+        g, d = general.get(name), domain.get(name)
         if g is None or d is None or g.value is None or d.value is None:
             continue
         points.append(

@@ -19,7 +19,7 @@ from kdharness.harness.analysis.tradeoff import (
     trade_off_view,
 )
 from kdharness.harness.paths import Paths
-from kdharness.harness.stats.rows import sums_of_score
+from kdharness.harness.stats.rows import Sums, sums_of_score
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
         RecipeStats,
         Stats,
     )
-
-Sums = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)

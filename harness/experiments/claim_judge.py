@@ -15,13 +15,12 @@ from kdharness.harness.experiments.claims import FRONTIERS, PREDICTION, ClaimRes
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 from kdharness.harness.experiments.frontiers import on_frontier, without_seed
 from kdharness.harness.experiments.partners import agree, partner
-from kdharness.harness.stats.rows import sums_of_score, value_range
+from kdharness.harness.stats.rows import Sums, sums_of_score, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 
 if TYPE_CHECKING:
     from kdharness.harness.stats import Effect
-    from kdharness.harness.stats.two_way import Sums
 
 LEAST_CHECKPOINTS = 5
 """A correlation over fewer checkpoints says nothing."""

@@ -1,4 +1,4 @@
-"""Who gains most of the domain and surely retains enough: decided by corrected tests alone.
+"""The largest domain gain at a retention, decided by corrected tests alone.
 
 Three families of tests over the resampled questions, each corrected by Holm's method (1979): which
 checkpoints retain the wanted share of the general score, which gain in the domain at all, and
@@ -37,9 +37,9 @@ class Verdict:
 
     Attributes:
         keep: the retention asked for.
-        leaders: surely retain it and gain; none gains significantly less than the first.
-        behind: surely retain it and gain, but significantly less than the first leader.
-        perhaps: gain no less than the leaders, but whether they retain enough is not settled.
+        leaders: significantly retain it and gain; none gains significantly less than the first.
+        behind: the same, but they gain significantly less than the first leader.
+        perhaps: gain no less than the leaders, but their retention is inconclusive.
         general, domain: the numbers of questions.
         compared: the number of checkpoints compared with the reference.
     """

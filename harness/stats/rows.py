@@ -29,6 +29,8 @@ WHOLE = "all"
 """The item of a value that another tool reported for a whole task."""
 TOO_SMALL = "n-too-small"
 """The flag of a score without an interval, because it has too few questions."""
+Sums = Mapping[str, tuple[float, float]]
+"""Question -> (sum of values, sum of weights)."""
 LEAST_FOR_VERDICT = 5
 """With fewer questions nothing is reported as better or worse, whatever the interval."""
 
@@ -195,7 +197,7 @@ def sums_of_score(
     return sums if abs(mean - value) <= 1e-6 * max(1.0, abs(value)) else None
 
 
-def mean_of(sums: Mapping[str, tuple[float, float]]) -> float:
+def mean_of(sums: Sums) -> float:
     """Return the mean over questions' (sum, weight), which weigh more than 0 together."""
     return math.fsum(value for value, _ in sums.values()) / math.fsum(w for _, w in sums.values())
 

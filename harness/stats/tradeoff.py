@@ -18,7 +18,7 @@ than the whole curve is compared with the curve's point of highest retention.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -35,10 +35,7 @@ from kdharness.harness.stats.inference import (
     student_quantile,
 )
 from kdharness.harness.stats.pareto import hypervolume
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
-
-Sums = Mapping[str, tuple[float, float]]
-"""Question -> (sum of values, sum of weights)."""
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Sums
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ excludes it, so that p is below 0.05 exactly where the 95 % interval excludes it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,8 @@ from kdharness.harness.stats.inference import (
     student_quantile,
     unseen_share,
 )
+from kdharness.harness.stats.rows import Sums
 
-Sums = Mapping[str, tuple[float, float]]
-"""Question -> (sum of values, sum of weights)."""
 LEAST_P = 1e-9
 """Smaller p-values are not told apart: Student's quantiles are not exact there."""
 

@@ -55,7 +55,7 @@ async def test_b_which_checkpoint_is_best_and_is_that_real(
         await press(pilot, "3")
         await press(pilot)
         answer = " ".join(str(app.screen.query_one("#answer", Static).render()).split())
-        assert "surely retains at least 0.9 of the general score: " in answer
+        assert "significant domain gain that retains at least 0.9 of the general score: " in answer
         assert "8 items of heldout:domain_loss (no judge; flagged subset)" in answer
         await press(pilot, "2")
         listing = app.screen.query_one("#list", Listing)

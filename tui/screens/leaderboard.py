@@ -58,8 +58,8 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
     title_text = "Leaderboard"
     below = True
     about = (
-        "On top: who surely retains most of the general score and gains most, by corrected tests; "
-        "K sets the retention it asks for. One row per checkpoint, one column per score. ←→ choose "
+        "On top: the largest significant gain at the retention that K sets, by corrected tests. "
+        "One row per checkpoint, one column per score. ←→ choose "
         "a score: its 95 % intervals are drawn on a common scale; s sorts by it, d and g let it "
         "lead every screen as the domain or the general metric. c shows categories as columns, b "
         "one benchmark, o adds published scores; < and > move a column, - hides it, C chooses and "

@@ -66,7 +66,7 @@ class TradeOffScreen(Answering, ListPlace):
     place = "tradeoff"
     title_text = "Trade-off"
     about = (
-        "On top: who gains most of the domain and surely retains what K asks for, by corrected "
+        "On top: the largest significant gain at the retention that K asks for, by corrected "
         "tests. Each point is a checkpoint with its intervals; filled points are on the Pareto "
         "front: no other is better on both axes. Up and right are better; axes of losses are "
         "reversed. gain is the share of the expert's domain gain, retention the share of the "

@@ -136,16 +136,16 @@ def _share(
 
 
 def _settled(known: PointStats, found: TradeOffStatistics) -> list[Block]:
-    """Return whether a checkpoint retains what was asked for."""
+    """Return whether a checkpoint gains and retains what was asked for, significantly."""
     verdict = found.verdict
     if verdict is None or known.retention is None:
         return []
     sure = {one.checkpoint for one in verdict.leaders} | {*verdict.behind}
     perhaps = {one.checkpoint for one in verdict.perhaps}
     if known.checkpoint in sure:
-        told = f"surely gains and retains {verdict.keep:g}"
+        verdict_text = f"gains significantly, retains {verdict.keep:g}"
     elif known.checkpoint in perhaps:
-        told = f"gains; whether it retains {verdict.keep:g} is not settled"
+        verdict_text = f"gains significantly; retention of {verdict.keep:g} inconclusive"
     else:
-        told = f"not sure to gain and retain {verdict.keep:g}"
-    return [[(told, "accent")]]
+        verdict_text = f"no significant gain at retention {verdict.keep:g}"
+    return [[(verdict_text, "accent")]]
