@@ -72,8 +72,8 @@ def verdict_of(
         (
             verdict((), (), (standing("dae"), standing("b", 0.6, 0.955))),
             "No checkpoint gains significantly in the domain and retains at least 0.95 of the "
-            "general score. dae, 70 % [60, 80] of the expert's gain, retention 98.0 % "
-            "[97.0, 99.0]: more items may settle it. Retention inconclusive: b (95.5 % [94.5, 96.5]).",
+            "general score. dae, 70 % [60, 80] of the expert's gain, retention 98.0 % [97.0, "
+            "99.0]: more items may settle it. Retention inconclusive: b (95.5 % [94.5, 96.5]).",
         ),
         (
             verdict(),
