@@ -10,7 +10,7 @@ from kdharness.harness.errors import DataError, KDHarnessError
 from kdharness.harness.util.untrusted import read_json_object
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -47,6 +47,31 @@ def stopping_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     config, if there are such files.
     """
     return set().union(*declared_ends(tokenizer).values())
+
+
+def all_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token that ends an answer of a loaded model.
+
+    Small chat models are often saved with the base model's end-of-text token alone, so the end of
+    a turn in the chat template counts too. A composite model names its own in its text config.
+
+    Returns:
+        The tokenizer's end of sequence first, then the template's end of a turn, then the others.
+    """
+    named = (
+        tokenizer.eos_token_id,
+        end_of_turn(tokenizer),
+        *(
+            getattr(config, "eos_token_id", None)
+            for config in (
+                getattr(model, "generation_config", None),
+                model.config,
+                model.config.get_text_config(decoder=True),
+            )
+        ),
+    )
+    listed = [ids if isinstance(ids, list) else [ids] for ids in named]
+    return list(dict.fromkeys(int(t) for ids in listed for t in ids if isinstance(t, int)))
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdharness.harness.chat.end_tokens import all_ends
 from kdharness.harness.paths import Paths
 from kdharness.judges.engines.kv_cache import check_cache
-from kdharness.judges.engines.local import LocalEngine, end_tokens_of
+from kdharness.judges.engines.local import LocalEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ class InTraining(LocalEngine):
         super().__init__("the model in training", paths, batch_size=batch_size)
         check_cache(model, self.source)
         self._model, self._tokenizer = model, tokenizer
-        self.end_tokens = frozenset(end_tokens_of(model, tokenizer))
+        self.end_tokens = frozenset(all_ends(model, tokenizer))
 
     def close(self) -> None:
         """Do nothing: the training still needs the model."""

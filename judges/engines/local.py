@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.end_tokens import all_ends
 from kdharness.harness.chat.template import encode_prompt
 from kdharness.harness.config.evaluation import EvalConfig, Spec
 from kdharness.harness.errors import DataError
@@ -43,9 +43,6 @@ from kdharness.judges.engines.numbers import NumberReader, numerals
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.scoring.verdicts import is_unfinished
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Padded prompt tokens per batch: bounds memory for long prompts.
 PREFILL_TOKENS = 16_384
@@ -161,7 +158,7 @@ class LocalEngine:
             check_cache(model, self.source)
             self.cuda_graphs = self.cuda_graphs and can_record(model, self.source)
             self._model = model
-            self.end_tokens = frozenset(end_tokens_of(self._model, self.tokenizer))
+            self.end_tokens = frozenset(all_ends(self._model, self.tokenizer))
         return self._model
 
     @property
@@ -363,19 +360,3 @@ class LocalEngine:
     def _spelt(self, choices: Sequence[str]) -> dict[str, list[int]]:
         """Return the tokens of each choice."""
         return {c: self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in choices}
-
-
-def end_tokens_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
-
-    Small chat models are often saved with the base model's end-of-text token alone.
-    """
-    ends: set[int] = set()
-    for value in (
-        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
-        getattr(model.config, "eos_token_id", None),
-        tokenizer.eos_token_id,
-        end_of_turn(tokenizer),
-    ):
-        ends.update(value if isinstance(value, list) else [] if value is None else [value])
-    return ends

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.end_tokens import all_ends, end_of_turn
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
@@ -28,7 +28,7 @@ from kdharness.harness.types import Checkpoint, Method
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest_existing
 from kdharness.harness.util.untrusted import read_json_object
-from kdharness.trainers.exports.gguf_file import check_tokens, end_tokens, write_gguf
+from kdharness.trainers.exports.gguf_file import check_tokens, listed_ends, write_gguf
 from kdharness.trainers.exports.gguf_model import TYPES, context_length, tensors
 from kdharness.trainers.exports.gguf_tokens import vocabulary
 from kdharness.trainers.exports.modelfile import (
@@ -95,7 +95,7 @@ def export_gguf(
     file = f"{folder_name(found.checkpoint)}-{kind}.gguf"
     words = vocabulary(found.tokenizer, int(found.model.config.vocab_size))
     listed = tensors(found.model, kind)
-    ends = end_tokens(found.model, found.tokenizer)
+    ends = listed_ends(_ends(found.model, found.tokenizer), found.tokenizer)
     _check_room(target, sum(tensor.bytes for tensor in listed))
     notes = list(words.notes)
     broken = [t.name for t in listed if len(t.shape) > 1 and t.kind is not TYPES[kind][0]]
@@ -105,7 +105,7 @@ def export_gguf(
 
     def write(folder: Path) -> None:
         path = folder / file
-        write_gguf(path, found.model, found.tokenizer, words, listed, kind, texts)
+        write_gguf(path, found.model, found.tokenizer, ends, words, listed, kind, texts)
         if not check_tokens(path, found.tokenizer):
             notes.append("not compared with llama.cpp's tokens: pip install 'kdharness[llama]'")
         try:
@@ -222,10 +222,21 @@ def _modelfile(found: _Source, file: str, ends: list[int], begins: bool) -> str:
     )
 
 
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that end an answer. Raises ModelError if there are none."""
+    ends = all_ends(model, tokenizer)
+    if not ends:
+        raise ModelError(
+            "neither tokenizer nor generation config has an end token: answers would not end",
+            hint="set the tokenizer's eos_token",
+        )
+    return ends
+
+
 def _end_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Let the generation config name every token that ends an answer; return notes."""
     generation = model.generation_config
-    ends = end_tokens(model, tokenizer)
+    ends = _ends(model, tokenizer)
     before = generation.eos_token_id
     named = before if isinstance(before, list) else [] if before is None else [before]
     added = [token for token in ends if token not in named]

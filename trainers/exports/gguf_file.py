@@ -12,7 +12,6 @@ import numpy
 from gguf import GGML_QUANT_VERSION, MODEL_ARCH_NAMES, GGUFWriter
 from gguf.quants import quant_shape_to_byte_shape
 
-from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.chat.rendering import render
 from kdharness.harness.errors import DataError, ModelError
 from kdharness.trainers.exports.gguf_model import (
@@ -40,6 +39,7 @@ def write_gguf(
     path: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    ends: list[int],
     words: Vocabulary,
     listed: list[Tensor],
     kind: str,
@@ -51,13 +51,14 @@ def write_gguf(
         path: the new file.
         model: the model, with an adapter merged.
         tokenizer: its tokenizer.
+        ends: the tokens that end an answer, in the order of `listed_ends`.
         words: the tokenizer's vocabulary.
         listed: the weights.
         kind: f32, f16, bf16 or q8_0.
         texts: further entries of the header.
 
     Raises:
-        ModelError: a weight, or end tokens, that the format cannot hold.
+        ModelError: a weight or a chat template that the format cannot hold.
     """
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[architecture(model)])
     try:
@@ -70,7 +71,7 @@ def write_gguf(
             adders: Any = {int: writer.add_uint32, float: writer.add_float32}
             adders.get(type(value), writer.add_string)(key, value)
         _add_vocabulary(writer, words)
-        _add_tokens(writer, model, tokenizer)
+        _add_tokens(writer, tokenizer, ends)
         for tensor in listed:
             writer.add_tensor_info(
                 tensor.name,
@@ -104,11 +105,9 @@ def _add_vocabulary(writer: GGUFWriter, words: Vocabulary) -> None:
     writer.add_add_eos_token(words.ends)
 
 
-def _add_tokens(
-    writer: GGUFWriter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def _add_tokens(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, ends: list[int]) -> None:
     """Add the special tokens and the chat template."""
-    eos, *others = end_tokens(model, tokenizer)
+    eos, *others = ends
     template, several = default_template(tokenizer), tokenizer.chat_template
     if tokenizer.bos_token_id is None and "bos_token" in template:
         raise ModelError(
@@ -131,36 +130,21 @@ def _add_tokens(
         writer.add_pad_token_id(tokenizer.pad_token_id)
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: EOS first, then the end of a turn, then others.
+def listed_ends(ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Order end tokens for a GGUF file: EOS, those it has entries for, those known by their text.
 
     Raises:
-        ModelError: none, or more than a GGUF file can name.
+        ModelError: there are more than it has entries for.
     """
-    found: list[int] = []
-    generation = getattr(model, "generation_config", None)
-    for ids in (
-        tokenizer.eos_token_id,
-        end_of_turn(tokenizer),
-        getattr(generation, "eos_token_id", None),
-        model.config.eos_token_id,
-    ):
-        listed = ids if isinstance(ids, list) else [ids]
-        found += [token for token in listed if isinstance(token, int) and token not in found]
-    if not found:
-        raise ModelError(
-            "neither tokenizer nor generation config has an end token: answers would not end",
-            hint="set the tokenizer's eos_token",
-        )
-    named = [t for t in found[1:] if tokenizer.convert_ids_to_tokens(t) in ENDS_BY_NAME]
-    unnamed = [token for token in found[1:] if token not in named]
+    named = [t for t in ends[1:] if tokenizer.convert_ids_to_tokens(t) in ENDS_BY_NAME]
+    unnamed = [token for token in ends[1:] if token not in named]
     if len(unnamed) > 2:
         shown = ", ".join(map(str, tokenizer.convert_ids_to_tokens(unnamed)))
         raise ModelError(
             f"a GGUF file cannot name so many end tokens: {shown}",
             hint="remove some of eos_token_id in generation_config.json",
         )
-    return [found[0], *unnamed, *named]
+    return [ends[0], *unnamed, *named]
 
 
 def check_tokens(path: Path, tokenizer: PreTrainedTokenizerBase) -> bool:

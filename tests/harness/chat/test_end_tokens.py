@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import Gemma3Config, GenerationConfig, LlamaConfig
 
-from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.end_tokens import all_ends, end_of_turn
 from kdharness.harness.chat.template import encode_prompt
 from support.chat_templates import FAMILIES
 from support.labels import (
@@ -79,3 +81,19 @@ def test_local_engine_stops_at_the_end_of_turn_token(tmp_path: Path) -> None:
         request = GenerationRequest(messages=(user("a"),), max_new_tokens=40)
         ((_, reply),) = engine.stream([request])
         assert (reply.finish, reply.tokens, reply.text) == (Finish.STOP, 0, "")
+
+
+def test_every_end_of_an_answer_counts_once(families: dict[str, Any]) -> None:
+    """In this order: tokenizer, template, generation config, config, its part for texts."""
+    tokenizer = families["chatml"]
+    closing = end_of_turn(tokenizer)
+
+    def ends(config: Any, generation: Any) -> list[int]:
+        model: Any = SimpleNamespace(config=config, generation_config=generation)
+        return all_ends(model, tokenizer)
+
+    own = [tokenizer.eos_token_id, closing] if tokenizer.eos_token_id != closing else [closing]
+    plain = LlamaConfig(vocab_size=99, eos_token_id=[90, closing])
+    assert ends(plain, GenerationConfig(eos_token_id=[91, 90])) == [*own, 91, 90]
+    composite = Gemma3Config(text_config={"vocab_size": 99, "eos_token_id": 92}, eos_token_id=None)
+    assert ends(composite, None) == [*own, 92]

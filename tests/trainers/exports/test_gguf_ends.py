@@ -14,7 +14,7 @@ import torch
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths
-from kdharness.trainers.exports.export import export_gguf
+from kdharness.trainers.exports.export import export_folder, export_gguf
 from kdharness.trainers.exports.gguf_model import tensors
 from support.exports import Exported
 from support.models import make_llama
@@ -62,6 +62,10 @@ def test_more_ends_than_a_file_can_name_are_refused(paths: Paths, tmp_path: Path
     edited(tmp_path / "m" / "generation_config.json", eos_token_id=[1, *ids])
     with pytest.raises(ModelError, match="cannot name so many end tokens: <a/>, <b/>, <c/>"):
         export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths)
+    # A folder's generation config takes any number.
+    export_folder(str(tmp_path / "m"), str(tmp_path / "folder"), paths)
+    written = json.loads((tmp_path / "folder" / "generation_config.json").read_text("utf-8"))
+    assert written["eos_token_id"] == [1, *ids]
 
 
 def test_a_template_that_writes_a_missing_bos_is_refused(paths: Paths, tmp_path: Path) -> None:
