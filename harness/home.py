@@ -207,9 +207,9 @@ class Home:
     def resume(self, run: str | Run, *, wait: bool = True) -> Run:
         """Resume a run that was stopped or interrupted, or that failed."""
         with Store(self.paths.store) as store:
-            events = store.events(_id_of(run))
+            seen = store.newest_event(_id_of(run))
         resumed = launch.resume(self.paths, _id_of(run))
-        return self._wait(resumed.id, events[-1]["id"] if events else 0) if wait else resumed
+        return self._wait(resumed.id, seen) if wait else resumed
 
     def runs(self) -> list[Run]:
         """Return every run, newest first."""

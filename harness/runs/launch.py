@@ -200,8 +200,7 @@ def spawn_worker(
     command += ["kdharness.harness.worker", "--home", str(paths.home), run_id]
     if resume:
         command.append("--resume")
-    events = store.events(run_id)
-    seen = events[-1]["id"] if events else 0
+    seen = store.newest_event(run_id)
     log = log_path(paths, run_id)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

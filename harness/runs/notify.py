@@ -50,9 +50,8 @@ def tell_end(paths: Paths, store: Store, run: Run, status: RunStatus, error: str
 
 def tell_interrupted(paths: Paths, store: Store, run: Run) -> None:
     """Tell that a run's process is gone, once: its worker could not."""
-    events = store.events(run.id)
-    last = next((e["kind"] for e in reversed(events) if e["kind"] in ENDS), "")
-    if last != "interrupted":
+    events = store.events_of(run.id, ENDS)
+    if not events or events[-1]["kind"] != "interrupted":
         store.add_event(run.id, "interrupted", "its process is gone")
         tell(paths, store, run, "interrupted", end_message(run, "interrupted"))
 
@@ -104,8 +103,8 @@ def _note(store: Store, run_id: str, problem: str) -> None:
             store.add_event(run_id, "warning", redact(f"notify: {problem}", shapes=True))
         else:
             print(f"notify: {redact(problem, shapes=True)}", file=sys.stderr)
-    except KDHarnessError:
-        print(f"notify: {problem}", file=sys.stderr)
+    except (KDHarnessError, sqlite3.Error):
+        print(f"notify: {redact(problem, shapes=True)}", file=sys.stderr)
 
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -203,8 +202,8 @@ class Alerts:
             rules = [parse_rule(text) for text in load_settings(paths).alerts]
         except (KDHarnessError, OSError) as error:
             _note(store, run.id, f"settings.yaml cannot be read, so no alerts: {error}")
-        events = store.events(run.id) if rules else []
-        told = [str(e["info"].get("rule")) for e in events if e["kind"] == "alert"]
+        events = store.events_of(run.id, ("alert",)) if rules else []
+        told = [str(event["info"].get("rule")) for event in events]
         self.watch = CurveWatch(rules, told)
         for curve in {rule.curve for rule in rules}:
             self.watch.recall(curve, [value for _, value in store.curve(run.id, curve)])

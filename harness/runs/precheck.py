@@ -58,7 +58,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     for field, source in model_references(config):
         if source in answered:
             continue
-        if field == "checkpoints" and _check_file(source, config, paths):
+        if field == "checkpoints" and _check_file(field, source, config, paths):
             continue
         if hub or not _is_on_hub(source):
             _check_model(field, source, paths, code=runs_code_of(config, source))
@@ -99,9 +99,9 @@ def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
     return {name for name, known in stored.items() if known is not None and not known.path}
 
 
-def _check_file(source: str, config: AnyConfig, paths: Paths) -> bool:
-    """Check a checkpoint that is a GGUF file; return whether it is one."""
-    with naming_field("checkpoints"):
+def _check_file(field: str, source: str, config: AnyConfig, paths: Paths) -> bool:
+    """Check a model that is a GGUF file; return whether it is one."""
+    with naming_field(field):
         if paths.store.exists():
             with Store(paths.store) as store:
                 found = gguf_source(source, paths, store) is not None
@@ -176,7 +176,7 @@ def _check_evaluation(config: EvalConfig, paths: Paths, *, hub: bool) -> None:
             hint="import them: kdharness import fastchat|alpaca-eval PATH",
         )
     for name in sorted(others):
-        if _check_file(name, config, paths):
+        if _check_file("baseline", name, config, paths):
             continue
         if hub or not _is_on_hub(name):
             _check_model("baseline", name, paths, code=config.trust_remote_code)

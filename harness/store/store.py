@@ -120,9 +120,11 @@ class Store(CurveRows):
         )
         return [(row["id"], row["run"], row["kind"], row["message"]) for row in rows]
 
-    def newest_event(self) -> int:
-        """Return the id of the newest event of any run; 0 if there is none."""
-        return int(self.db.conn.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+    def newest_event(self, run_id: str = "") -> int:
+        """Return the id of the newest event, of a run or of any; 0 if there is none."""
+        where, values = ("WHERE run = ?", [run_id]) if run_id else ("", [])
+        found = self.db.conn.execute(f"SELECT COALESCE(MAX(id), 0) FROM events {where}", values)
+        return int(found.fetchone()[0])
 
     def training_order(self) -> list[str]:
         """Return the ids of all runs that train something, oldest first."""
@@ -176,11 +178,16 @@ class Store(CurveRows):
                 )
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
-        """Return events of a run with an id above `after`, oldest first."""
-        rows = self.db.query(
-            "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
-            [run_id, after, limit],
-        )
+        """Return events of a run with an id above `after`, oldest first, and at most `limit`."""
+        return self._events("id > ? ORDER BY id LIMIT ?", run_id, after, limit)
+
+    def events_of(self, run_id: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
+        """Return a run's events of some kinds, oldest first."""
+        marks = ", ".join("?" for _ in kinds)
+        return self._events(f"kind IN ({marks}) ORDER BY id", run_id, *kinds)
+
+    def _events(self, condition: str, *values: object) -> list[dict[str, Any]]:
+        rows = self.db.query(f"SELECT * FROM events WHERE run = ? AND {condition}", values)
         return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
 
     # ------------------------------------------------------------ control requests

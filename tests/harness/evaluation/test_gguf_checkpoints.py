@@ -203,12 +203,25 @@ def test_other_engines_do_not_answer_for_a_file(
     assert pipeline.run(config_of(bench, file), paths, store, NullReporter())["answers"] == 0
 
 
+@pytest.mark.parametrize("field", ["checkpoints", "baseline"])
 def test_without_llama_cpp_nothing_begins(
-    file: Path, bench: str, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    field: str,
+    file: Path,
+    source: Path,
+    paths: Paths,
+    write_jsonl: WriteRows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    bench = str(write_jsonl("pairs.jsonl", [{"id": "1", "prompt": "p", "metric": "pair"}]))
+    config = (
+        config_of(bench, file)
+        if field == "checkpoints"
+        else config_of(bench, source, baseline=str(file))
+    )
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(JudgeError, match="needs llama-cpp-python"):
-        check_request(config_of(bench, file), paths)
+    with pytest.raises(JudgeError, match="needs llama-cpp-python") as caught:
+        check_request(config, paths)
+    assert caught.value.where == field
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import sqlite3
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from kdharness.harness.runs.notify import (
     run_command,
     tell,
     tell_end,
+    tell_interrupted,
     user_environment,
 )
 from kdharness.harness.runs.status import end_message
@@ -312,3 +314,39 @@ def test_a_rule_is_told_in_the_log_once_also_after_a_resume(
     assert reporter.alerts.without_a_curve() == ["the alert 'loss > 5' found no curve 'loss'"]
     assert states == ["alert kd: domain_loss rose 2 times in a row, from 1 to 3"]
     assert [e["info"] for e in found] == [{"rule": "domain_loss rose two times"}]
+
+
+def test_what_was_told_counts_after_any_number_of_events(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+
+    def start(command: object, sink: object, **variables: str) -> None:
+        states.append(variables["KDHARNESS_STATE"])
+
+    monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)
+    run = stored(paths, "kd", pid=os.getpid(), status="running")
+    paths.settings.write_text("notify: say\nalerts: loss > 5\n")
+    messages = [(1.0, "log", f"line {n}", {}) for n in range(10_100)]
+    with Store(paths.store) as store:
+        store.add_progress("kd", events=[*messages, (2.0, "alert", "", {"rule": "loss > 5"})])
+        assert Alerts(paths, store, run).see({"loss": 6.0}) == []
+        tell_interrupted(paths, store, run)
+        tell_interrupted(paths, store, run)
+        assert store.newest_event("kd") == len(messages) + 2
+        assert store.newest_event("other") == 0
+    assert states == ["interrupted"]
+
+
+def test_a_store_that_cannot_be_written_prints_the_problem(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    run = stored(paths, "kd")
+    paths.settings.write_text("notify: [")
+    monkeypatch.setattr(Store, "add_event", locked)
+    with Store(paths.store) as store:
+        tell(paths, store, run, "failed", "kd failed")
+    assert "notify: " in capsys.readouterr().err
