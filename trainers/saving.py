@@ -17,7 +17,7 @@ from kdharness.harness.models.loading_errors import essence
 from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.runs.memory import optimizer_bytes
 from kdharness.harness.util.atomic import atomic_replace_dir
-from kdharness.harness.util.filesystem import nearest_existing
+from kdharness.harness.util.filesystem import free_bytes
 from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
 from kdharness.trainers.context import TrainContext
 
@@ -138,7 +138,7 @@ def check_room(
 
 def refuse_without_room(needed: int, folder: Path) -> None:
     """Raise RunError where less than `needed` bytes are free in a folder's file system."""
-    free = shutil.disk_usage(nearest_existing(folder)).free
+    free = free_bytes(folder)
     if needed > free:
         raise RunError(
             f"the checkpoints need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB are free",

@@ -33,7 +33,7 @@ from kdharness.harness.store.inspection import (
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
-from kdharness.harness.util.filesystem import nearest_existing
+from kdharness.harness.util.filesystem import free_bytes, nearest_existing
 from kdharness.harness.util.text import listed
 
 GIB = 2**30
@@ -84,7 +84,7 @@ def home(paths: Paths) -> CheckResult:
 def disk(paths: Paths) -> CheckResult:
     """Check for disk space and, on some file systems, free inodes."""
     folder = nearest_existing(paths.home)
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     text = f"{free / GIB:.1f} GiB free in the home"
     inodes = os.statvfs(folder).f_favail if hasattr(os, "statvfs") else 0
     advice = "free some space, or move the home: --home FOLDER; to estimate a run: kdharness plan "

@@ -28,7 +28,7 @@ from kdharness.harness.store.connection import open_to_read, refuse_newer
 from kdharness.harness.store.migrations import migrations
 from kdharness.harness.store.places import Places, relocate
 from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.atomic import new_folder
 from kdharness.harness.util.os_errors import translate_store_errors
 
 _PRECEDENCE = {
@@ -375,13 +375,8 @@ def _files(target: Store, theirs: Path, home: Path, names: Mapping[str, str]) ->
         if not source.is_dir():
             continue
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".merging-", dir=copy.parent))
-            try:
-                shutil.copytree(source, scratch / "run", symlinks=True)
-                atomic_replace_dir(scratch / "run", copy)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+            with new_folder(copy, "merging") as scratch:
+                shutil.copytree(source, scratch, symlinks=True, dirs_exist_ok=True)
             copied += 1
         run = target.run(new)
         old_folder = str(run.folder) if run else ""

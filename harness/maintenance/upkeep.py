@@ -22,6 +22,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.rows import is_json
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import is_sealed, sync_file, sync_folder
+from kdharness.harness.util.filesystem import free_bytes
 from kdharness.harness.util.text import listed
 
 
@@ -119,7 +120,7 @@ def vacuum(paths: Paths) -> tuple[int, int]:
         live = [run.id for run in store.live_runs() if effective_status(run).is_live]
         if live:
             raise RunError(f"runs are live: {listed(live)}", hint="wait, or stop them first")
-        free = shutil.disk_usage(paths.home).free
+        free = free_bytes(paths.home)
         if free < before * 2:
             raise RunError(
                 f"vacuum temporarily needs {before * 2 / 2**20:,.0f} MiB, but only "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.adapters import (
     DEEPEST,
+    is_adapter,
     refuse_unmergeable,
     too_deep_error,
     untie_adapted,
@@ -320,6 +321,19 @@ def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise explain(error, source) from error
+
+
+def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
+    """Return the precision in which a model's weights are stored: float32, bfloat16 or float16.
+
+    It is float32 for an adapter, which is to be merged in fp32, and where the config names none.
+    """
+    folder = local_folder(source, paths, weights=False, code=trust_remote_code)
+    if is_adapter(folder):
+        return "float32"
+    config = load_config_of(str(folder), paths, trust_remote_code=trust_remote_code)
+    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    return dtype if dtype in ("bfloat16", "float16") else "float32"
 
 
 def _quantization(settings: dict[str, Any], dtype: Any) -> Any:

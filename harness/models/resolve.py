@@ -8,8 +8,6 @@ functions.
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +26,7 @@ from kdharness.harness.models.validate import check_config, validate_model_dir
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run, digest
-from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.atomic import new_folder
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -210,10 +208,8 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     elements, tensors = check_gguf(gguf)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
-        with quiet_transformers():
+        with new_folder(target, "converting") as scratch, quiet_transformers():
             config = AutoConfig.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False
             )
@@ -233,14 +229,11 @@ def convert_gguf(gguf: Path, target: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False
             )
             tokenizer.save_pretrained(scratch)
-        atomic_replace_dir(scratch, target)
     except Exception as error:  # a header may be valid and its content still be nonsense
         full = isinstance(error, OSError) and error.errno is not None
         if full or isinstance(error, (KDHarnessError, MemoryError)):
             raise
         raise explain(error, gguf.name) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def local_folder(source: str, paths: Paths, *, weights: bool, code: bool = False) -> Path:

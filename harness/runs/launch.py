@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.status import effective_status, find_run, is_alive
+from kdharness.harness.runs.status import effective_status, find_run, is_alive, is_here
 from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
@@ -297,7 +297,7 @@ def kill(store: Store, run_id: str, timeout: float = 10.0) -> Run:
     run = find_run(store, run_id)
     if not effective_status(run).is_live or run.pid is None:
         return run
-    if run.host and run.host != socket.gethostname():
+    if not is_here(run):
         raise RunError(f"{run_id} is running on {run.host}", hint="kill it there")
     try:
         if hasattr(os, "killpg") and _is_our_group(group := os.getpgid(run.pid), run.pid):

@@ -90,8 +90,7 @@ def tell(paths: Paths, store: Store, run: Run, state: str, message: str) -> None
         }
         environment = {f"KDHARNESS_{name.upper()}": value for name, value in values.items()}
         command = [sys.executable, "-m", "kdharness.harness.runs.notify", str(paths.home)]
-        with Path(os.devnull).open("wb") as sink:
-            start_detached(command, sink, **environment)
+        start_detached(command, variables=environment)
     except (KDHarnessError, OSError, ValueError) as error:
         _note(store, run.id, str(error))
 

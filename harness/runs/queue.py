@@ -7,8 +7,6 @@ of this home is live on this machine, and ends with the queue. Other homes are n
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
 import sys
 import time
@@ -20,7 +18,7 @@ from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.status import effective_status, find_run, is_here
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.detached import start_detached
@@ -52,7 +50,7 @@ def _is_ours(run: Run, paths: Paths) -> bool:
     try:
         return Path(home).samefile(paths.home)
     except FileNotFoundError:
-        return run.host in ("", socket.gethostname())
+        return is_here(run)
     except OSError:
         return False
 
@@ -120,14 +118,12 @@ def keep(paths: Paths) -> None:
         if not queued(store, paths):
             return
     command = [sys.executable, "-m", "kdharness.harness.runs.queue", str(paths.home)]
-    with Path(os.devnull).open("wb") as sink:
-        start_detached(command, sink)
+    start_detached(command)
 
 
 def busy(store: Store) -> bool:
     """Return whether a run of this home is live on this machine: a paused one has its memory."""
-    here = ("", socket.gethostname())
-    return any(effective_status(run).is_live for run in store.live_runs() if run.host in here)
+    return any(effective_status(run).is_live for run in store.live_runs() if is_here(run))
 
 
 def work(paths: Paths, *, poll: float = POLL_SECONDS, settle: float = SETTLE_SECONDS) -> None:

@@ -68,12 +68,17 @@ def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
     return filelock.FileLock(folder / ".lock")
 
 
+def is_here(run: Run) -> bool:
+    """Return whether a run is, or would be, on this machine."""
+    return run.host in ("", socket.gethostname())
+
+
 def is_alive(run: Run) -> bool:
     """Return whether the run's worker is alive."""
     if run.pid is None:
         last = max(run.created, run.heartbeat or 0)
         return run.status is RunStatus.STARTING and abs(time.time() - last) < STALE_SECONDS
-    if run.host and run.host != socket.gethostname():
+    if not is_here(run):
         # A heartbeat in the future means that a clock was set back, not that the worker is alive.
         return abs(time.time() - (run.heartbeat or 0)) < STALE_SECONDS
     started = process_started(run.pid)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SEAL = "sealed.json"
@@ -73,6 +76,26 @@ def atomic_replace_dir(scratch: Path, target: Path) -> None:
     os.replace(scratch, target)
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(target: Path, doing: str) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, which takes its place at the end.
+
+    Its mode is that of any new folder (`tempfile.mkdtemp` closes it to other users). After an
+    error it is removed, and what was at `target` stays; a killed process leaves `.DOING-...`.
+
+    Raises:
+        OSError: it cannot be created or moved.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{doing}-{uuid.uuid4().hex[:12]}")
+    scratch.mkdir()
+    try:
+        yield scratch
+        atomic_replace_dir(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def seal(folder: Path) -> None:

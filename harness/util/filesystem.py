@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 NETWORK = frozenset(
@@ -89,3 +90,8 @@ def nearest_existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that are free where a path is, or will be created."""
+    return shutil.disk_usage(nearest_existing(path)).free

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdharness.harness.errors import KDHarnessError, RunError, StoreError
-from kdharness.harness.util.filesystem import nearest_existing
+from kdharness.harness.util.filesystem import free_bytes
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = (
@@ -54,7 +54,7 @@ def as_user_error(error: BaseException, home: Path) -> KDHarnessError | None:
     text = str(error).lower()
     if any(words in text for words in _FULL_WORDS) or (
         # torch reports a failed write as a line of its C++ source, without the reason.
-        any(words in text for words in _WRITE_WORDS) and _free(home) < SCARCE_BYTES
+        any(words in text for words in _WRITE_WORDS) and free_bytes(home) < SCARCE_BYTES
     ):
         return _disk_full(home, error)
     return None
@@ -147,17 +147,13 @@ def reserved_space(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def _disk_full(home: Path, error: BaseException) -> RunError:
-    free = _free(home) / 2**20
+    free = free_bytes(home) / 2**20
     return RunError(
         f"the disk is full ({free:.0f} MiB free): {str(error).splitlines()[0]}",
         where=str(home),
         hint="finished work is stored; free some space (kdharness store prune), "
         "then continue: kdharness resume RUN",
     )
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def _lacks_space(path: Path) -> bool:
@@ -168,4 +164,4 @@ def _lacks_space(path: Path) -> bool:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     except ImportError:
         limit = -1
-    return _free(path.parent) < SCARCE_BYTES or limit != -1
+    return free_bytes(path.parent) < SCARCE_BYTES or limit != -1

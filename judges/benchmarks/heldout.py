@@ -94,7 +94,8 @@ class Heldout(Benchmark):
         ]
         if not missing:
             return
-        if is_gguf(source) and not source_of(source, paths):
+        words = source_of(source, paths) if is_gguf(source) else source
+        if not words:
             reporter.say(
                 f"held-out loss of {Path(source).name} is not measured: the model that it was made "
                 "from, whose tokenizer is needed, is not in this home",
@@ -103,7 +104,7 @@ class Heldout(Benchmark):
             return
 
         scorer = Scorer(
-            source, paths, config, self.teacher if teacher else None, self.teacher_states
+            source, words, paths, config, self.teacher if teacher else None, self.teacher_states
         )
         encoded = [encode(scorer.tokenizer, row, config.heldout.max_length) for row in missing]
         empty = [e.row.id for e in encoded if not e.positions]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from kdharness.harness.models.lm_head import backbone, head_logits
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow
-from kdharness.judges.engines.llama_forward import GgufForward, source_of
+from kdharness.judges.engines.llama_forward import GgufForward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -93,9 +94,9 @@ class Loaded:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
-    @property
+    @cached_property
     def limits(self) -> ModelLimits:
-        """Return the sizes of its tables."""
+        """The sizes of its tables."""
         return limits_of(self.model)
 
     def states(self, batch: Sequence[EncodedRow]) -> torch.Tensor:
@@ -126,19 +127,28 @@ class Scorer:
     def __init__(
         self,
         source: str,
+        words: str,
         paths: Paths,
         config: EvalConfig,
         teacher: str | None,
         teacher_states: dict[str, Any],
     ) -> None:
-        """Load the models; `teacher_states` (row key -> states [n, h]) is filled and used."""
+        """Load the models and the tokenizer.
+
+        Args:
+            source: the model.
+            words: the model whose tokenizer it has: another one for a GGUF file.
+            paths: the home.
+            config: the evaluation's config.
+            teacher: the model to compare its distributions with.
+            teacher_states: row key -> states [n, h], filled and used.
+        """
         trust = config.trust_remote_code
         options: dict[str, Any] = {
             "dtype": config.dtype,
             "device": config.device,
             "trust_remote_code": trust,
         }
-        words = source_of(source, paths) if is_gguf(source) else source
         self.tokenizer = load_tokenizer(words, paths, trust_remote_code=trust)
         if teacher:
             check_vocabularies(

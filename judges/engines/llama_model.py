@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import importlib
-from collections import deque
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -14,15 +12,13 @@ import torch
 
 from kdharness.harness.chat.rendering import as_turn
 from kdharness.harness.errors import DataError, ModelError
-from kdharness.harness.models.engine_files import LLAMA
+from kdharness.harness.models.llama_library import last_errors, llama_library
 from kdharness.harness.types import GenerationRequest
 from kdharness.judges.engines.llama_devices import placed
 from kdharness.judges.scoring.expected import begins_number
 
 CHUNK = 512
 """Prompt tokens read at once, between which stop requests are noticed."""
-LOG_ERROR = 4
-"""llama.cpp's level of errors."""
 
 
 class LlamaModel:
@@ -39,7 +35,7 @@ class LlamaModel:
         self.api = llama_library()
         self.name = name
         options = placed(self.api, device)
-        _errors.clear()
+        last_errors.clear()
         try:
             self.llama = self.api.Llama(
                 path,
@@ -53,7 +49,7 @@ class LlamaModel:
             )
         except (ValueError, RuntimeError, MemoryError, AssertionError) as error:
             raise ModelError(
-                f"llama.cpp cannot load it: {'; '.join(_errors) or error}",
+                f"llama.cpp cannot load it: {'; '.join(last_errors) or error}",
                 where=path,
                 hint=f"is there memory for it and a context of {tokens} tokens? Does this "
                 "llama.cpp know its architecture? pip install --upgrade llama-cpp-python",
@@ -160,25 +156,3 @@ class LlamaModel:
         """Release the memory."""
         atexit.unregister(self.llama.close)
         self.llama.close()
-
-
-@cache
-def llama_library() -> Any:
-    """Import llama.cpp, and collect what it says about errors instead of printing everything."""
-    api: Any = importlib.import_module(LLAMA)
-
-    @api.llama_log_callback
-    def collect(level: int, text: bytes, _: object) -> None:
-        words = text.decode("utf-8", "replace").strip()
-        if level == LOG_ERROR and words:
-            _errors.append(words)
-
-    api.llama_log_set(collect, None)
-    _kept.append(collect)
-    return api
-
-
-_kept: list[object] = []
-"""The callback, which llama.cpp calls as long as the process lives."""
-_errors: deque[str] = deque(maxlen=4)
-"""The last errors of llama.cpp."""

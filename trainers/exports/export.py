@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.end_tokens import all_ends, end_of_turn
 from kdharness.harness.errors import ConfigError, ModelError
-from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf_models import SOURCE
-from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.loading import load_model, load_tokenizer, stored_dtype
 from kdharness.harness.models.older_readers import (
     older_config,
     older_notes,
@@ -25,8 +21,8 @@ from kdharness.harness.models.older_readers import (
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint, Method
-from kdharness.harness.util.atomic import atomic_replace_dir
-from kdharness.harness.util.filesystem import nearest_existing
+from kdharness.harness.util.atomic import new_folder
+from kdharness.harness.util.filesystem import free_bytes, nearest_existing
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.exports.gguf_file import check_tokens, listed_ends, write_gguf
 from kdharness.trainers.exports.gguf_model import TYPES, context_length, tensors
@@ -103,7 +99,7 @@ def export_gguf(
         notes.append(f"{len(broken)} weights are in f16: their rows are not multiples of 32")
     texts = {"general.name": name, SOURCE: found.checkpoint.id}
 
-    def write(folder: Path) -> None:
+    with new_folder(target, "exporting") as folder:
         path = folder / file
         write_gguf(path, found.model, found.tokenizer, ends, words, listed, kind, texts)
         if not check_tokens(path, found.tokenizer):
@@ -117,8 +113,6 @@ def export_gguf(
             )
         notes.extend(_template_notes(found.tokenizer, folder))
         _note(folder, found.checkpoint, kind)
-
-    _write_folder(target, write)
     made = _stored(paths, target / file, name, found.checkpoint, kind)
     return Export(target, made.name, sorted(path.name for path in target.iterdir()), notes)
 
@@ -161,13 +155,11 @@ def export_folder(
     if dropped:
         notes.append(f"generation_config.json is without {', '.join(dropped)}")
 
-    def write(folder: Path) -> None:
+    with new_folder(target, "exporting") as folder:
         model.save_pretrained(folder)
         found.tokenizer.save_pretrained(folder)
         notes.extend(_for_older_readers(folder, template))
         _note(folder, found.checkpoint, dtype or str(model.dtype).removeprefix("torch."))
-
-    _write_folder(target, write)
     made = _stored(paths, target, target.name, found.checkpoint, str(model.dtype)[6:])
     return Export(target, made.name, sorted(path.name for path in target.iterdir()), notes)
 
@@ -180,11 +172,7 @@ def _load(source: str, paths: Paths, dtype: str, *, trust_remote_code: bool) -> 
     folder = Path(resolve_model(source, paths))
     checkpoint = model_checkpoint(paths, source)
     code = trust_remote_code
-    if not dtype:
-        config = load_config_of(str(folder), paths, trust_remote_code=code)
-        own = str(getattr(config, "dtype", "")).removeprefix("torch.")
-        known = own in ("bfloat16", "float16") and not is_adapter(folder)
-        dtype = own if known else "float32"
+    dtype = dtype or stored_dtype(str(folder), paths, trust_remote_code=code)
     return _Source(
         checkpoint,
         load_model(str(folder), paths, device="cpu", dtype=dtype, trust_remote_code=code),
@@ -294,7 +282,7 @@ def _free_target(output: str, *, force: bool) -> Path:
 
 
 def _check_room(target: Path, size: int) -> None:
-    free = shutil.disk_usage(nearest_existing(target.parent)).free
+    free = free_bytes(target)
     if free < size + SPARE_BYTES:
         raise ConfigError(
             f"the export needs {size / 2**30:.2f} GiB, and the disk has {free / 2**30:.2f} GiB "
@@ -307,18 +295,6 @@ def _check_room(target: Path, size: int) -> None:
 def _note(folder: Path, checkpoint: Checkpoint, kind: str) -> None:
     """Record what a folder was made from."""
     _write_json(folder / NOTE, {"exported_from": checkpoint.name, "exported": kind})
-
-
-def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside the target, and put it there when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".exporting-", dir=target.parent))
-    try:
-        write(scratch)
-        scratch.chmod(0o755)
-        atomic_replace_dir(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _stored(paths: Paths, path: Path, name: str, source: Checkpoint, kind: str) -> Checkpoint:

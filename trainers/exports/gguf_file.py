@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ from gguf.quants import quant_shape_to_byte_shape
 
 from kdharness.harness.chat.rendering import render
 from kdharness.harness.errors import DataError, ModelError
+from kdharness.harness.models.engine_files import LLAMA
+from kdharness.harness.models.llama_library import last_errors, llama_library
 from kdharness.trainers.exports.gguf_model import (
     TYPES,
     Tensor,
@@ -27,11 +28,8 @@ from kdharness.trainers.exports.modelfile import default_template
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LLAMA = "llama_cpp"
 ENDS_BY_NAME = frozenset({"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>"})
 """Tokens at which llama.cpp stops without being told."""
-_kept: list[object] = []
-"""The callback, which llama.cpp calls as long as the process lives."""
 PROBE = "Hello, world! It's 3.14 (or 1,024)\n\n  café №7 你好 🙂 <b>x</b>\tend"
 
 
@@ -158,15 +156,13 @@ def check_tokens(path: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
     """
     if importlib.util.find_spec(LLAMA) is None:
         return False
-    api: Any = importlib.import_module(LLAMA)
-    quiet = api.llama_log_callback(lambda *_: None)
-    api.llama_log_set(quiet, None)
-    _kept.append(quiet)
+    api = llama_library()
+    last_errors.clear()
     try:
         llama = api.Llama(str(path), vocab_only=True, verbose=False)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"llama.cpp cannot load the file: {error}",
+            f"llama.cpp cannot load the file: {'; '.join(last_errors) or error}",
             where=str(path),
             hint="does this version know the tokenizer? pip install --upgrade llama-cpp-python",
         ) from error

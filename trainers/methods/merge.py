@@ -13,10 +13,13 @@ from typing import Any
 from kdharness.harness.config.merging import SPARSE, MergeConfig, alpha_label
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
-from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
-from kdharness.harness.models.resolve import resolve_model
+from kdharness.harness.models.loading import (
+    load_config_of,
+    load_model,
+    load_tokenizer,
+    stored_dtype,
+)
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.types import Checkpoint
@@ -50,7 +53,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     models = []
     for number, source in enumerate(names, 1):
         dtype = (
-            "auto"
+            "float32"
             if number > 1
             else stored_dtype(names[0], job.paths, trust_remote_code=config.trust_remote_code)
         )
@@ -206,12 +209,3 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
                 f"{alone[0]!r} ({len(alone)} such tokens)",
                 hint=hint,
             )
-
-
-def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
-    """Return the name of the precision a model is stored in; `auto` for an adapter."""
-    if is_adapter(Path(resolve_model(source, paths))):
-        return "auto"
-    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
-    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
-    return dtype if dtype in ("float32", "bfloat16", "float16") else "auto"

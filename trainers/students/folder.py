@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.types import Checkpoint
-from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.atomic import new_folder
 from kdharness.harness.util.untrusted import read_json_object
 
 if TYPE_CHECKING:
@@ -28,17 +26,12 @@ def save_folder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path, origin: dict[str, Any]
 ) -> None:
     """Save a derived model atomically, with a record of how it was made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     dropped = make_savable(model)
     note = {**origin, "generation_config_without": dropped} if dropped else origin
-    try:
+    with new_folder(target, "making") as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
-        atomic_replace_dir(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_origin(folder: str | Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, JudgeError, ModelError
 from kdharness.harness.evaluation import dry_run, pipeline
+from kdharness.harness.models.llama_library import llama_library
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.runs.precheck import check_request
 from kdharness.harness.store import Store
-from kdharness.judges.engines.llama_model import llama_library
 from kdharness.trainers.exports.export import export_gguf
 from support.commands import CommandLine
 from support.fake_llama import FakeLlama, fake_package

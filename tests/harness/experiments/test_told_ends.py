@@ -23,7 +23,7 @@ def told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]
     """(State, message) of what the user's command would be told."""
     found: list[tuple[str, str]] = []
 
-    def start(command: object, sink: object, **variables: str) -> None:
+    def start(command: object, variables: dict[str, str]) -> None:
         found.append((variables["KDHARNESS_STATE"], variables["KDHARNESS_MESSAGE"]))
 
     monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)

@@ -260,7 +260,7 @@ def test_only_what_the_user_asked_for_is_told(
 ) -> None:
     told: list[str] = []
 
-    def start(command: object, sink: object, **variables: str) -> None:
+    def start(command: object, variables: dict[str, str]) -> None:
         told.append(variables["KDHARNESS_MESSAGE"])
 
     monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)
@@ -296,7 +296,7 @@ def test_a_rule_is_told_in_the_log_once_also_after_a_resume(
 
     states: list[str] = []
 
-    def start(command: object, sink: object, **variables: str) -> None:
+    def start(command: object, variables: dict[str, str]) -> None:
         states.append(f"{variables['KDHARNESS_STATE']} {variables['KDHARNESS_MESSAGE']}")
 
     monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)
@@ -321,7 +321,7 @@ def test_what_was_told_counts_after_any_number_of_events(
 ) -> None:
     states: list[str] = []
 
-    def start(command: object, sink: object, **variables: str) -> None:
+    def start(command: object, variables: dict[str, str]) -> None:
         states.append(variables["KDHARNESS_STATE"])
 
     monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)

@@ -178,7 +178,7 @@ def test_one_process_works_the_queue_off(paths: Paths, monkeypatch: pytest.Monke
     with filelock.FileLock(paths.home / ".queue.lock"):
         queue.work(paths)
     commands: list[object] = []
-    monkeypatch.setattr(queue, "start_detached", lambda command, _: commands.append(command))
+    monkeypatch.setattr(queue, "start_detached", lambda command: commands.append(command))
     queue.keep(paths)
     with Store(paths.store) as store:
         queue.leave(store, "a")
@@ -237,7 +237,7 @@ def told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the user's command would be told."""
     messages: list[str] = []
 
-    def start(command: object, sink: object, **variables: str) -> None:
+    def start(command: object, variables: dict[str, str]) -> None:
         messages.append(variables["KDHARNESS_MESSAGE"])
 
     monkeypatch.setattr("kdharness.harness.runs.notify.start_detached", start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,28 @@ def test_seal_detects_missing_and_truncated_files(
     else:
         victim.write_bytes(data[: int(len(data) * cut)])
     assert not atomic.is_sealed(folder)
+
+
+@linux
+def test_a_new_folder_is_open_to_others_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic.new_folder(tmp_path / "a" / "model", "making") as scratch:
+            (scratch / "weights").write_text("x", "utf-8")
+            assert not (tmp_path / "a" / "model").exists()
+    finally:
+        os.umask(before)
+    made = tmp_path / "a" / "model"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o755
+    assert (made / "weights").read_text("utf-8") == "x"
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old", "utf-8")
+    making = atomic.new_folder(target, "making")
+    (making.__enter__() / "weights").write_text("half", "utf-8")
+    assert not making.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert (target / "weights").read_text("utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

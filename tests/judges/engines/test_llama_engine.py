@@ -16,6 +16,7 @@ from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.errors import ConfigError, JudgeError, KDHarnessError, ModelError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models import engine_files, identity
+from kdharness.harness.models.llama_library import llama_library
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.runs.precheck import check_request
@@ -23,7 +24,6 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply, digest
 from kdharness.judges.engines import llama
 from kdharness.judges.engines.llama import LlamaEngine
-from kdharness.judges.engines.llama_model import llama_library
 from support.commands import CommandLine
 from support.fake_llama import FakeLlama, fake_package
 from support.files import WriteRows

@@ -14,7 +14,6 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.resolve import convert_gguf
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.exports import export as exporting
 from kdharness.trainers.exports.export import export_gguf
 from support.adapters import make_adapter
 from support.exports import Exported, expected_weights, make_family
@@ -257,7 +256,7 @@ def test_a_full_disk_is_noticed_before(
 ) -> None:
     make_llama(tmp_path / "m")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(exporting.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ConfigError, match="GiB left"):
         export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths)
     assert not (tmp_path / "out").exists()
