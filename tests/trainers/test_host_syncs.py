@@ -211,9 +211,11 @@ def test_rows_padded_at_the_end_need_no_mask(family: str) -> None:
         other[:, 4] = 3
         changed = model(input_ids=other).logits
     assert torch.allclose(got, want, atol=1e-5)
-    # Every token sees all tokens before it and none behind it.
-    assert torch.equal(changed[:, :4], model(input_ids=ids).logits[:, :4])
-    assert not torch.allclose(changed[:, 4:], model(input_ids=ids).logits[:, 4:], atol=1e-6)
+    # Every token sees all tokens before it and none behind it. Mixtures of experts multiply the
+    # rows of an expert together, and how many there are changes the rounding.
+    plain = model(input_ids=ids).logits
+    assert torch.allclose(changed[:, :4], plain[:, :4], atol=1e-6)
+    assert not torch.allclose(changed[:, 4:], plain[:, 4:], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_other_requests_beside_it_are_answered_as_ever(paths: Paths, tiny_teache
     plain = GenerationRequest(({"role": "user", "content": "size"},), max_new_tokens=3)
     alone = dict(engine.stream([plain]))[0]
     mixed = dict(engine.stream([opened("size"), plain, opened("size")]))
-    assert mixed[1].text == alone.text and shares_of(mixed[0]) == shares_of(mixed[2])
+    assert mixed[1].text == alone.text
+    assert shares_of(mixed[0]) == pytest.approx(shares_of(mixed[2]), rel=1e-4)
 
 
 def test_broken_logits_are_an_error(paths: Paths, tiny_teacher: Path) -> None:

@@ -16,7 +16,7 @@ from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
-from kdharness.trainers.losses.top_k import share_tail, top_k
+from kdharness.trainers.losses.top_k import TopK, share_tail, top_k
 from kdharness.trainers.teachers.cache_store import row_key
 from kdharness.trainers.teachers.cached import cache_address
 from support.teacher_caches import (
@@ -50,7 +50,10 @@ def test_filled_cache_returns_the_same_targets_without_the_teacher(
     built = filling(open_cache(kind, tmp_path), data, model).targets_for(batch, part, None)
     head, hidden = online(model, batch, part)
     if kind == "top-k":
-        assert same(built, top_k(head, hidden, 4, 1.0, 8, 0))
+        want = top_k(head, hidden, 4, 1.0, 8, 0)
+        # The cache multiplies row by row: on some CPUs that rounds otherwise.
+        assert isinstance(built, TopK) and torch.equal(built.ids, want.ids)
+        assert torch.allclose(built.logp, want.logp, atol=1e-6)
     else:
         assert same(built, (head, hidden.bfloat16()))
     read = warm(open_cache(kind, tmp_path), data).targets_for(batch, part, None)

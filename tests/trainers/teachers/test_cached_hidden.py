@@ -25,6 +25,7 @@ from kdharness.trainers.teachers.online import OnlineTeacher, refuse_other_heads
 from support.teacher_caches import filling, open_cache, three_rows, warm
 from support.training_steps import VOCAB, assert_same, fused, gradients, make_model
 
+ROUNDING = 1e-6
 MIXES = [
     Mix(temperature=temperature, divergence=divergence, beta=0.3, chunk=5)
     for divergence in get_args(Divergence)
@@ -66,6 +67,15 @@ def step(student: Any, batch: dict[str, Tensor], teacher: Any, mix: Mix) -> tupl
     return loss.detach(), gradients(student, loss)
 
 
+def assert_equal(found: tuple[Tensor, Any], want: tuple[Tensor, Any]) -> None:
+    """Assert that two steps are equal up to the rounding of a matrix product.
+
+    On CPUs without AVX-512 that depends on where a matrix is in memory.
+    """
+    assert float(found[0]) == pytest.approx(float(want[0]), rel=1e-6)
+    assert_same(found[1], want[1], tolerance=ROUNDING)
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HiddenCache]:
     """Return a full cache of each precision, reopened after it was filled."""
@@ -86,19 +96,15 @@ def test_loss_and_gradients_are_those_of_the_teacher(
     """One cache serves every divergence and temperature. In fp32 nothing is lost."""
     data, batch = four_rows()
     student, model = student_of(), make_model(1)
-    want, exact = step(student, batch, OnlineTeacher(model), mix)
-    loss, found = step(student, batch, warm(stored["float32"], data), mix)
-    assert torch.equal(loss, want)
-    assert all(torch.equal(found[name], exact[name]) for name in exact)
+    exact = step(student, batch, OnlineTeacher(model), mix)
+    assert_equal(step(student, batch, warm(stored["float32"], data), mix), exact)
     # Half a unit in the last place: up to 2^-8 of a state in bf16, 2^-11 in fp16.
     for dtype, most in (("bfloat16", 0.02), ("float16", 0.0025)):
-        want, rounded = step(student, batch, Rounded(model, dtype), mix)
-        loss, found = step(student, batch, warm(stored[dtype], data), mix)
-        assert torch.equal(loss, want)
-        assert all(torch.equal(found[name], rounded[name]) for name in rounded)
-        assert_same(found, exact, tolerance=most)
+        found = step(student, batch, warm(stored[dtype], data), mix)
+        assert_equal(found, step(student, batch, Rounded(model, dtype), mix))
+        assert_same(found[1], exact[1], tolerance=most)
         with pytest.raises(AssertionError):
-            assert_same(found, exact, tolerance=most / 1000)
+            assert_same(found[1], exact[1], tolerance=most / 1000)
 
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -136,10 +142,8 @@ def test_every_kind_of_head_is_stored_whole(name: str, tmp_path: Path) -> None:
     assert len(head.weight) == len(own.weight), "all tokens are stored, for other students"
     assert not head.weight.requires_grad
     for mix in (Mix(chunk=5), Mix(temperature=3.0, divergence="reverse_kl", chunk=5)):
-        want, exact = step(student, batch, OnlineTeacher(model, vocab), mix)
-        loss, found = step(student, batch, warm(cache(), data), mix)
-        assert torch.equal(loss, want)
-        assert all(torch.equal(found[key], exact[key]) for key in exact)
+        want = step(student, batch, OnlineTeacher(model, vocab), mix)
+        assert_equal(step(student, batch, warm(cache(), data), mix), want)
 
 
 def test_states_depend_on_the_batch_no_more_than_the_teachers_own(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_loss_and_gradients_match_the_definition(kind: str, name: str) -> None:
     other, others, other_parts = case.run(fused.chunk_loss)
     assert got == pytest.approx(want, rel=1e-6)
     for mine, loop, true in zip(grads, others, exact, strict=True):
-        assert distance(mine, true) <= max(1.5 * distance(loop, true), 1e-6)
+        assert distance(mine, true) <= max(1.5 * distance(loop, true), 2e-6)
     for ours, theirs in ((parts.kl, other_parts.kl), (parts.ce, other_parts.ce)):
         assert ours is not None and theirs is not None
         assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
