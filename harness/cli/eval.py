@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from kdharness.harness.cli.completion import CHECKPOINT
-from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.follow import follow, queue_run
 from kdharness.harness.cli.groups import SectionedCommand
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
-from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.cli.options import format_option, queue_option, split
 from kdharness.harness.config.evaluation import (
     SPECS,
     EvalConfig,
@@ -168,6 +168,7 @@ Examples:
 )
 @click.option("--name", help="Name of the run.")
 @click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
+@queue_option
 @format_option
 @click.pass_obj
 def eval_command(paths: Paths, /, **options: Any) -> None:
@@ -183,6 +184,9 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     warn_unjudged(paths, config)
     if options["dry_run"]:
         print_plan(paths, config, options["form"])
+        return
+    if options["queue"]:
+        click.echo(queue_run(paths, config, options["name"]))
         return
     run = launch.start(paths, config, name=options["name"])
     click.echo(f"run {run.id}", err=True)

@@ -1,11 +1,17 @@
-"""Follow a run from a terminal until it ends."""
+"""Follow a run from a terminal until it ends, or leave it to the queue."""
 
 from __future__ import annotations
 
+import click
+
 from kdharness.harness.cli.progress import progress_view
+from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import queue
 from kdharness.harness.runs.watch import watch
+from kdharness.harness.store import Store
 from kdharness.harness.types import Run
+from kdharness.harness.util.text import safe_text
 
 
 def follow(paths: Paths, run_id: str) -> Run:
@@ -19,3 +25,29 @@ def follow(paths: Paths, run_id: str) -> Run:
     """
     with progress_view(run_id) as view:
         return watch(paths, run_id, view.show, view.say)
+
+
+def queue_run(
+    paths: Paths, config: AnyConfig, name: str | None, accelerate: str | None = None
+) -> str:
+    """Store a run behind those in the queue; return its name.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    run = queue.add(paths, config, name, accelerate).id
+    tell_queued(paths, run)
+    return run
+
+
+def tell_queued(paths: Paths, run_id: str) -> None:
+    """Say at which place of the queue a run is, and see to it that the queue goes on."""
+    queue.keep(paths)
+    with Store(paths.store) as store:
+        names = [run.id for run in queue.queued(store, paths)]
+    place = f"number {names.index(run_id) + 1} in the queue" if run_id in names else "next"
+    click.echo(
+        f"{safe_text(run_id)} is {place}: it starts when no run of this home is running "
+        "(see: kdharness queue)",
+        err=True,
+    )

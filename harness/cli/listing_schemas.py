@@ -92,6 +92,7 @@ _STATISTICS = record(
 
 LISTINGS: dict[str, Schema] = {
     "runs": rows(record(f"{_RUN} tags?:texts note?")),
+    "queue": rows(record("run method state models")),
     "show": record(
         f"{_RUN} error folder config_hash last:numbers info:object lineage:texts config:object "
         "tags?:texts note?",

@@ -22,6 +22,13 @@ set_option = click.option(
 )
 
 
+queue_option = click.option(
+    "--queue",
+    is_flag=True,
+    help="Start it when no run of this home is running, and return at once.",
+)
+
+
 def split(values: Sequence[str]) -> list[str]:
     """Split the values of a repeatable option at commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]

@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from kdharness.harness.cli.completion import RUN
-from kdharness.harness.cli.follow import follow
-from kdharness.harness.cli.options import format_option, refuse_unknown, split
+from kdharness.harness.cli.follow import follow, tell_queued
+from kdharness.harness.cli.options import format_option, queue_option, refuse_unknown, split
 from kdharness.harness.cli.progress import progress_text
 from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs import queue as waiting
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.runs.watch import ending_of
@@ -162,9 +163,15 @@ def pause_command(paths: Paths, run: str) -> None:
 @click.command("resume")
 @click.argument("run", type=RUN)
 @click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
+@queue_option
 @click.pass_obj
-def resume_command(paths: Paths, run: str, detach: bool) -> None:
+def resume_command(paths: Paths, run: str, detach: bool, queue: bool) -> None:
     """Resume a run that was paused, stopped or interrupted, or that failed."""
+    if queue:
+        waiting.enqueue(paths, run)
+        tell_queued(paths, run)
+        click.echo(run)
+        return
     launch.resume(paths, run)
     if not detach:
         follow(paths, run)

@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.follow import follow, queue_run
 from kdharness.harness.cli.groups import SuggestingGroup
-from kdharness.harness.cli.options import format_option, set_option
+from kdharness.harness.cli.options import format_option, queue_option, set_option
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -149,6 +149,7 @@ def merge_adapter_command(
     help="An accelerate config file, for several GPUs or machines.",
 )
 @click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
+@queue_option
 @click.option(
     "--prepare",
     is_flag=True,
@@ -162,12 +163,18 @@ def train_command(
     name: str | None,
     accelerate: str | None,
     detach: bool,
+    queue: bool,
     prepare: bool,
 ) -> None:
     """Train a student from CONFIG: SFT, KD or DAE."""
     parsed = load_config(config, overrides)
     if parsed.method == "eval":
         raise ConfigError("this is an eval config; use kdharness eval", where=config)
+    if queue and prepare:
+        raise click.UsageError("either --queue or --prepare: who starts the run?")
+    if queue:
+        click.echo(queue_run(paths, parsed, name, accelerate))
+        return
     if prepare:
         run_id = name or getattr(parsed, "name", None)
         if run_id is None:
@@ -184,8 +191,11 @@ def train_command(
 @click.argument("config", type=click.Path(dir_okay=False))
 @set_option
 @click.option("--name", help="Name of the run.")
+@queue_option
 @click.pass_obj
-def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:
+def merge_command(
+    paths: Paths, config: str, overrides: tuple[str, ...], name: str | None, queue: bool
+) -> None:
     """Merge models' weights as CONFIG says: WiSE-FT curve, average, task arithmetic.
 
     Prints the names of the new checkpoints.
@@ -197,6 +207,9 @@ def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: s
             where=config,
             hint=f"run: kdharness train {config}",
         )
+    if queue:
+        click.echo(queue_run(paths, parsed, name))
+        return
     run = launch.start(paths, parsed, name=name)
     follow(paths, run.id)
     with Store(paths.store) as store:

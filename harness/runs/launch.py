@@ -134,10 +134,13 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         return run
 
 
-def add_stopped(paths: Paths, config: AnyConfig, name: str | None = None) -> Run:
-    """Store a run that is resumed later. Raises ConfigError if its name is taken."""
+def add_stopped(
+    paths: Paths, config: AnyConfig, name: str | None = None, accelerate: str | None = None
+) -> Run:
+    """Store a run that is resumed later. Raises ConfigError as `start` does."""
+    processes = _accelerate_file(accelerate)
     with Store(paths.store) as store:
-        return _add(paths, store, config, name, None, RunStatus.STOPPED)
+        return _add(paths, store, config, name, processes, RunStatus.STOPPED)
 
 
 def _taken(run_id: str) -> ConfigError:

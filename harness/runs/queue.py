@@ -59,13 +59,15 @@ def _place(run: Run) -> tuple[float, float]:
     return float(run.info["queued"][0]), run.created
 
 
-def add(paths: Paths, config: AnyConfig, name: str | None = None) -> Run:
+def add(
+    paths: Paths, config: AnyConfig, name: str | None = None, accelerate: str | None = None
+) -> Run:
     """Store a run behind those in the queue. What it needs is looked at when it starts.
 
     Raises:
         ConfigError: its name is taken.
     """
-    run = launch.add_stopped(paths, config, name)
+    run = launch.add_stopped(paths, config, name, accelerate)
     return enqueue(paths, run.id)
 
 
@@ -85,7 +87,7 @@ def enqueue(paths: Paths, run_id: str) -> Run:
 
 
 def move(paths: Paths, run_id: str, by: int) -> None:
-    """Move a run up (below zero) or down in the queue by one place."""
+    """Move a run up (below zero) or down in the queue by some places."""
     with Store(paths.store) as store, store.writing():
         runs = queued(store, paths)
         at = next((n for n, run in enumerate(runs) if run.id == run_id), None)

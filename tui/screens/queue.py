@@ -10,12 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.experiments.turns import queue_rows
 from kdharness.harness.runs import queue
 from kdharness.harness.store import Store
 from kdharness.harness.util.text import clock, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.caring import Caring
-from kdharness.tui.viewmodels.queue import queue_rows
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 

@@ -1,4 +1,4 @@
-"""What runs, what follows in an experiment, and what waits, as rows. No widgets."""
+"""What runs, what follows in an experiment, and what waits: one row a run, in their order."""
 
 from __future__ import annotations
 
