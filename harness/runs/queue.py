@@ -34,7 +34,7 @@ def queued(store: Store, paths: Paths) -> list[Run]:
 
     In a copied home those of the original are left out: they would run twice.
     """
-    waiting = [run for run in store.runs() if "queued" in run.info]
+    waiting = [run for run in store.runs_noting("queued") if "queued" in run.info]
     here = [run for run in waiting if _is_ours(run, paths)]
     return sorted((run for run in here if effective_status(run) in WAITING), key=_place)
 

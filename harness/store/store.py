@@ -77,6 +77,10 @@ class Store(CurveRows):
             [method] if method else [],
         )
 
+    def runs_noting(self, key: str) -> list[Run]:
+        """Return the runs whose info has a key (or that word elsewhere); reads no others."""
+        return self._rows(Run, "SELECT * FROM runs WHERE instr(info, ?)", [json.dumps(key)])
+
     def recent_runs(self, limit: int) -> list[Run]:
         """Return the newest runs, for a screen to show before it reads the rest."""
         return self._rows(Run, "SELECT * FROM runs ORDER BY created DESC, id LIMIT ?", [limit])
