@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
 from kdharness.harness.interop.lm_eval_samples import (
@@ -35,7 +36,7 @@ from kdharness.harness.interop.rows import (
 )
 from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.stats.metric_specs import HIGHER, LOWER, metric_spec
-from kdharness.harness.stats.rows import WHOLE, Row, newest_report
+from kdharness.harness.stats.rows import WHOLE, Row
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -128,6 +129,28 @@ def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> Imp
     return summary
 
 
+@dataclass(frozen=True)
+class _Current:
+    """What counts now of one benchmark's revision.
+
+    Attributes:
+        rows: (item, metric) -> the row that counts.
+        newest: metric -> the date of its latest row.
+    """
+
+    rows: Mapping[tuple[str, str], Row]
+    newest: Mapping[str, float]
+
+
+def _current(store: Store, model: Checkpoint, bench: str, revision: str) -> _Current:
+    rows = read_group(store, Group(model.id, bench, revision, JUDGE, 0))
+    newest: dict[str, float] = {}
+    for row in rows:
+        newest[row.metric] = max(newest.get(row.metric, row.created), row.created)
+    # Oldest first: of an item's rows, the last one counts.
+    return _Current({(row.item, row.metric): row for row in rows}, newest)
+
+
 def _fresh(store: Store, model: Checkpoint, judgments: Sequence[Judgment]) -> list[Judgment]:
     """Return the judgments that change a result.
 
@@ -135,22 +158,19 @@ def _fresh(store: Store, model: Checkpoint, judgments: Sequence[Judgment]) -> li
     is stored a second time, under its own date.
     """
     known = store.result_ids(model.id)
-    current: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    stored: dict[tuple[str, str], _Current] = {}
     fresh: dict[str, Judgment] = {}
     for judgment in judgments:
         if judgment.id not in known:
             fresh[judgment.id] = judgment
             continue
         key = judgment.bench, judgment.revision
-        if key not in current:
-            rows = map(Row._make, store.judgment_rows(model.id, *key, JUDGE))
-            current[key] = {(row.item, row.metric): row for row in newest_report(list(rows))}
-        newest = max(
-            (row.created for (_, metric), row in current[key].items() if metric == judgment.metric),
-            default=judgment.created,
-        )
-        row = current[key].get((judgment.item, judgment.metric))
+        if key not in stored:
+            stored[key] = _current(store, model, *key)
+        current = stored[key]
+        row = current.rows.get((judgment.item, judgment.metric))
         counts = row is not None and (row.value, row.weight) == (judgment.value, judgment.weight)
+        newest = current.newest.get(judgment.metric, judgment.created)
         if newest < judgment.created and not counts:
             again = replace(judgment, id=digest(judgment.id, judgment.created))
             fresh[again.id] = again
