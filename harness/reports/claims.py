@@ -29,11 +29,12 @@ def claims(store: Store, paths: Paths) -> Iterator[Block]:
         first = False
         results = judge_claims(store, sweep.claims, planned)
         yield Table(
-            ("claim", "verdict", "effect", "seeds", "questions"),
+            ("claim", "verdict", "adjusted", "effect", "seeds", "questions"),
             tuple(map(_row, results)),
             f"{sweep.name}: effects are oriented so that higher is better; 95 % intervals over "
             "seeds and questions together. A claim holds if its whole interval is above 0, or "
-            "above its threshold.",
+            "above its threshold; adjusted: the verdict that is left after Holm's correction over "
+            "all claims of the experiment.",
         )
 
 
@@ -41,11 +42,12 @@ def _row(result: ClaimResult) -> tuple[str, ...]:
     settings = "".join(f", {key} {value}" for key, value in result.settings.items())
     effect = result.effect
     if effect is None:
-        return (result.claim.text + settings, result.verdict, result.note, "", "")
+        return (result.claim.text + settings, result.verdict, result.adjusted, result.note, "", "")
     threshold = f", threshold {result.claim.threshold:g}" if result.claim.threshold else ""
     return (
         result.claim.text + settings,
         result.verdict,
+        result.adjusted,
         f"{interval(effect.value, effect.low, effect.high)}{threshold}",
         str(len(effect.per_seed)),
         str(effect.questions),
