@@ -40,7 +40,7 @@ class Removal:
         benches: only the results on these benchmarks go, and everything else stays.
         results: benchmark -> kind of result -> how many.
         files: folders that are deleted, all of them inside the home.
-        kept_files: folders outside the home, or of something else, which are never deleted.
+        kept_files: folders that are never deleted -> why.
         bytes: the size of the folders.
         children: checkpoints that descend from what goes; they stay, without these ancestors.
         users: unfinished runs whose configs name what goes.
@@ -56,7 +56,7 @@ class Removal:
     benches: tuple[str, ...] = ()
     results: dict[str, dict[str, int]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
-    kept_files: tuple[str, ...] = ()
+    kept_files: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
     children: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -85,8 +85,8 @@ class Removal:
             yield f"results on {bench}: {parts}"
         if self.files:
             yield f"files: {', '.join(map(str, self.files))} ({self.bytes / 2**20:,.1f} MiB)"
-        if self.kept_files:
-            yield f"not deleted, outside this home or shared: {', '.join(self.kept_files)}"
+        for folder, why in self.kept_files.items():
+            yield f"not deleted, {why}: {folder}"
         if any(run.method == Method.EVAL for run in self.runs):
             yield "answers and scores of an evaluation stay with its checkpoints"
         if self.children:
@@ -162,7 +162,7 @@ def plan_removal(
                 checkpoints |= made_in(paths, store, key)
         younger = {}
     _refuse_live(runs.values())
-    files, outside = folders_of(paths, store, runs, checkpoints)
+    files, kept_files = folders_of(paths, store, runs, checkpoints)
     going = {c.name for c in checkpoints.values()}
     opponents = {name: store.baseline_of(name) for name in sorted(going)}
     moved = moved_weights(paths, store, runs, checkpoints)
@@ -172,7 +172,7 @@ def plan_removal(
         checkpoints=tuple(checkpoints.values()),
         results=_results(store, checkpoints),
         files=tuple(files),
-        kept_files=tuple(outside),
+        kept_files=kept_files,
         bytes=sum(map(folder_bytes, files)),
         children=tuple(c.name for c in younger.values()),
         users=tuple(_users(store, runs, checkpoints.values())),
