@@ -42,7 +42,7 @@ from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
-from kdharness.harness.types import Method, Run
+from kdharness.harness.types import Method, Run, Score
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 HELDOUT_CURVES = ("general_loss", "domain_loss")
@@ -68,7 +68,7 @@ def collect(
     """
     runs = list(reversed(store.runs()))
     scores = leaderboard(store, paths)
-    found, missing = _trade_off(store, paths, general, domain, keep)
+    found, missing = _trade_off(store, paths, scores, general, domain, keep)
     experiments = _experiments(paths)
     question = question or " ".join(_questions(experiments))
     blocks: list[Block] = [
@@ -108,11 +108,16 @@ def collect(
 
 
 def _trade_off(
-    store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
+    store: Store,
+    paths: Paths,
+    scores: Sequence[Score],
+    general: str | None,
+    domain: str | None,
+    keep: float,
 ) -> tuple[TradeOff | None, str]:
     """Return the trade-off, or None and the reason why there is none."""
     try:
-        found = trade_off(store, paths, general=general, domain=domain, keep=keep)
+        found = trade_off(store, paths, general=general, domain=domain, keep=keep, scores=scores)
     except ConfigError as error:
         if general or domain:
             raise
