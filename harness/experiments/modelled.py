@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.merging import MergeConfig
-from kdharness.harness.config.trainer import DAESpec, DistillSpec
 from kdharness.harness.config.references import model_references
+from kdharness.harness.config.trainer import DAESpec, DistillSpec
 from kdharness.harness.config.training import (
     AnyConfig,
     TrainConfig,
