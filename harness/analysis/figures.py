@@ -8,7 +8,6 @@ what they could not do is done here.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, SCORERS
 from kdharness.harness.store import BenchNotes, Store
 from kdharness.harness.types import MetricValue
-from kdharness.harness.util.process import child_environment
+from kdharness.harness.util.process import child_environment, usable_cores
 
 MANY = 100_000
 """Judgments per process: fewer are computed sooner than another process starts."""
@@ -105,8 +104,7 @@ class _Scorer:
 
 
 def _processes(groups: Sequence[Group]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, MOST, sum(group.changes for group in groups) // MANY))
+    return max(1, min(usable_cores(), MOST, sum(group.changes for group in groups) // MANY))
 
 
 def shares(groups: Sequence[Group], notes: BenchNotes, count: int) -> list[list[Group]]:
