@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
+from kdharness.harness.interop.lm_eval_changes import changes_of
 from kdharness.harness.interop.lm_eval_samples import (
     Sample,
     is_number,
@@ -36,7 +36,7 @@ from kdharness.harness.interop.rows import (
 )
 from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.stats.metric_specs import HIGHER, LOWER, metric_spec
-from kdharness.harness.stats.rows import WHOLE, Row
+from kdharness.harness.stats.rows import WHOLE
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -122,59 +122,11 @@ def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> Imp
             f"not a results file of lm-evaluation-harness: {describe_error(error)}",
             where=str(path),
         ) from error
-    fresh = _fresh(store, model, judgments)
+    fresh = changes_of(store, model, judgments)
     summary.rows, summary.new = len(judgments), len(fresh)
     store.add_answers(answers)
     store.add_judgments(fresh)
     return summary
-
-
-@dataclass(frozen=True)
-class _Current:
-    """What counts now of one benchmark's revision.
-
-    Attributes:
-        rows: (item, metric) -> the row that counts.
-        newest: metric -> the date of its latest row.
-    """
-
-    rows: Mapping[tuple[str, str], Row]
-    newest: Mapping[str, float]
-
-
-def _current(store: Store, model: Checkpoint, bench: str, revision: str) -> _Current:
-    rows = read_group(store, Group(model.id, bench, revision, JUDGE, 0))
-    newest: dict[str, float] = {}
-    for row in rows:
-        newest[row.metric] = max(newest.get(row.metric, row.created), row.created)
-    # Oldest first: of an item's rows, the last one counts.
-    return _Current({(row.item, row.metric): row for row in rows}, newest)
-
-
-def _fresh(store: Store, model: Checkpoint, judgments: Sequence[Judgment]) -> list[Judgment]:
-    """Return the judgments that change a result.
-
-    A later run may come back to a value that an earlier one had and one between had not: that row
-    is stored a second time, under its own date.
-    """
-    known = store.result_ids(model.id)
-    stored: dict[tuple[str, str], _Current] = {}
-    fresh: dict[str, Judgment] = {}
-    for judgment in judgments:
-        if judgment.id not in known:
-            fresh[judgment.id] = judgment
-            continue
-        key = judgment.bench, judgment.revision
-        if key not in stored:
-            stored[key] = _current(store, model, *key)
-        current = stored[key]
-        row = current.rows.get((judgment.item, judgment.metric))
-        counts = row is not None and (row.value, row.weight) == (judgment.value, judgment.weight)
-        newest = current.newest.get(judgment.metric, judgment.created)
-        if newest < judgment.created and not counts:
-            again = replace(judgment, id=digest(judgment.id, judgment.created))
-            fresh[again.id] = again
-    return [judgment for judgment in fresh.values() if judgment.id not in known]
 
 
 def _read(path: Path) -> dict[str, Any]:
