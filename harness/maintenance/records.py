@@ -28,7 +28,7 @@ from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.text import listed
 
-AGAIN = "nothing was removed; look at it again and repeat it"
+AGAIN = "nothing was removed: review the plan again, then repeat the command"
 
 
 @dataclass(frozen=True)

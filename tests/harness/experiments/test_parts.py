@@ -213,8 +213,8 @@ def test_a_field_of_a_step_that_is_a_file_can_be_set(tmp_path: Path) -> None:
     [
         (["recipe", "--seeds", "2"], "whose `vary` is a list"),
         (["frontier", "--judge", "openai:x"], "without judged answers"),
-        (["frontier", "--smoke", "--seeds", "2"], "--smoke has one seed"),
-        (["--list"], "--list only lists"),
+        (["frontier", "--smoke", "--seeds", "2"], "--smoke cannot be combined"),
+        (["--list"], "--list cannot be combined"),
         (["fronter"], "shipped experiments: alternatives, attention"),
     ],
 )
