@@ -19,7 +19,7 @@ from kdharness.harness.analysis.tradeoff_groups import (
     statistics,
     sums_on_axis,
 )
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Sums, mean_of
+from kdharness.harness.stats.rows import ALPHA, LEAST_FOR_VERDICT, Sums, mean_of
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import listed
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 KEEP = 0.98
 """The share of the general score to retain, unless the user asks for another."""
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import (
+    ALPHA,
     LEAST_FOR_VERDICT,
     Row,
     mean_of,
@@ -52,7 +53,6 @@ COMPARISON_COLUMNS = (
     "n_needed",
     "verdict",
 )
-LEVEL = 0.05
 NOT_SIGNIFICANT = "not told apart"
 
 
@@ -100,12 +100,12 @@ class PairedComparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` if the interval excludes zero *and* the Holm-corrected p < `LEVEL`.
+        """`better` or `worse` if the interval excludes zero *and* the Holm-corrected p < `ALPHA`.
 
         The two are different tests (a bootstrap and a sign-flip test), and with few questions one
         can pass where the other fails: a winner is declared only if both agree.
         """
-        return (self.lean or NOT_SIGNIFICANT) if self.p_holm < LEVEL else NOT_SIGNIFICANT
+        return (self.lean or NOT_SIGNIFICANT) if self.p_holm < ALPHA else NOT_SIGNIFICANT
 
     def as_dict(self) -> dict[str, object]:
         """Return a row of `compare`."""

@@ -8,7 +8,6 @@ what they could not do is done here.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,9 +27,9 @@ from kdharness.harness.analysis.scorebook import (
 )
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, SCORERS
-from kdharness.harness.store import BenchNotes, Store
+from kdharness.harness.store import BenchNotes, Store, note_of
 from kdharness.harness.types import MetricValue
-from kdharness.harness.util.process import child_environment
+from kdharness.harness.util.process import child_environment, usable_cores
 
 MANY = 100_000
 """Judgments per process: fewer are computed sooner than another process starts."""
@@ -55,7 +54,7 @@ def figures_of(
         key = "|".join(
             [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
         )
-        state = state_of(group, notes.get(("", group.bench, group.revision), {}), assets)
+        state = state_of(group, note_of(notes, group.bench, group.revision), assets)
         known = cache.get(key, state)
         figures[group] = known or []
         if known is None:
@@ -99,14 +98,13 @@ class _Scorer:
             return {group: self._score(group) for group in groups}
 
     def _score(self, group: Group) -> list[MetricValue]:
-        note = self.notes.get(("", group.bench, group.revision), {})
+        note = note_of(self.notes, group.bench, group.revision)
         rows = read_group(self.store, group)
         return score_rows(rows, group.bench, note, self.paths, self.as_published)
 
 
 def _processes(groups: Sequence[Group]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, MOST, sum(group.changes for group in groups) // MANY))
+    return max(1, min(usable_cores(), MOST, sum(group.changes for group in groups) // MANY))
 
 
 def shares(groups: Sequence[Group], notes: BenchNotes, count: int) -> list[list[Group]]:
@@ -118,7 +116,7 @@ def shares(groups: Sequence[Group], notes: BenchNotes, count: int) -> list[list[
     parts: list[list[Group]] = [[] for _ in range(count)]
     sizes = [0] * count
     for group in sorted(groups, key=lambda group: -group.changes):
-        note = notes.get(("", group.bench, group.revision), {})
+        note = note_of(notes, group.bench, group.revision)
         at = sizes.index(min(sizes)) if _is_ours(str(note.get("scorer") or group.bench)) else 0
         parts[at].append(group)
         sizes[at] += group.changes

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdharness.harness import stats
-from kdharness.harness.analysis.compare import LEVEL, NOT_SIGNIFICANT, PairedComparison, Side
+from kdharness.harness.analysis.compare import NOT_SIGNIFICANT, PairedComparison, Side
 from kdharness.harness.analysis.corrections import is_corrected
 from kdharness.harness.analysis.metrics import is_headline, is_lower_better
 from kdharness.harness.registry import LM_EVAL, TOOLS, headline_of, resolve
 from kdharness.harness.stats.rows import (
+    ALPHA,
     LEAST_FOR_VERDICT,
     Row,
     counted_once,
@@ -94,7 +95,7 @@ class Change:
             return ""
         if low is None or high is None or low <= 0 <= high:
             return NOT_SIGNIFICANT
-        if self.p_holm >= LEVEL:
+        if self.p_holm >= ALPHA:
             return NOT_SIGNIFICANT
         if not self.better:
             return "changed"

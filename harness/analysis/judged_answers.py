@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from kdharness.harness.analysis.metrics import flag_name
 from kdharness.harness.registry import headline_of
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING
-from kdharness.harness.store import BenchNotes
+from kdharness.harness.store import BenchNotes, note_of
 from kdharness.harness.types import Answer, Judgment
 
 FAMILIES = {
@@ -24,7 +24,7 @@ FAMILIES = {
 
 def revision_rank(notes: BenchNotes, bench: str, revision: str) -> tuple[bool, float]:
     """Return a sort key: a whole benchmark is above a subset, then the revision used last."""
-    note = notes.get(("", bench, revision), {})
+    note = note_of(notes, bench, revision)
     subset = any(flag_name(flag) == "subset" for flag in note.get("flags", ()))
     return not subset, float(note.get("used", 0.0))
 

@@ -18,7 +18,7 @@ from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import LM_EVAL, scorer_of
 from kdharness.harness.stats.rows import Row, ScoreContext, newest_report
-from kdharness.harness.store import BenchNotes, Store
+from kdharness.harness.store import BenchNotes, Store, note_of
 from kdharness.harness.types import MetricValue
 
 SCORING_VERSION = "5"
@@ -50,7 +50,7 @@ def group_flags(
     as_published: bool,
 ) -> tuple[str, ...]:
     """Return the flags of a benchmark's revision, of the answers and of the judge."""
-    flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
+    flags = list(note_of(notes, group.bench, group.revision).get("flags", ()))
     flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
     if group.judge != "exact":
         flags += notes.get((group.judge, group.bench, group.revision), {}).get("flags", ())
@@ -238,7 +238,7 @@ def add_panels(
             continue
         from kdharness.harness.analysis.panels import panel_figures
 
-        note = notes.get(("", bench, revision), {})
+        note = note_of(notes, bench, revision)
         figures[panel] = panel_figures(
             {group.judge: read_group(store, group) for group in team},
             partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
@@ -257,13 +257,13 @@ def newest_revisions(
     """
     rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
-        note = notes.get(("", group.bench, group.revision), {})
+        note = note_of(notes, group.bench, group.revision)
         key = (group.checkpoint, group.bench, group.judge, tuple(note.get("flags", ())))
         rivals.setdefault(key, []).append(group)
     kept: list[Group] = []
     hides: dict[Group, tuple[str, ...]] = {}
     for several in rivals.values():
-        used = [notes.get(("", group.bench, group.revision), {}) for group in several]
+        used = [note_of(notes, group.bench, group.revision) for group in several]
         # Ties are resolved in favour of the last one listed.
         newest = max(range(len(several)), key=lambda n: (float(used[n].get("used", 0.0)), n))
         kept.append(several[newest])

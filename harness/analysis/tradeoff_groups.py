@@ -21,7 +21,7 @@ from kdharness.harness.analysis.tradeoff import (
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import Sums, sums_of_score
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, digest
+from kdharness.harness.types import Checkpoint, Score, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.answer import Verdict
@@ -375,6 +375,7 @@ def trade_off(
     expert: str | None = None,
     floor: tuple[float, float] = (0.0, 0.0),
     keep: float | None = None,
+    scores: Sequence[Score] | None = None,
 ) -> TradeOff:
     """Compute the trade-off of general against domain scores from the store.
 
@@ -383,11 +384,12 @@ def trade_off(
         reference, expert: checkpoints; by default the parents of the newest DAE run.
         floor: reference point of the hypervolume, as (retention, gain).
         keep: pick the highest domain score that retains at least this share of the general one.
+        scores: the leaderboard, if it was read before.
 
     Raises:
         ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
     """
-    view = trade_off_view(store, paths, general, domain, reference, expert)
+    view = trade_off_view(store, paths, general, domain, reference, expert, scores)
     found = statistics(store, view, floor, keep)
     lines = series_of(store, {point.point.checkpoint for point in view.points})
     return TradeOff(view, floor, dominated_area(view.points, floor), found, tuple(lines))

@@ -77,7 +77,7 @@ def show_results(
     names = {run.step: run.name for run in planned}
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
-        view = trade_off_view(store, paths, None, None, names["kd"], names["expert"])
+        view = trade_off_view(store, paths, None, None, names["kd"], names["expert"], scores)
         order = [canonical_name(store, run.name) for run in planned]
     click.echo(
         "\nLeaderboard (score ± half the width of its 95 % interval, or the interval's bounds)"

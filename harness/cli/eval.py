@@ -130,7 +130,7 @@ Examples:
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of sampled answers.")
 @click.option("--batch-size", type=click.IntRange(1), help="Chats generated per batch.")
-@click.option("--cuda-graphs", is_flag=True, help="Replay a token's pass on a GPU.")
+@click.option("--cuda-graphs", is_flag=True, help="Use CUDA graphs for decoding (GPU only).")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum answer length, in tokens.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
 @click.option("--device", help="auto, cpu, cuda, cuda:1 or mps.")

@@ -82,14 +82,14 @@ def replicate_command(
     paths: Paths = ctx.obj
     if listing:
         if seeds is not None or judge is not None or smoke or dry_run:
-            raise ConfigError("--list only lists: give no other option", where="--list")
+            raise ConfigError("--list cannot be combined with other options", where="--list")
         _print_parts(paths, experiment, form)
         return
     experiment = experiment or FIRST[0]
     file = find_experiment(experiment)
     if smoke:
         if seeds is not None or judge is not None:
-            raise ConfigError("--smoke has one seed and no real judge", where="--smoke")
+            raise ConfigError("--smoke cannot be combined with --seeds or --judge", where="--smoke")
         sweep, planned = load_smoke(file)
     else:
         sweep, planned = load_sweep(file, _changes(file, seeds, judge))

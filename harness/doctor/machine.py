@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
+from kdharness.harness.util.process import usable_cores
 
 GIB = 2**30
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -70,7 +71,7 @@ def no_gpu(torch: Any) -> CheckResult:
     if not (has_nvidia() or AMD.exists()):
         return warn(
             "accelerator",
-            f"none: training runs on the CPU ({os.cpu_count()} cores, fp32)",
+            f"none: training runs on the CPU ({usable_cores()} cores, fp32)",
             "fine for small models; to estimate the time of a run: kdharness plan CONFIG",
         )
     if hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
@@ -204,9 +205,7 @@ def shared_memory() -> CheckResult:
 
 def threads() -> list[CheckResult]:
     """Compare the cores this process may use with OpenMP's settings."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = usable_cores()
     results = [ok("processors", f"{cores} cores")]
     quota = _quota()
     if quota and quota < cores:

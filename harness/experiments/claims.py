@@ -28,12 +28,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdharness.harness.config.base import ADDED
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
+from kdharness.harness.stats.rows import ALPHA, LEAST_FOR_VERDICT
 
 if TYPE_CHECKING:
     from kdharness.harness.stats import Effect
 
-ALPHA = 0.05
 SMALL_P = 0.0001
 ROUNDING = 1e-12
 TOLERANCE = 0.1

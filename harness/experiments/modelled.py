@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.config.references import model_references
 from kdharness.harness.config.trainer import DAESpec, DistillSpec
 from kdharness.harness.config.training import (
     AnyConfig,
-    DAEConfig,
-    KDConfig,
-    SFTConfig,
+    TrainConfig,
     teacher_specs,
+    trains_on_data,
 )
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 
@@ -74,39 +74,32 @@ def total_seconds(planned: Sequence[PlannedRun], done: Collection[str]) -> float
 
 def modelled_seconds(config: AnyConfig, models: Collection[str]) -> float | None:
     """Return the seconds of a run on two cores; None for other models, or an unknown length."""
-    if not set(_models(config)) <= set(models):
+    if not _models(config) <= set(models):
         return None
     if isinstance(config, MergeConfig):
         return START + MERGED * len(config.checkpoints(""))
     if isinstance(config, EvalConfig):
         return START + sum(_answering(config, bench) for bench in config.benches)
-    return _training(config) if isinstance(config, (SFTConfig, KDConfig, DAEConfig)) else None
+    return _training(config) if trains_on_data(config) else None
 
 
 def checkpoint_bytes(config: AnyConfig, models: Collection[str]) -> float | None:
     """Return the bytes of each checkpoint that a run makes; None for other models."""
-    if not set(_models(config)) <= set(models):
+    if not _models(config) <= set(models):
         return None
     if isinstance(config, EvalConfig):
         return 0.0
-    if isinstance(config, (SFTConfig, KDConfig, DAEConfig)) and config.student.lora:
+    if trains_on_data(config) and config.student.lora:
         return 0.02 * 4.0 * PARAMETERS
     return 4.0 * PARAMETERS
 
 
-def _models(config: AnyConfig) -> list[str]:
+def _models(config: AnyConfig) -> set[str]:
     """Return the models that a run loads."""
-    if isinstance(config, MergeConfig):
-        return list(config.sources.values())
-    if isinstance(config, EvalConfig):
-        teacher = [config.heldout.teacher] if config.heldout.teacher else []
-        return [*config.checkpoints, *teacher]
-    student = config.student.model or config.student.source
-    teachers = [spec.model for spec in teacher_specs(config).values() if spec is not None]
-    return [name for name in (student, *teachers) if name and name != "teacher"]
+    return {model for _, model in model_references(config)}
 
 
-def _training(config: SFTConfig | KDConfig | DAEConfig) -> float | None:
+def _training(config: TrainConfig) -> float | None:
     trainer, data = config.trainer, config.data
     rows = float((trainer.max_steps or 0) * trainer.batch_size * trainer.accumulation)
     tokens = float(trainer.max_tokens or rows * ROW)
@@ -123,8 +116,8 @@ def _training(config: SFTConfig | KDConfig | DAEConfig) -> float | None:
     return seconds + 2 * sum((source.limit or 32) * ROW for source in data.heldout) / READ
 
 
-def _teacher_passes(config: SFTConfig | KDConfig | DAEConfig) -> float:
-    if isinstance(config, SFTConfig):
+def _teacher_passes(config: TrainConfig) -> float:
+    if not teacher_specs(config):
         return 0.0
     holds = isinstance(config.trainer, DAESpec) and config.trainer.non_target_weight > 0
     return 2.0 if holds else 1.0

@@ -188,11 +188,11 @@ def _time(row: PartRow) -> str:
     if row["runs"] == row["done"]:
         return done
     left = row["minutes"]
-    model = "time not modelled" if left is None else f"about {left:.0f} min"
+    model = "no time estimate" if left is None else f"about {left:.0f} min"
     more = " more" if done and left is not None else ""
     where = " on 2 cores (modelled)" if left is not None else ""
     return ", ".join(filter(None, (done, f"{model}{more}{where}")))
 
 
 def _size(row: PartRow) -> str:
-    return "size not modelled" if row["gigabytes"] is None else f"{row['gigabytes']:.0f} GB"
+    return "no size estimate" if row["gigabytes"] is None else f"{row['gigabytes']:.0f} GB"

@@ -17,6 +17,7 @@ from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
+from kdharness.harness.interop.lm_eval_changes import changes_of
 from kdharness.harness.interop.lm_eval_samples import (
     Sample,
     is_number,
@@ -35,7 +36,7 @@ from kdharness.harness.interop.rows import (
 )
 from kdharness.harness.registry import LM_EVAL
 from kdharness.harness.stats.metric_specs import HIGHER, LOWER, metric_spec
-from kdharness.harness.stats.rows import WHOLE, Row, newest_report
+from kdharness.harness.stats.rows import WHOLE
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -121,40 +122,11 @@ def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> Imp
             f"not a results file of lm-evaluation-harness: {describe_error(error)}",
             where=str(path),
         ) from error
-    fresh = _fresh(store, model, judgments)
+    fresh = changes_of(store, model, judgments)
     summary.rows, summary.new = len(judgments), len(fresh)
     store.add_answers(answers)
     store.add_judgments(fresh)
     return summary
-
-
-def _fresh(store: Store, model: Checkpoint, judgments: Sequence[Judgment]) -> list[Judgment]:
-    """Return the judgments that change a result.
-
-    A later run may come back to a value that an earlier one had and one between had not: that row
-    is stored a second time, under its own date.
-    """
-    known = store.result_ids(model.id)
-    current: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
-    fresh: dict[str, Judgment] = {}
-    for judgment in judgments:
-        if judgment.id not in known:
-            fresh[judgment.id] = judgment
-            continue
-        key = judgment.bench, judgment.revision
-        if key not in current:
-            rows = map(Row._make, store.judgment_rows(model.id, *key, JUDGE))
-            current[key] = {(row.item, row.metric): row for row in newest_report(list(rows))}
-        newest = max(
-            (row.created for (_, metric), row in current[key].items() if metric == judgment.metric),
-            default=judgment.created,
-        )
-        row = current[key].get((judgment.item, judgment.metric))
-        counts = row is not None and (row.value, row.weight) == (judgment.value, judgment.weight)
-        if newest < judgment.created and not counts:
-            again = replace(judgment, id=digest(judgment.id, judgment.created))
-            fresh[again.id] = again
-    return [judgment for judgment in fresh.values() if judgment.id not in known]
 
 
 def _read(path: Path) -> dict[str, Any]:

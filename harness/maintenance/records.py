@@ -20,7 +20,7 @@ from kdharness.harness.maintenance.removed_folders import (
     set_aside,
 )
 from kdharness.harness.maintenance.upkeep import folder_bytes
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import descendants
@@ -28,7 +28,7 @@ from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.text import listed
 
-AGAIN = "nothing was removed; look at it again and repeat it"
+AGAIN = "nothing was removed: review the plan again, then repeat the command"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Removal:
         benches: only the results on these benchmarks go, and everything else stays.
         results: benchmark -> kind of result -> how many.
         files: folders that are deleted, all of them inside the home.
-        kept_files: folders outside the home, or of something else, which are never deleted.
+        kept_files: folders that are never deleted -> why.
         bytes: the size of the folders.
         children: checkpoints that descend from what goes; they stay, without these ancestors.
         users: unfinished runs whose configs name what goes.
@@ -56,7 +56,7 @@ class Removal:
     benches: tuple[str, ...] = ()
     results: dict[str, dict[str, int]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
-    kept_files: tuple[str, ...] = ()
+    kept_files: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
     children: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -85,8 +85,8 @@ class Removal:
             yield f"results on {bench}: {parts}"
         if self.files:
             yield f"files: {', '.join(map(str, self.files))} ({self.bytes / 2**20:,.1f} MiB)"
-        if self.kept_files:
-            yield f"not deleted, outside this home or shared: {', '.join(self.kept_files)}"
+        for folder, why in self.kept_files.items():
+            yield f"not deleted, {why}: {folder}"
         if any(run.method == Method.EVAL for run in self.runs):
             yield "answers and scores of an evaluation stay with its checkpoints"
         if self.children:
@@ -162,7 +162,7 @@ def plan_removal(
                 checkpoints |= made_in(paths, store, key)
         younger = {}
     _refuse_live(runs.values())
-    files, outside = folders_of(paths, store, runs, checkpoints)
+    files, kept_files = folders_of(paths, store, runs, checkpoints)
     going = {c.name for c in checkpoints.values()}
     opponents = {name: store.baseline_of(name) for name in sorted(going)}
     moved = moved_weights(paths, store, runs, checkpoints)
@@ -172,7 +172,7 @@ def plan_removal(
         checkpoints=tuple(checkpoints.values()),
         results=_results(store, checkpoints),
         files=tuple(files),
-        kept_files=tuple(outside),
+        kept_files=kept_files,
         bytes=sum(map(folder_bytes, files)),
         children=tuple(c.name for c in younger.values()),
         users=tuple(_users(store, runs, checkpoints.values())),
@@ -249,7 +249,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _experiments(paths: Paths, run_ids: Iterable[str]) -> tuple[str, ...]:
     """Return the experiments kept in the home that runs seem to be of, by their names."""
-    kept = [kept_runs(file) for file in sorted((paths.home / "sweeps").glob("*.yaml"))]
+    kept = [kept_runs(file) for file in kept_experiments(paths)]
     return tuple(one.name for one in kept if any(map(one.names, run_ids)))
 
 

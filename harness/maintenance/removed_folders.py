@@ -15,6 +15,11 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists
 
+OUTSIDE = "outside this home"
+SHARED = "used by another checkpoint"
+OF_A_RUN = "in the folder of a run that stays"
+UNMANAGED = "in this home, but neither in a run's folder nor among its models"
+
 
 def made_in(paths: Paths, store: Store, run: str) -> dict[str, Checkpoint]:
     """Return a run's checkpoints by id, with the evaluated ones that it saved on the way."""
@@ -52,8 +57,8 @@ def moved_weights(
 
 def folders_of(
     paths: Paths, store: Store, runs: Iterable[str], checkpoints: Mapping[str, Checkpoint]
-) -> tuple[list[Path], list[str]]:
-    """Return (the folders that go; those that stay: outside the home, or of something else).
+) -> tuple[list[Path], dict[str, str]]:
+    """Return (the folders that go; those that stay -> why).
 
     A run's own folder goes, and weights in the folder of the run that made them, or of models made
     here, unless another checkpoint has them as well.
@@ -73,7 +78,20 @@ def folders_of(
             goes.append(path)
         else:
             stays.append(checkpoint.path)
-    return goes, [folder for folder in dict.fromkeys(stays) if exists(Path(folder))]
+    return goes, {
+        folder: _why_it_stays(paths, Path(folder), others)
+        for folder in stays
+        if exists(Path(folder))
+    }
+
+
+def _why_it_stays(paths: Paths, folder: Path, others: Iterable[str]) -> str:
+    # Each of the two inner folders may be a link to another disk.
+    if not any(_is_in(folder, home) for home in (paths.home, paths.runs, paths.models)):
+        return OUTSIDE
+    if any(_is_in(Path(other), folder) for other in others):
+        return SHARED
+    return OF_A_RUN if _is_in(folder, paths.runs) else UNMANAGED
 
 
 def _resolved(folders: Iterable[Path]) -> set[Path]:

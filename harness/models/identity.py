@@ -27,6 +27,7 @@ from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.adapters import no_base_error
 from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.types import digest
+from kdharness.harness.util.process import usable_cores
 from kdharness.harness.util.untrusted import FILE_BYTES, parse_json, read_json_object
 
 Progress = Callable[[int, int], None]
@@ -216,7 +217,7 @@ def hash_tensors(
 
     try:
         # Threads share the file: hashing and reading both release the GIL.
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
             hashed = [pool.submit(hash_one, name) for name in entries]
             try:
                 waiting: set[Future[str]] = set(hashed)

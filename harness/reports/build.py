@@ -15,8 +15,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff_groups import TradeOff, trade_off
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.expand import sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.reports.blocks import (
     Block,
     Code,
@@ -43,7 +42,7 @@ from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
-from kdharness.harness.types import Method, Run
+from kdharness.harness.types import Method, Run, Score
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 HELDOUT_CURVES = ("general_loss", "domain_loss")
@@ -69,7 +68,7 @@ def collect(
     """
     runs = list(reversed(store.runs()))
     scores = leaderboard(store, paths)
-    found, missing = _trade_off(store, paths, general, domain, keep)
+    found, missing = _trade_off(store, paths, scores, general, domain, keep)
     experiments = _experiments(paths)
     question = question or " ".join(_questions(experiments))
     blocks: list[Block] = [
@@ -109,11 +108,16 @@ def collect(
 
 
 def _trade_off(
-    store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
+    store: Store,
+    paths: Paths,
+    scores: Sequence[Score],
+    general: str | None,
+    domain: str | None,
+    keep: float,
 ) -> tuple[TradeOff | None, str]:
     """Return the trade-off, or None and the reason why there is none."""
     try:
-        found = trade_off(store, paths, general=general, domain=domain, keep=keep)
+        found = trade_off(store, paths, general=general, domain=domain, keep=keep, scores=scores)
     except ConfigError as error:
         if general or domain:
             raise
@@ -200,7 +204,7 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
 def _experiments(paths: Paths) -> dict[str, str]:
     return {
         path.stem: read_text(path, "the experiment", limit=CONFIG_BYTES)
-        for path in sorted(sweeps_folder(paths).glob("*.yaml"))
+        for path in kept_experiments(paths)
     }
 
 

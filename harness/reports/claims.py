@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import ClaimResult
-from kdharness.harness.experiments.expand import load_sweep, sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.experiments.expand import load_sweep
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.reports.blocks import Block, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
 
@@ -16,7 +16,7 @@ from kdharness.harness.store import Store
 def claims(store: Store, paths: Paths) -> Iterator[Block]:
     """Return a table per experiment with claims; nothing if there are none."""
     first = True
-    for file in sorted(sweeps_folder(paths).glob("*.yaml")):
+    for file in kept_experiments(paths):
         try:
             sweep, planned = load_sweep(file)
         except ConfigError as error:
@@ -29,11 +29,12 @@ def claims(store: Store, paths: Paths) -> Iterator[Block]:
         first = False
         results = judge_claims(store, sweep.claims, planned)
         yield Table(
-            ("claim", "verdict", "effect", "seeds", "questions"),
+            ("claim", "verdict", "adjusted", "effect", "seeds", "questions"),
             tuple(map(_row, results)),
             f"{sweep.name}: effects are oriented so that higher is better; 95 % intervals over "
             "seeds and questions together. A claim holds if its whole interval is above 0, or "
-            "above its threshold.",
+            "above its threshold; adjusted: the verdict that is left after Holm's correction over "
+            "all claims of the experiment.",
         )
 
 
@@ -41,11 +42,12 @@ def _row(result: ClaimResult) -> tuple[str, ...]:
     settings = "".join(f", {key} {value}" for key, value in result.settings.items())
     effect = result.effect
     if effect is None:
-        return (result.claim.text + settings, result.verdict, result.note, "", "")
+        return (result.claim.text + settings, result.verdict, result.adjusted, result.note, "", "")
     threshold = f", threshold {result.claim.threshold:g}" if result.claim.threshold else ""
     return (
         result.claim.text + settings,
         result.verdict,
+        result.adjusted,
         f"{interval(effect.value, effect.low, effect.high)}{threshold}",
         str(len(effect.per_seed)),
         str(effect.questions),

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdharness.harness.stats.inference import LEVEL, Floats, Interval, holm
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
+from kdharness.harness.stats.inference import Floats, Interval, holm
+from kdharness.harness.stats.rows import ALPHA, LEAST_FOR_VERDICT
 from kdharness.harness.stats.tradeoff import Draws, Stats, interval_of
-
-ALPHA = 1 - LEVEL
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ TOO_SMALL = "n-too-small"
 """The flag of a score without an interval, because it has too few questions."""
 Sums = Mapping[str, tuple[float, float]]
 """Question -> (sum of values, sum of weights)."""
+ALPHA = 0.05
+"""Below it a p-value, corrected where several are looked at, counts as significant."""
 LEAST_FOR_VERDICT = 5
 """With fewer questions nothing is reported as better or worse, whatever the interval."""
 

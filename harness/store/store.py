@@ -19,6 +19,12 @@ from kdharness.harness.types import Answer, Judgment, Request, Run
 BenchNotes = dict[tuple[str, str, str], dict[str, Any]]
 """(checkpoint or "", bench, revision) -> what was noted."""
 
+
+def note_of(notes: BenchNotes, bench: str, revision: str) -> dict[str, Any]:
+    """Return what was noted about a benchmark's revision itself, or an empty mapping."""
+    return notes.get(("", bench, revision), {})
+
+
 FEW_CHECKPOINTS = 32
 """Up to this many, querying each checkpoint is cheaper than reading all rows."""
 

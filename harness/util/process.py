@@ -1,4 +1,4 @@
-"""Settings of this process that must be made before libraries load."""
+"""This process: its cores, and settings that must be made before libraries load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import logging
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; on macOS, those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_passive_omp_wait() -> None:

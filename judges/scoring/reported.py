@@ -13,7 +13,6 @@ from kdharness.harness.stats.rows import (
     ScoreContext,
     counted_once,
     metric_value,
-    newest_report,
 )
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.metric_values import measure
@@ -23,9 +22,12 @@ NORMAL = 1.959964
 
 
 def score_lm_eval(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Score imported tasks: each metric over its documents, or as it was reported."""
+    """Score imported tasks: each metric over its documents, or as it was reported.
+
+    `rows` have one or the other of each metric, as they are read (`stats.rows.newest_report`).
+    """
     table: dict[str, list[Row]] = {}
-    for row in newest_report(counted_once(rows)):
+    for row in counted_once(rows):
         table.setdefault(row.metric, []).append(row)
     return [_score(metric, part) for metric, part in table.items()]
 

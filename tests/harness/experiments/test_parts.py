@@ -17,7 +17,6 @@ from kdharness.harness.experiments.expand import (
     experiment_names,
     find_experiment,
     load_sweep,
-    sweeps_folder,
 )
 from kdharness.harness.experiments.modelled import modelled_seconds, own_models, total_seconds
 from kdharness.harness.experiments.parts import FIRST, PARTS, SECOND, read_parts
@@ -214,8 +213,8 @@ def test_a_field_of_a_step_that_is_a_file_can_be_set(tmp_path: Path) -> None:
     [
         (["recipe", "--seeds", "2"], "whose `vary` is a list"),
         (["frontier", "--judge", "openai:x"], "without judged answers"),
-        (["frontier", "--smoke", "--seeds", "2"], "--smoke has one seed"),
-        (["--list"], "--list only lists"),
+        (["frontier", "--smoke", "--seeds", "2"], "--smoke cannot be combined"),
+        (["--list"], "--list cannot be combined"),
         (["fronter"], "shipped experiments: alternatives, attention"),
     ],
 )
@@ -256,7 +255,7 @@ def test_a_part_runs_in_the_background_as_it_is_planned(
         loaded[name][0].claims,
         loaded[name][0].choose,
     )
-    kept, copied = load_sweep(sweeps_folder(paths) / f"{name}.yaml")
+    kept, copied = load_sweep(paths.sweeps / f"{name}.yaml")
     assert copied == planned
     assert kept.claims == sweep.claims
 

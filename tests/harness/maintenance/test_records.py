@@ -12,6 +12,7 @@ import pytest
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.maintenance.merge import merge
+from kdharness.harness.maintenance.records import plan_removal
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
@@ -141,6 +142,28 @@ def test_folders_outside_the_home_are_never_deleted(
         store.update_run("kd-2", folder=str(tmp_path))
     code, _, err = kd("rm", "kd-2", "--yes")
     assert code == 0 and "not deleted, outside this home" in err and outside.is_dir()
+
+
+def test_a_folder_that_stays_is_listed_with_the_reason(home: Paths, tmp_path: Path) -> None:
+    """An export may be anywhere in the home: nobody looks for it outside."""
+    own, elsewhere = home.runs / "kd-2" / "final", tmp_path / "elsewhere"
+    for path, reason in (
+        (elsewhere, "outside this home"),
+        (home.home / "out", "in this home, but neither in a run's folder nor among its models"),
+        (home.runs / "kd-0" / "other", "in the folder of a run that stays"),
+    ):
+        path.mkdir(exist_ok=True)
+        with Store(home.store) as store:
+            store.set_checkpoint_path("id-here-2", str(path))
+            plan = plan_removal(home, store, ["kd-2"])
+        assert plan.kept_files == {str(path): reason} and path not in plan.files
+        assert f"not deleted, {reason}: {path}" in list(plan.lines())
+    with Store(home.store) as store:
+        for key in ("id-here-1", "id-here-2"):
+            store.set_checkpoint_path(key, str(own))
+        assert plan_removal(home, store, ["id-here-2"]).kept_files == {
+            str(own): "used by another checkpoint"
+        }
 
 
 def test_weights_of_another_run_are_never_deleted(home: Paths, kd: CommandLine) -> None:

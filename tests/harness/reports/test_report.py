@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kdharness.harness import cli
+from kdharness.harness.analysis import tradeoff
 from kdharness.harness.analysis.tradeoff import Axis, Roles, TradeOffView
 from kdharness.harness.analysis.tradeoff_groups import TradeOff, TradeOffStatistics
 from kdharness.harness.paths import Paths
@@ -235,6 +236,18 @@ def test_the_answer_its_picture_and_the_matrix_come_first(paths: Paths, tmp_path
 
 
 @pytest.mark.slow
+def test_the_leaderboard_is_computed_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trade-off reads its points from the scores that the report has already."""
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("the leaderboard is computed a second time")
+
+    fill_report_home(paths)
+    monkeypatch.setattr(tradeoff, "leaderboard", again)
+    with Store(paths.store) as store:
+        assert Heading("Trade-off") in collect(store, paths)
+
+
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     _, twin = report(paths, tmp_path)
