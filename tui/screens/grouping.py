@@ -37,7 +37,7 @@ class GroupedRuns(PanedPlace):
         """Group the runs as the user chose, on another day perhaps."""
         self.grouped_by = field = self.harness.group
         if not field:
-            self.runs_list().group_by(None)
+            self.runs_list().group_by("", None)
             return
         paths = self.harness.paths
 
@@ -53,7 +53,7 @@ class GroupedRuns(PanedPlace):
         def group_of(row: Row) -> str:
             return str(row[live]) if live else groups.get(str(row["id"]), "new")
 
-        self.runs_list().group_by(group_of)
+        self.runs_list().group_by(self.grouped_by, group_of)
         self.follow_cursor()
 
     def action_group(self) -> None:

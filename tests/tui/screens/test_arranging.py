@@ -16,6 +16,7 @@ from kdharness.tui.viewmodels.leaderboard import Figure, arranged
 from kdharness.tui.viewmodels.run_groups import experiment_of, group_fields, groups_by
 from kdharness.tui.widgets.grouped import GroupedListing
 from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.tui_home import add_past_run
 
 
 def runs_list(app: Any) -> GroupedListing:
@@ -56,6 +57,27 @@ async def test_runs_are_grouped_by_experiment_folded_counted_and_kept(
         rows = runs_list(app).rows
         assert [row["heading"] for row in rows if "heading" in row] == ["small"]
         assert f"run 4 of {count}" in shown(app)
+
+
+@pytest.mark.slow
+async def test_groups_stay_folded_when_runs_are_added(
+    experiment_home: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    experiment_home.settings.write_text("group: experiment\n", "utf-8")
+    app = app_on(experiment_home)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot)
+        listing = runs_list(app)
+        listing.move_to([row["id"] for row in listing.rows].index("group:small"))
+        await press(pilot, "enter")
+        with Store(experiment_home.store) as other:
+            add_past_run(other, "small-kd-s3", "kd", 1)
+        app.follow()
+        await press(pilot)
+        assert "▸ small  5:" in shown(app) and "▾ not in an experiment" in shown(app)
+        await press(pilot, "G", "down", "enter")  # by status: other groups, all open
+        await press(pilot)
+        assert "▾ finished" in shown(app) and not listing.folded
 
 
 @pytest.mark.slow
