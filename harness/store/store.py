@@ -181,7 +181,17 @@ class Store(CurveRows):
             "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
             [run_id, after, limit],
         )
-        return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
+        return [self._event(row) for row in rows]
+
+    def last_events(self, run_id: str, count: int) -> list[dict[str, Any]]:
+        """Return the newest events of a run, oldest first."""
+        rows = self.db.query(
+            "SELECT * FROM events WHERE run = ? ORDER BY id DESC LIMIT ?", [run_id, count]
+        )
+        return [self._event(row) for row in rows][::-1]
+
+    def _event(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "info": self._json(row["info"], "an event")}
 
     # ------------------------------------------------------------ control requests
 

@@ -123,15 +123,19 @@ def _event_lines(event: Mapping[str, object]) -> list[LogLine]:
 
 def _event(when: str, kind: str, message: str) -> list[LogLine]:
     """Return the lines of an event; the time stands on its first."""
-    level = "warning" if kind == "warning" else "event"
-    if kind in ("error", "failed") or (kind == "ended" and message not in ("finished", "stopped")):
-        level = "error"
-    lines = []
+    level, lines = level_of(kind, message), []
     head: Line = [(f"{when} ", "dim"), (f"{kind:<9} ", ROLES[level] or "accent")]
     for row in text_lines(message):
         lines.append(LogLine(level, [*head, (row[0][0], ROLES[level])]))
         head = [(" " * 19, "")]
     return lines
+
+
+def level_of(kind: str, message: str) -> str:
+    """Return the level of an event: error, warning or event."""
+    if kind in ("error", "failed") or (kind == "ended" and message not in ("finished", "stopped")):
+        return "error"
+    return "warning" if kind == "warning" else "event"
 
 
 def _output(lines: Iterable[str]) -> Iterator[LogLine]:
