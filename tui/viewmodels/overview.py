@@ -20,7 +20,8 @@ from kdharness.tui.viewmodels.drawings import HELDOUT, Around, Block, Drawing, S
 from kdharness.tui.viewmodels.experiments import MARKS
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.leaderboard import FEW, interval_width, is_weak, leading, marks_of
-from kdharness.tui.viewmodels.log import ROLES, level_of, without_updates
+from kdharness.tui.viewmodels.log import ROLES, level_of
+from kdharness.tui.viewmodels.log_output import without_updates
 from kdharness.tui.viewmodels.marks import sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Line, Row
 from kdharness.tui.viewmodels.selection import shortened
