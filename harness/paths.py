@@ -61,6 +61,11 @@ class Paths:
         """Rows that reference models wrote, content-addressed; runs that use them need them."""
         return self.home / "rows"
 
+    @property
+    def sweeps(self) -> Path:
+        """One file per experiment that was run here, by its name; see `kept_experiments`."""
+        return self.home / "sweeps"
+
     def run(self, run_id: str) -> Path:
         """Return the folder of one run.
 
@@ -72,6 +77,11 @@ class Paths:
         if run_id in ("", ".", "..") or any(char in run_id for char in "/\\\0"):
             raise ConfigError(f"invalid run name {run_id!r}", hint="use letters, digits, . - and _")
         return self.runs / run_id
+
+
+def kept_experiments(paths: Paths) -> list[Path]:
+    """Return the files of the experiments that were run in a home, by name."""
+    return sorted(paths.sweeps.glob("*.yaml"))
 
 
 def _expanded(text: str | os.PathLike[str], where: str) -> Path:

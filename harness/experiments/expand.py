@@ -349,7 +349,7 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     The text is copied verbatim, including comments; if it depends on other files or was changed
     by options, the expanded version is written instead.
     """
-    target = sweeps_folder(paths) / f"{sweep.name}.yaml"
+    target = paths.sweeps / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     text = Path(path).read_text("utf-8")
     base = Path(path).resolve().parent
@@ -370,4 +370,4 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
 
 def sweeps_folder(paths: Paths) -> Path:
     """Return the folder of a home's experiment files."""
-    return paths.home / "sweeps"
+    return paths.sweeps

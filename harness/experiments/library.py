@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.expand import experiment_names, sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.experiments.expand import experiment_names
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 
@@ -49,7 +49,7 @@ def experiments(paths: Paths) -> list[Experiment]:
     A kept file that is identical to the shipped one of the same name is listed once; otherwise
     both are listed.
     """
-    kept = [read_experiment(file, "kept") for file in sorted(sweeps_folder(paths).glob("*.yaml"))]
+    kept = [read_experiment(file, "kept") for file in kept_experiments(paths)]
     folder = resources.files("kdharness.data.experiments")
     shipped = [
         read_experiment(Path(str(folder.joinpath(f"{name}.yaml"))), "shipped")

@@ -20,7 +20,7 @@ from kdharness.harness.maintenance.removed_folders import (
     set_aside,
 )
 from kdharness.harness.maintenance.upkeep import folder_bytes
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import descendants
@@ -249,7 +249,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _experiments(paths: Paths, run_ids: Iterable[str]) -> tuple[str, ...]:
     """Return the experiments kept in the home that runs seem to be of, by their names."""
-    kept = [kept_runs(file) for file in sorted((paths.home / "sweeps").glob("*.yaml"))]
+    kept = [kept_runs(file) for file in kept_experiments(paths)]
     return tuple(one.name for one in kept if any(map(one.names, run_ids)))
 
 

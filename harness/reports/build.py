@@ -15,8 +15,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff_groups import TradeOff, trade_off
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.expand import sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.reports.blocks import (
     Block,
     Code,
@@ -200,7 +199,7 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
 def _experiments(paths: Paths) -> dict[str, str]:
     return {
         path.stem: read_text(path, "the experiment", limit=CONFIG_BYTES)
-        for path in sorted(sweeps_folder(paths).glob("*.yaml"))
+        for path in kept_experiments(paths)
     }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import ClaimResult
-from kdharness.harness.experiments.expand import load_sweep, sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.experiments.expand import load_sweep
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.reports.blocks import Block, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
 
@@ -16,7 +16,7 @@ from kdharness.harness.store import Store
 def claims(store: Store, paths: Paths) -> Iterator[Block]:
     """Return a table per experiment with claims; nothing if there are none."""
     first = True
-    for file in sorted(sweeps_folder(paths).glob("*.yaml")):
+    for file in kept_experiments(paths):
         try:
             sweep, planned = load_sweep(file)
         except ConfigError as error:

@@ -18,7 +18,6 @@ from kdharness.harness.experiments.expand import (
     find_experiment,
     keep_copy,
     load_sweep,
-    sweeps_folder,
 )
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -170,7 +169,7 @@ def test_options_reach_the_test_or_are_refused(
 def test_a_kept_search_still_finds_its_test(paths: Paths, tmp_path: Path) -> None:
     file = written(tmp_path, {})
     keep_copy(paths, file, load_sweep(file)[0])
-    kept = sweeps_folder(paths) / "x.yaml"
+    kept = paths.sweeps / "x.yaml"
     sweep, planned = load_sweep(kept)
     check_test(kept, sweep, planned)
     found, test, runs = load_test(kept, sweep, {"dae.trainer.temperature": 2}, ["vary.seed=[5]"])

@@ -9,7 +9,7 @@ import yaml
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.detached import start_sweep, stored_sweep
-from kdharness.harness.experiments.expand import keep_copy, load_sweep, sweeps_folder
+from kdharness.harness.experiments.expand import keep_copy, load_sweep
 from kdharness.harness.experiments.library import experiments, read_experiment
 from kdharness.harness.paths import Paths
 from support.experiments import STEPS, sweep_file
@@ -42,7 +42,7 @@ def test_stored_experiment_is_self_contained(
 def test_kept_copy_can_be_planned_from_its_folder(tmp_path: Path, paths: Paths) -> None:
     file = sweep_file(tmp_path, steps=STEPS, question="Why?")
     keep_copy(paths, file, load_sweep(file)[0])
-    kept = sweeps_folder(paths) / "x.yaml"
+    kept = paths.sweeps / "x.yaml"
     assert kept.read_text() == file.read_text()
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(STEPS["kd"]))
     file = sweep_file(tmp_path, question="Why?", steps={**STEPS, "kd": "kd.yaml"})

@@ -17,7 +17,6 @@ from kdharness.harness.experiments.expand import (
     experiment_names,
     find_experiment,
     load_sweep,
-    sweeps_folder,
 )
 from kdharness.harness.experiments.modelled import modelled_seconds, own_models, total_seconds
 from kdharness.harness.experiments.parts import FIRST, PARTS, SECOND, read_parts
@@ -256,7 +255,7 @@ def test_a_part_runs_in_the_background_as_it_is_planned(
         loaded[name][0].claims,
         loaded[name][0].choose,
     )
-    kept, copied = load_sweep(sweeps_folder(paths) / f"{name}.yaml")
+    kept, copied = load_sweep(paths.sweeps / f"{name}.yaml")
     assert copied == planned
     assert kept.claims == sweep.claims
 
