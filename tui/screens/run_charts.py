@@ -208,12 +208,11 @@ class RunCharts(PlaceScreen):
         return Drawing(
             series,
             name,
-            "",
-            self.log_axis,
-            self.axis,
-            self.axis in COUNTED,
-            value,
-            self.window,
+            log=self.log_axis,
+            x_name=self.axis,
+            counted=self.axis in COUNTED,
+            value=value,
+            span=self.window,
         )
 
     def _notes(self) -> list[str]:

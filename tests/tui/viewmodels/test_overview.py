@@ -17,7 +17,7 @@ def test_the_log_of_a_long_run_ends_with_its_newest_events(filled: Paths) -> Non
         store.add_event("dae", "ended", "out of memory")
         run = store.run("dae")
         assert run is not None
-        blocks = run_overview(store, filled, run, Around(NOW, rows=36))
+        blocks = run_overview(store, filled, run, Around(NOW, 36))
     log = [block[1] for block in blocks[-5:] if isinstance(block, list)]
     assert log == [
         ("note 10002", ""),
