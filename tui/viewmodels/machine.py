@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from kdharness.harness.util.filesystem import nearest_existing
 from kdharness.tui.viewmodels.rows import Line
 
 GIB = 2**30
@@ -138,10 +139,8 @@ def _number(path: Path) -> int | None:
 
 def _free_disk(home: Path) -> int | None:
     """Return the free space where the home is, or will be."""
-    while not home.exists() and home != home.parent:
-        home = home.parent
     try:
-        return shutil.disk_usage(home).free
+        return shutil.disk_usage(nearest_existing(home)).free
     except OSError:
         return None
 
