@@ -105,12 +105,9 @@ class Actions(Queueing):
 
     async def open_experiment(self, name: str) -> None:
         """Open the experiments, with the one of this name selected."""
-        from kdharness.harness.experiments.expand import sweeps_folder
-
         await self.action_go("experiments")
-        file = sweeps_folder(self.paths) / f"{name}.yaml"
         if isinstance(self.screen, screens.ExperimentsScreen):
-            self.screen.choose(file)
+            self.screen.choose(self.paths.sweeps / f"{name}.yaml")
 
     def start_run(self, config: Any) -> None:
         """Start a worker in a thread, and open the run when it has started."""

@@ -218,9 +218,9 @@ class HarnessApp(Choices, Actions):
             self._coloured, self._colours = state, run_colours(self.store.training_order())
         return self._colours
 
-    def around(self, rows: int = 36) -> Around:
+    def around(self, rows: int) -> Around:
         """Return what is the same for every run that a pane shows."""
-        return Around(self.now(), self.run_colours(), tuple(self.primary.values()), rows)
+        return Around(self.now(), rows, self.run_colours(), tuple(self.primary.values()))
 
     def on_unmount(self) -> None:
         """Close the connection; runs continue."""

@@ -139,7 +139,7 @@ class AppProtocol(Protocol):
         """Return the colour role of each training run, the same on every screen."""
         ...
 
-    def around(self, rows: int = 36) -> Around:
+    def around(self, rows: int) -> Around:
         """Return what is the same for every run that a pane shows."""
         ...
 

@@ -366,8 +366,3 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
         values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
         text = dump_yaml(values)
     atomic_write_text(target, text)
-
-
-def sweeps_folder(paths: Paths) -> Path:
-    """Return the folder of a home's experiment files."""
-    return paths.sweeps

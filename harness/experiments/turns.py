@@ -8,7 +8,7 @@ from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.experiments.demo import load_demo
 from kdharness.harness.experiments.detached import stored_sweep
-from kdharness.harness.experiments.expand import PlannedRun, load_sweep, sweeps_folder
+from kdharness.harness.experiments.expand import PlannedRun, load_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.queue import queued
 from kdharness.harness.runs.status import effective_status
@@ -41,7 +41,7 @@ def _planned(paths: Paths, run: Run) -> Sequence[PlannedRun]:
     try:
         return stored_sweep(paths, run)[1]
     except KDHarnessError:
-        copy = sweeps_folder(paths) / f"{run.config.get('name')}.yaml"
+        copy = paths.sweeps / f"{run.config.get('name')}.yaml"
     try:
         return load_sweep(copy)[1]
     except KDHarnessError:

@@ -5,6 +5,7 @@ The files are read as plain data, not planned: one whose models or data are gone
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,16 @@ def kept_runs(file: Path) -> KeptRuns:
         values = None
     if not isinstance(values, dict):
         return KeptRuns(file.stem, (file.stem,))
-    name = str(values.get("name") or file.stem)
+    return runs_of(values, file.stem)
+
+
+def runs_of(values: Mapping[str, object], stem: str) -> KeptRuns:
+    """Return what an experiment's runs are called, from its plain values.
+
+    Args:
+        stem: its name, where the values have none.
+    """
+    name = str(values.get("name") or stem)
     prefix, steps = str(values.get("runs") or name), values.get("steps")
     if not isinstance(steps, dict) or not steps:
         return KeptRuns(name, (prefix,))

@@ -65,12 +65,17 @@ class Removal:
     opponents: dict[str, int] = field(default_factory=dict)
     experiments: tuple[str, ...] = ()
 
+    @property
+    def dependents(self) -> tuple[str, ...]:
+        """What stays and depends on what goes."""
+        return (*self.children, *self.users, *self.twins)
+
     def refuse(self, force: bool) -> None:
         """Raise StoreError if something depends on what goes, without `force`."""
-        dependents = [*self.children, *self.users, *self.twins]
-        if dependents and not force:
+        if self.dependents and not force:
+            ending = "s" if len(self.dependents) == 1 else ""
             raise StoreError(
-                f"{listed(dependents)} depend{'s' if len(dependents) == 1 else ''} on it",
+                f"{listed(self.dependents)} depend{ending} on it",
                 hint="--cascade removes descendants too, --force leaves them without it",
             )
 
@@ -336,11 +341,7 @@ def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool
         StoreError: an unfinished run or an experiment refers to it by name, without `force`.
     """
     run, checkpoint = find(store, old)
-    folder = paths.run(new)
-    if checkpoint is not None and ("@" in new or new.startswith("home:")):
-        raise ConfigError(f"invalid name {new!r}", hint="use letters, digits, . - and _")
-    if store.run(new) is not None or _holder(store, new):
-        raise ConfigError(f"the name {new!r} is taken", hint="choose another name")
+    folder = check_new_name(paths, store, new, is_run=run is not None)
     if run is not None:
         _refuse_live([run])
     made = store.checkpoints(run.id) if run is not None else []
@@ -371,6 +372,20 @@ def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool
             store.rename_run(run.id, new, source, folder if is_here else None)
     except sqlite3.IntegrityError as error:
         raise ConfigError(f"the name {new!r} is taken", hint="choose another name") from error
+
+
+def check_new_name(paths: Paths, store: Store, new: str, *, is_run: bool) -> Path:
+    """Return the folder that a run of this name would have.
+
+    Raises:
+        ConfigError: the name is invalid for a run, or for a checkpoint, or taken.
+    """
+    folder = paths.run(new)
+    if not is_run and ("@" in new or new.startswith("home:")):
+        raise ConfigError(f"invalid name {new!r}", hint="use letters, digits, . - and _")
+    if store.run(new) is not None or _holder(store, new):
+        raise ConfigError(f"the name {new!r} is taken", hint="choose another name")
+    return folder
 
 
 def _holder(store: Store, name: str) -> bool:

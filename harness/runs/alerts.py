@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from kdharness.harness.config.alerts import Rule
 
 
-class Turns(NamedTuple):
+@dataclass(frozen=True)
+class Turns:
     """A curve's last value, how often in a row it rose (fell: below zero), and from where."""
 
     last: float

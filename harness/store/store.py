@@ -196,6 +196,10 @@ class Store(CurveRows):
         marks = ", ".join("?" for _ in kinds)
         return self._events(f"kind IN ({marks}) ORDER BY id", run_id, *kinds)
 
+    def last_events(self, run_id: str, count: int) -> list[dict[str, Any]]:
+        """Return the newest events of a run, oldest first."""
+        return self._events("TRUE ORDER BY id DESC LIMIT ?", run_id, count)[::-1]
+
     def _events(self, condition: str, *values: object) -> list[dict[str, Any]]:
         rows = self.db.query(f"SELECT * FROM events WHERE run = ? AND {condition}", values)
         return [{**row, "info": self._json(row["info"], "an event")} for row in rows]

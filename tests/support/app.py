@@ -11,6 +11,8 @@ from textual.strip import Strip
 
 from kdharness.harness.paths import Paths
 from kdharness.tui.app import HarnessApp
+from kdharness.tui.viewmodels.drawings import Series
+from kdharness.tui.widgets.chart_grid import ChartGrid
 
 SMALL, LARGE = (80, 24), (120, 40)
 AppOn = Callable[[Paths], HarnessApp]
@@ -39,3 +41,8 @@ def notifications(app: HarnessApp) -> list[str]:
 def answered(code: int, out: str = "", err: str = "") -> Callable[..., Any]:
     """Return a stub for a kdharness command in another process."""
     return lambda home, *words: subprocess.CompletedProcess(words, code, out, err)
+
+
+def curves_of(grid: ChartGrid) -> list[Series]:
+    """Return the curves of the chosen chart, without the marks over them."""
+    return [series for series in grid.chosen.series if not series.glyph]

@@ -13,7 +13,7 @@ SAMPLE = Machine(
     used=11 * GIB,
     total=32 * GIB,
     disk=210 * GIB,
-    gpus=(Gpu("NVIDIA H100 80GB HBM3", 0.62, 41 * GIB, 80 * GIB, 54.0, 311.0),),
+    gpus=(Gpu(0.62, 41 * GIB, 80 * GIB, 54.0, 311.0),),
 )
 
 

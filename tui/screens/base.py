@@ -181,9 +181,6 @@ class ListPlace(PlaceScreen):
             event.input.display = bool(event.value)
             self.listing().focus()
 
-    def plan_told(self, problem: str) -> None:
-        """Note what keeps what the screen describes from being started; nothing if it is empty."""
-
     def leave_filter(self) -> bool:
         """Leave the filter line or clear a kept filter; return whether there was one."""
         line = self._filter_line()

@@ -22,6 +22,7 @@ from kdharness.harness.maintenance.annotating import (
 )
 from kdharness.harness.maintenance.records import (
     Removal,
+    check_new_name,
     find,
     plan_removal,
     remove_records,
@@ -137,8 +138,7 @@ class Remove(ModalScreen[tuple[Removal, bool, bool] | None]):
     @property
     def _needed(self) -> bool:
         """Whether something that stays depends on it."""
-        plan = self.plan
-        return plan is not None and bool(plan.children or plan.users or plan.twins)
+        return self.plan is not None and bool(self.plan.dependents)
 
     def _options(self) -> Text:
         text = Text("\n")
@@ -224,12 +224,10 @@ def _rename(app: AppProtocol, name: str) -> None:
         if text == name:
             return ""
         try:
-            app.paths.run(text)
+            check_new_name(app.paths, app.store, text, is_run=is_run)
         except ConfigError as error:
             return str(error)
-        if not is_run and ("@" in text or text.startswith("home:")):
-            return "use letters, digits, . - and _"
-        return f"{text} is taken" if text in _names(app.store) else ""
+        return ""
 
     def take(text: str | None) -> None:
         if text and text != name:
@@ -239,10 +237,6 @@ def _rename(app: AppProtocol, name: str) -> None:
     if is_run:
         help_text = f"Its folder and its checkpoints are renamed too. {help_text}"
     app.push_screen(Ask(f"Rename {name}", name, help_text, check), take)
-
-
-def _names(store: Store) -> set[str]:
-    return store.run_ids() | {checkpoint.name for checkpoint in store.checkpoints()}
 
 
 def _rename_to(app: AppProtocol, old: str, new: str, *, force: bool = False) -> None:

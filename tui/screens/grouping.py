@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
 NOTHING = "nothing"
+LIVE = {"status": "status", "kind": "method"}
+"""What the rows of the list hold themselves, in which column; a run's status changes in it."""
 
 
 class GroupedRuns(PanedPlace):
@@ -37,7 +39,10 @@ class GroupedRuns(PanedPlace):
         """Group the runs as the user chose, on another day perhaps."""
         self.grouped_by = field = self.harness.group
         if not field:
-            self.runs_list().group_by(None)
+            self.runs_list().group_by("", None)
+            return
+        if field in LIVE:
+            self._show_groups({})
             return
         paths = self.harness.paths
 
@@ -47,13 +52,12 @@ class GroupedRuns(PanedPlace):
         self.read(work, self._show_groups, what="groups")
 
     def _show_groups(self, groups: Mapping[str, str]) -> None:
-        # A run's status changes while it is in the list.
-        live = {"status": "status", "kind": "method"}.get(self.grouped_by)
+        live = LIVE.get(self.grouped_by)
 
         def group_of(row: Row) -> str:
             return str(row[live]) if live else groups.get(str(row["id"]), "new")
 
-        self.runs_list().group_by(group_of)
+        self.runs_list().group_by(self.grouped_by, group_of)
         self.follow_cursor()
 
     def action_group(self) -> None:

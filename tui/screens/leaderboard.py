@@ -89,7 +89,6 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
         self.published = 0
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
-        self.led: dict[str, str] = {}
         self.asked: tuple[float, dict[str, str]] | None = None
         self.lead: list[str] = []
         self.colours: dict[str, str] = {}
@@ -132,11 +131,13 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
     def show(self, scores: list[Score]) -> None:
         """Show these scores; repaint only if they have changed."""
         asked = self.harness.keep, dict(self.harness.primary)
-        if scores != self.scores or asked != self.asked:
+        led = self.asked[1] if self.asked is not None else None
+        fresh = scores != self.scores or led != asked[1]
+        if fresh or asked != self.asked:
             self.asked = asked
             self.call_after_refresh(self.load_answer)
-        if scores != self.scores or not self.board.figures or self.led != self.harness.primary:
-            self.scores, self.led = scores, dict(self.harness.primary)
+        if fresh or not self.board.figures:
+            self.scores = scores
             self.rebuild()
 
     def rebuild(self) -> None:
@@ -299,7 +300,6 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
             # An order that the user made would hide the new lead.
             self.keep_columns([self.figure.key], self.harness.hidden)
         self.seen = self.harness.version
-        self.rebuild()
         self.show(self.scores)
         self.harness.tell(f"{self.figure.label} leads as the {axis} metric on every screen")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -185,13 +186,12 @@ class RunCharts(PlaceScreen):
         names = self.names()
         if not self.picked and names:
             self.curve = "loss" if "loss" in names else names[0]
-        charts = [self._drawing(name) for name in names]
-        self.grid.fill(charts, self.curve)
-        self._legend()
-
-    def _drawing(self, name: str) -> Drawing:
-        buckets = max(self.grid.size.width, 40)
         roles = colours_of(self.drawn, self.harness.run_colours())
+        self.grid.fill([self._drawing(name, roles) for name in names], self.curve)
+        self._legend(roles)
+
+    def _drawing(self, name: str, roles: Mapping[str, str]) -> Drawing:
+        buckets = max(self.grid.size.width, 40)
         series = [
             Series(run, points, roles[run])
             for run in self.drawn
@@ -208,12 +208,11 @@ class RunCharts(PlaceScreen):
         return Drawing(
             series,
             name,
-            "",
-            self.log_axis,
-            self.axis,
-            self.axis in COUNTED,
-            value,
-            self.window,
+            log=self.log_axis,
+            x_name=self.axis,
+            counted=self.axis in COUNTED,
+            value=value,
+            span=self.window,
         )
 
     def _notes(self) -> list[str]:
@@ -225,10 +224,9 @@ class RunCharts(PlaceScreen):
             notes.append(f"{unit} {figure(self.window[0])}–{figure(self.window[1])}")
         return notes
 
-    def _legend(self) -> None:
+    def _legend(self, roles: Mapping[str, str]) -> None:
         """Name the runs, and tell how the curves are drawn; hidden if there is nothing to say."""
         text = Text(no_wrap=True, overflow="ellipsis")
-        roles = colours_of(self.drawn, self.harness.run_colours())
         style = self.style_of
         for letter, run in zip(LETTERS, self.drawn if self.others else (), strict=False):
             text.append(f"{letter} {shortened(run, 24)}  ", style(roles[run]))

@@ -43,7 +43,8 @@ def _between(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
         return ys[-1]
     low, high = xs[index - 1], xs[index]
     share = (x - low) / (high - low) if high > low else 1.0
-    return ys[index - 1] + share * (ys[index] - ys[index - 1])
+    # Rounding may lead beyond the end, and so above the next value.
+    return min(ys[index - 1] + share * (ys[index] - ys[index - 1]), ys[index])
 
 
 def clock_of(axis: str, run: Run, times: Points, rates: Points) -> Clock | None:

@@ -110,15 +110,6 @@ class CurveBook:
         ends = self.last(run, name + LOW), self.last(run, name + HIGH)
         return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
 
-    def span(self, runs: list[str], name: str) -> tuple[float, float]:
-        """Return the first and the last step of a curve over some runs."""
-        ends = [
-            (points[0][0], points[-1][0])
-            for run in runs
-            if (points := self.curves.get(run, {}).get(name))
-        ]
-        return (min(a for a, _ in ends), max(b for _, b in ends)) if ends else (0.0, 1.0)
-
     def ready(
         self, run: str, name: str, window: tuple[float, float] | None, weight: float, buckets: int
     ) -> Points:

@@ -36,7 +36,6 @@ class Drawing:
 
     series: Sequence[Series] = ()
     title: str = ""
-    note: str = ""
     log: bool = False
     x_name: str = "step"
     counted: bool = True
@@ -67,11 +66,11 @@ class Around:
     """What is the same for every run that a pane shows."""
 
     now: float
+    rows: int
+    """Rows of the pane."""
     colours: Mapping[str, str] = field(default_factory=dict)
     primary: Sequence[str] = ()
     """Labels of the metrics that come first."""
-    rows: int = 36
-    """Rows of the pane."""
 
 
 def run_colours(order: Iterable[str]) -> dict[str, str]:

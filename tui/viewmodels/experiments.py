@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import kept_experiments
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, figure, safe_text
@@ -91,10 +92,9 @@ class PlanCache:
 
     def listed(self, paths: Paths) -> list[Experiment]:
         """Return opened files, then kept and built-in ones; an opened one hides its copy."""
-        from kdharness.harness.experiments.expand import sweeps_folder
         from kdharness.harness.experiments.library import experiments, read_experiment
 
-        files = [*self.opened, *sorted(sweeps_folder(paths).glob("*.yaml"))]
+        files = [*self.opened, *kept_experiments(paths)]
         stamps = [(file, _stamp(file)) for file in files]
         if self._listed[0] == stamps:
             return self._listed[1]

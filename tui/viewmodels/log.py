@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.launch import log_path
 from kdharness.harness.store import Store
+from kdharness.tui.viewmodels.log_output import GrowingLog, is_bar
 from kdharness.tui.viewmodels.rows import Line, text_lines
 
-TAIL_BYTES = 512 * 1024
-"""How much of the end of a worker's log is read: bars fill a log with their states."""
 LEVELS = ("log", "all", "events", "problems")
 """What is shown: without lines of metrics, everything, events only, warnings and errors only."""
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -24,17 +22,6 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "events": ("event", "warning", "error"),
     "problems": ("warning", "error"),
 }
-NUMBER = r"\d[\d.,]{0,31}(?:[^\W\d]\w{0,15})?"
-BAR = re.compile(rf"\d{{1,4}}%\||{NUMBER}(?:/{NUMBER})? ?\[\d{{1,4}}:\d\d")
-"""What follows a progress bar's name: its share and drawing, or its count and time.
-
-Each run of characters has an end, and no text can be divided between two of them in many ways:
-libraries print lines of any length, and all of a log is read each time that it has grown.
-"""
-NAME_LENGTH = 1000
-"""A bar begins within so many characters of its line."""
-CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-"""Colours, and moves of the cursor between the lines of nested bars."""
 PRINTED = re.compile(r"(\d\d):(\d\d):(\d\d) ([\w-]+): ?(.*)")
 METRICS = re.compile(r"\{'[\w/]+': '?-?[\d.naife+-]+'?(?:, .*)?\}")
 WARNS = re.compile(r"\bwarn(?:ing)?\b|Warning:|\bdeprecated\b", re.IGNORECASE)
@@ -60,42 +47,106 @@ class LogLine:
         return "".join(text for text, _ in self.parts)
 
 
-def timeline(events: Sequence[Mapping[str, object]], output: Sequence[str]) -> list[LogLine]:
-    """Return events in their order, with the output of libraries where it was printed.
+@dataclass
+class _Reading:
+    """How far output has been put between events.
 
-    A worker prints most of its events: output between two of them was printed between them.
-
-    Args:
-        events: `time`, `kind` and `message`, oldest first.
-        output: the lines of the worker's log.
+    Attributes:
+        lines: those that have their place.
+        waiting: output since the last event that was printed: events which were not printed are
+            put before it, up to the next one that was.
+        tracing: it ends within a traceback.
+        at: how many events have their place.
+        skip: lines to come that are the rest of an event's message.
+        taken: how many lines of output were read.
     """
-    lines: list[LogLine] = []
-    waiting: list[str] = []
-    at, skip = 0, 0
-    for line in output:
-        if skip:
-            skip -= 1
-            continue
-        printed = PRINTED.match(line)
+
+    lines: list[LogLine] = field(default_factory=list)
+    waiting: list[LogLine] = field(default_factory=list)
+    tracing: bool = False
+    at: int = 0
+    skip: int = 0
+    taken: int = 0
+
+    def copy(self) -> _Reading:
+        return replace(self, lines=[*self.lines], waiting=[*self.waiting])
+
+
+class Timeline:
+    """Events in their order, with the output of libraries where it was printed.
+
+    A worker prints most of its events: output between two of them was printed between them. Both
+    grow, and what has its place is not read again.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[list[LogLine]] = []
+        self._reading = _Reading()
+
+    def grown(
+        self, events: Sequence[Mapping[str, object]], output: Sequence[str], settled: int
+    ) -> list[LogLine]:
+        """Return the lines of what has been before, and of what is new.
+
+        Args:
+            events: `time`, `kind` and `message`, oldest first.
+            output: the lines of the worker's log.
+            settled: how many of those will not change again.
+        """
+        self._events += [_event_lines(event) for event in events[len(self._events) :]]
+        reading, again = self._reading, None
+        for line in output[reading.taken : settled]:
+            printed, index = self._place(reading, line, events)
+            if printed and index is not None and _first_line(events[index]) == printed[5]:
+                again = None
+            elif printed:
+                # It is printed before it is stored: its event may be there the next time.
+                again = again or reading.copy()
+            self._take(reading, line, printed, index, events)
+        self._reading = again or reading.copy()
+        for line in output[reading.taken :]:
+            self._take(reading, line, *self._place(reading, line, events), events)
+        rest = [line for lines in self._events[reading.at :] for line in lines]
+        return [*reading.lines, *reading.waiting, *rest]
+
+    def _place(
+        self, reading: _Reading, line: str, events: Sequence[Mapping[str, object]]
+    ) -> tuple[re.Match[str] | None, int | None]:
+        """Return the event that a line prints, if it does, and its index if it is stored."""
+        printed = None if reading.skip else PRINTED.match(line)
+        return printed, _stored(events, reading.at, printed) if printed else None
+
+    def _take(
+        self,
+        reading: _Reading,
+        line: str,
+        printed: re.Match[str] | None,
+        index: int | None,
+        events: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Put a line of output in its place."""
+        reading.taken += 1
+        if reading.skip:
+            reading.skip -= 1
+            return
         if printed is None:
-            waiting.append(line)
-            continue
-        index = _stored(events, at, printed)
+            kind, reading.tracing = _kind(line, tracing=reading.tracing)
+            reading.waiting += [LogLine(kind, row) for row in text_lines(line, ROLES[kind])]
+            return
         if index is None:
-            lines += _output(waiting)
-            lines += _event(line[:8], printed[4], printed[5])
+            own = _event(line[:8], printed[4], printed[5])
         else:
-            for event in events[at:index]:
-                lines += _event_lines(event)
-            lines += _output(waiting)
-            lines += _event_lines(events[index])
+            reading.lines += [row for rows in self._events[reading.at : index] for row in rows]
+            own = self._events[index]
             rest = str(events[index]["message"]).split("\n")[1:]
-            at, skip = index + 1, sum(bool(line.strip()) for line in rest)
-        waiting = []
-    lines += _output(waiting)
-    for event in events[at:]:
-        lines += _event_lines(event)
-    return lines
+            reading.at, reading.skip = index + 1, sum(bool(row.strip()) for row in rest)
+        reading.lines += [*reading.waiting, *own]
+        reading.waiting, reading.tracing = [], False
+
+
+def timeline(events: Sequence[Mapping[str, object]], output: Sequence[str]) -> list[LogLine]:
+    """Return events in their order, with the output of libraries where it was printed."""
+    return Timeline().grown(events, output, len(output))
 
 
 def _stored(events: Sequence[Mapping[str, object]], at: int, printed: re.Match[str]) -> int | None:
@@ -106,7 +157,7 @@ def _stored(events: Sequence[Mapping[str, object]], at: int, printed: re.Match[s
         event = events[index]
         if event["kind"] != printed[4]:
             continue
-        if str(event["message"]).partition("\n")[0] == printed[5]:
+        if _first_line(event) == printed[5]:
             return index
         # What a log shows may be redacted: its time tells then.
         own = time.localtime(float(str(event["time"])))
@@ -116,6 +167,10 @@ def _stored(events: Sequence[Mapping[str, object]], at: int, printed: re.Match[s
     return None
 
 
+def _first_line(event: Mapping[str, object]) -> str:
+    return str(event["message"]).partition("\n")[0]
+
+
 def _event_lines(event: Mapping[str, object]) -> list[LogLine]:
     when = time.strftime("%H:%M:%S", time.localtime(float(str(event["time"]))))
     return _event(when, str(event["kind"]), str(event["message"]))
@@ -123,10 +178,7 @@ def _event_lines(event: Mapping[str, object]) -> list[LogLine]:
 
 def _event(when: str, kind: str, message: str) -> list[LogLine]:
     """Return the lines of an event; the time stands on its first."""
-    level = "warning" if kind == "warning" else "event"
-    if kind in ("error", "failed") or (kind == "ended" and message not in ("finished", "stopped")):
-        level = "error"
-    lines = []
+    level, lines = level_of(kind, message), []
     head: Line = [(f"{when} ", "dim"), (f"{kind:<9} ", ROLES[level] or "accent")]
     for row in text_lines(message):
         lines.append(LogLine(level, [*head, (row[0][0], ROLES[level])]))
@@ -134,91 +186,44 @@ def _event(when: str, kind: str, message: str) -> list[LogLine]:
     return lines
 
 
-def _output(lines: Iterable[str]) -> Iterator[LogLine]:
-    """Yield lines of libraries with their levels; a traceback is an error as a whole."""
-    tracing = False
-    for line in lines:
-        if line.strip().startswith(TRACE):
-            tracing = True
-            kind = "error"
-        elif tracing:
-            kind = "error"
-            tracing = line.startswith((" ", "\t")) or not line.strip()
-        elif METRICS.fullmatch(line.strip()):
-            kind = "metrics"
-        else:
-            kind = _level(line)
-        for row in text_lines(line, ROLES[kind]):
-            yield LogLine(kind, row)
+def level_of(kind: str, message: str) -> str:
+    """Return the level of an event: error, warning or event."""
+    if kind in ("error", "failed") or (kind == "ended" and message not in ("finished", "stopped")):
+        return "error"
+    return "warning" if kind == "warning" else "event"
 
 
-def _level(line: str) -> str:
-    if BAR.search(line, 0, NAME_LENGTH):
-        return "output"
-    return "error" if FAILS.search(line) else "warning" if WARNS.search(line) else "output"
+def _kind(line: str, *, tracing: bool) -> tuple[str, bool]:
+    """Return what a line of libraries is, and whether a traceback goes on after it.
 
-
-def without_updates(lines: Sequence[str]) -> list[str]:
-    """Return lines with only the last state of each progress bar, which redraws its line.
-
-    Nested bars take turns: as long as only bars are printed, each has one line.
+    A traceback is an error as a whole.
     """
-    kept: list[str] = []
-    bars: dict[str, int] = {}
-    for line in lines:
-        found = BAR.search(line, 0, NAME_LENGTH)
-        if not found:
-            bars = {}
-        elif (name := line[: found.start()].strip().removesuffix(":")) in bars:
-            kept[bars[name]] = line
-            continue
-        else:
-            bars[name] = len(kept)
-        kept.append(line)
-    return kept
-
-
-def output_lines(data: bytes, *, cut: bool = False) -> list[str]:
-    """Return the lines of a log as a terminal would leave them.
-
-    Args:
-        data: its bytes.
-        cut: they begin within a line, which is left out.
-    """
-    text = CODES.sub("", data.decode("utf-8", "replace")).replace("\r\n", "\n")
-    lines = text.split("\n")[1 if cut else 0 :]
-    parts = [part for line in lines for part in line.split("\r")]
-    return without_updates([part.rstrip() for part in parts if part.strip()])
+    if line.strip().startswith(TRACE):
+        return "error", True
+    if tracing:
+        return "error", line.startswith((" ", "\t")) or not line.strip()
+    if METRICS.fullmatch(line.strip()):
+        return "metrics", False
+    if is_bar(line):
+        return "output", False
+    return "error" if FAILS.search(line) else "warning" if WARNS.search(line) else "output", False
 
 
 class LogFile:
-    """One run's log: its events, and the end of its worker's, read again only when it changed."""
+    """One run's log: its events, and the end of its worker's, of which only what is new is read."""
 
     def __init__(self) -> None:
-        self._state: tuple[str, int, int] = ("", 0, 0)
-        self._lines: list[str] = []
+        self._log = GrowingLog()
         self._events: list[dict[str, Any]] = []
-
-    def lines(self, path: Path) -> list[str]:
-        """Return its lines; none if there is no log."""
-        try:
-            found = path.stat()
-            state = (str(path), found.st_size, found.st_mtime_ns)
-            if state != self._state:
-                with path.open("rb") as stream:
-                    start = max(0, found.st_size - TAIL_BYTES)
-                    stream.seek(start)
-                    self._lines = output_lines(stream.read(), cut=start > 0)
-                self._state = state
-        except OSError:
-            return []
-        return self._lines
+        self._timeline = Timeline()
 
     def timeline(self, store: Store, paths: Paths, run: str) -> list[LogLine]:
-        """Return a run's events and the output around them; only new events are read."""
+        """Return a run's events and the output around them."""
         while fresh := store.events(run, self._events[-1]["id"] if self._events else 0):
             self._events += fresh
-        return timeline(self._events, self.lines(log_path(paths, run)))
+        if self._log.read(log_path(paths, run)):
+            self._timeline = Timeline()
+        return self._timeline.grown(self._events, self._log.lines, self._log.output.settled)
 
 
 # ---------------------------------------------------------------- searching

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.filesystem import nearest_existing
 from kdharness.tui.viewmodels.rows import Line
 
 GIB = 2**30
@@ -29,7 +29,6 @@ HOT, FULL, LOW_DISK = 87.0, 0.95, 5 * GIB
 class Gpu:
     """One GPU: its load (share), memory (bytes), temperature (°C) and power (W), where known."""
 
-    name: str = ""
     load: float | None = None
     used: int | None = None
     total: int | None = None
@@ -95,10 +94,8 @@ class Sampler:
         nvml = self._nvml
         memory = _known(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
         load = _known(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-        name = _known(lambda: nvml.nvmlDeviceGetName(handle)) or ""
         power = _known(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)))
         return Gpu(
-            name=name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name),
             load=None if load is None else load / 100,
             used=None if memory is None else int(memory.used),
             total=None if memory is None else int(memory.total),
@@ -142,10 +139,8 @@ def _number(path: Path) -> int | None:
 
 def _free_disk(home: Path) -> int | None:
     """Return the free space where the home is, or will be."""
-    while not home.exists() and home != home.parent:
-        home = home.parent
     try:
-        return shutil.disk_usage(home).free
+        return shutil.disk_usage(nearest_existing(home)).free
     except OSError:
         return None
 
@@ -222,11 +217,3 @@ def _memory(title: str, used: int, total: int) -> Line:
 
 def _disk(free: int) -> Line:
     return [(f"disk {free / GIB:.0f} GiB free", "warn" if free < LOW_DISK else "")]
-
-
-def gpu_rows(machine: Machine) -> list[str]:
-    """Return one line a GPU with its name, for a page of its own."""
-    return [
-        f"{safe_text(gpu.name, 60)}: " + "".join(text for text, _ in _gpu_part("GPU", gpu)[1:])
-        for gpu in machine.gpus
-    ]

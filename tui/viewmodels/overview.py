@@ -20,7 +20,8 @@ from kdharness.tui.viewmodels.drawings import HELDOUT, Around, Block, Drawing, S
 from kdharness.tui.viewmodels.experiments import MARKS
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.leaderboard import FEW, interval_width, is_weak, leading, marks_of
-from kdharness.tui.viewmodels.log import without_updates
+from kdharness.tui.viewmodels.log import ROLES, level_of
+from kdharness.tui.viewmodels.log_output import without_updates
 from kdharness.tui.viewmodels.marks import sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Line, Row
 from kdharness.tui.viewmodels.selection import shortened
@@ -266,11 +267,11 @@ def _settings(run: Run, most: int) -> list[Block]:
 def _log(store: Store, paths: Paths, run: Run, most: int) -> list[Block]:
     """Return the last events of a run, or else the last lines of its worker's log."""
     lines: list[Block] = []
-    for event in store.events(run.id)[-most:]:
+    for event in store.last_events(run.id, most):
         when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-        kind = str(event["kind"])
-        text = safe_text(str(event["message"] or kind).replace("\n", " "), 200)
-        lines.append([(f"{when} ", "dim"), (text, "bad" if kind in ("error", "failed") else "")])
+        kind, message = str(event["kind"]), str(event["message"])
+        text = safe_text((message or kind).replace("\n", " "), 200)
+        lines.append([(f"{when} ", "dim"), (text, ROLES[level_of(kind, message)])])
     if not lines:
         tail = without_updates(log_tail(paths, run.id, 40).splitlines())[-most:]
         lines = [[(safe_text(line, 200), "dim")] for line in tail]

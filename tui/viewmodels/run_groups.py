@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdharness.harness.config.summary import flat
-from kdharness.harness.experiments.expand import sweeps_folder
-from kdharness.harness.paths import Paths
+from kdharness.harness.maintenance.kept_experiments import KeptRuns, kept_runs, runs_of
+from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.types import Method, Run
 from kdharness.harness.util.text import listed
 from kdharness.tui.viewmodels.form import text_of
@@ -24,8 +24,8 @@ def groups_by(runs: Sequence[Run], field: str, paths: Paths) -> dict[str, str]:
         field: `experiment`, `status`, `kind`, or a dotted field of the configs.
     """
     if field == EXPERIMENT:
-        names = experiment_names(runs, paths)
-        return {run.id: experiment_of(run, names) or ALONE for run in runs}
+        known = known_experiments(runs, paths)
+        return {run.id: experiment_of(run, known) or ALONE for run in runs}
     if field == STATUS:
         return {run.id: run.status.value for run in runs}
     if field == KIND:
@@ -38,18 +38,19 @@ def groups_by(runs: Sequence[Run], field: str, paths: Paths) -> dict[str, str]:
     return groups
 
 
-def experiment_names(runs: Sequence[Run], paths: Paths) -> list[str]:
-    """Return the names of the experiments that were run here, the longest first."""
-    names = {str(run.config.get("name")) for run in runs if run.method == Method.SWEEP}
-    names |= {file.stem for file in sweeps_folder(paths).glob("*.yaml")}
-    return sorted(names, key=len, reverse=True)
+def known_experiments(runs: Sequence[Run], paths: Paths) -> list[KeptRuns]:
+    """Return what the experiments that were run here call their runs, by their files or runs."""
+    found = [runs_of(run.config, run.id) for run in runs if run.method == Method.SWEEP]
+    found += [kept_runs(file) for file in kept_experiments(paths)]
+    # Files come last, and count: they may be newer than their experiments' runs.
+    return list({experiment.name: experiment for experiment in found}.values())
 
 
-def experiment_of(run: Run, names: Sequence[str]) -> str:
-    """Return the experiment of a run, which begins its name; empty if it is of none."""
+def experiment_of(run: Run, known: Iterable[KeptRuns]) -> str:
+    """Return the experiment of a run, or those that share it; empty if it is of none."""
     if run.method == Method.SWEEP:
         return str(run.config.get("name"))
-    return next((name for name in names if run.id.startswith(f"{name}-")), "")
+    return listed(sorted(experiment.name for experiment in known if experiment.names(run.id)))
 
 
 def group_fields(runs: Sequence[Run]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Charts: curves over steps, and checkpoints on a plane. Redrawn when data or size change."""
+"""The base of charts, and checkpoints on a plane. Redrawn when data or size change."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.viewmodels.drawings import Drawing, Series
 from kdharness.tui.viewmodels.rows import ROLES
 from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
-from kdharness.tui.widgets.curves import NO_ROOM, draw_curves, frame
+from kdharness.tui.widgets.curves import NO_ROOM, frame
 
 
 @dataclass(frozen=True)
@@ -83,26 +82,6 @@ class Chart(Widget):
     def draw(self, width: int, height: int) -> list[list[Part]]:
         """Return all lines; subclasses implement it."""
         return []
-
-
-class CurveChart(Chart):
-    """Curves over steps, with a letter at the end of each."""
-
-    def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.series: list[Series] = []
-        self.title, self.note = "", ""
-        self.log_axis = False
-
-    def show(self, series: Sequence[Series], title: str, note: str = "", log: bool = False) -> None:
-        """Show these curves."""
-        self.series, self.title, self.note, self.log_axis = list(series), title, note, log
-        self.redraw()
-
-    def draw(self, width: int, height: int) -> list[list[Part]]:
-        """Return title and legend, canvas and ticks."""
-        drawing = Drawing(self.series, self.title, self.note, self.log_axis)
-        return draw_curves(drawing, width, height)
 
 
 @dataclass

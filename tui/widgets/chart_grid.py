@@ -11,9 +11,9 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from kdharness.tui.viewmodels.drawings import Drawing, Series
+from kdharness.tui.viewmodels.drawings import Drawing
 from kdharness.tui.widgets.canvas import Part
-from kdharness.tui.widgets.chart import CurveChart
+from kdharness.tui.widgets.chart import Chart
 from kdharness.tui.widgets.curves import draw_curves
 
 CELL = (36, 8)
@@ -21,7 +21,7 @@ CELL = (36, 8)
 MOST_COLUMNS = 4
 
 
-class ChartGrid(CurveChart, can_focus=True):
+class ChartGrid(Chart, can_focus=True):
     """Charts side by side; arrows choose one, Enter or a click shows it alone."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -66,10 +66,12 @@ class ChartGrid(CurveChart, can_focus=True):
         self.charts = list(charts)
         titles = [chart.title for chart in self.charts]
         self.at = titles.index(title) if title in titles else 0
-        chosen = self.charts[self.at] if self.charts else Drawing()
-        self.series: list[Series] = [one for one in chosen.series if not one.glyph]
-        self.title, self.note, self.log_axis = chosen.title, chosen.note, chosen.log
         self.redraw()
+
+    @property
+    def chosen(self) -> Drawing:
+        """The chosen chart; an empty one if there is none."""
+        return self.charts[self.at] if self.charts else Drawing()
 
     def shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Return how many charts are side by side, how many are seen, and their height."""
@@ -83,7 +85,7 @@ class ChartGrid(CurveChart, can_focus=True):
         if not self.charts:
             return [[], [("  no curves yet", "dim")]]
         if self.zoomed:
-            return draw_curves(self.charts[self.at], width, height)
+            return draw_curves(self.chosen, width, height)
         columns, seen, tall = self.shape(width, height)
         row = self.at // columns
         self.first = min(max(self.first, row - seen + 1), row)
@@ -133,13 +135,13 @@ class ChartGrid(CurveChart, can_focus=True):
     def _choose(self, index: int) -> None:
         if 0 <= index < len(self.charts) and index != self.at:
             self.fill(self.charts, self.charts[index].title)
-            self.post_message(self.Chosen(self, self.title))
+            self.post_message(self.Chosen(self, self.chosen.title))
 
     def action_zoom(self) -> None:
         """Show the chosen chart alone, or all of them again."""
         self.zoomed = not self.zoomed and bool(self.charts)
         self.redraw()
-        self.post_message(self.Chosen(self, self.title))
+        self.post_message(self.Chosen(self, self.chosen.title))
 
     def on_click(self, event: events.Click) -> None:
         """Show the clicked chart alone, or all of them again."""

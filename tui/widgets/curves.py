@@ -142,10 +142,10 @@ def _top(
 ) -> list[Part]:
     head: list[Part] = [(f" {safe_text(drawing.title)}", "strong")]
     head += [(f" {drawing.value}", "")] if drawing.value else []
-    tail: list[Part] = [(f"  {drawing.note}", "dim")] if drawing.note else []
+    tail: list[Part] = []
     if apart:
         low, high = _ends(marks)
-        tail.insert(0, (f" (own axis {figure(low, 3)}–{figure(high, 3)})", "dim"))
+        tail = [(f" (own axis {figure(low, 3)}–{figure(high, 3)})", "dim")]
     lettered = list(zip(LETTERS, curves, strict=False)) if len(curves) > 1 else []
     # Names if they fit, else letters and marks only.
     for size in (24, 12, 0):

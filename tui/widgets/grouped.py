@@ -21,11 +21,18 @@ class GroupedListing(Listing):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group_of: GroupOf | None = None
+        self.grouping = ""
         self.folded: set[str] = set()
 
-    def group_by(self, group_of: GroupOf | None) -> None:
-        """Group the rows by what this returns for each, or not at all."""
-        self.group_of, self.folded = group_of, set()
+    def group_by(self, grouping: str, group_of: GroupOf | None) -> None:
+        """Group the rows by what `group_of` returns for each, or not at all.
+
+        Args:
+            grouping: what the rows are grouped by; groups stay folded while it is the same.
+        """
+        if grouping != self.grouping:
+            self.grouping, self.folded = grouping, set()
+        self.group_of = group_of
         self.set_rows(self.all_rows)
         self._arrange()
 

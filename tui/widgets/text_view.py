@@ -85,27 +85,35 @@ class TextView(ScrollView, can_focus=True):
         self.follow, self.wrap = follow, wrap
         self.source: list[Line] = []
         self._shown: list[Line] = []
+        self._width = 0
         self._starts: list[int] = []
         self._styles: dict[str, Style] = {}
         self.twin: TextView | None = None
 
     def set_lines(self, lines: Sequence[Line]) -> None:
         """Show these lines; a followed text stays at its end."""
-        lines = list(lines)
-        if lines == self.source:
+        lines, before = list(lines), self.source
+        if lines == before:
             return
+        pairs = enumerate(zip(lines, before, strict=False))
+        first = next((n for n, (new, old) in pairs if new != old), min(len(lines), len(before)))
         self.source = lines
-        self._arrange()
+        self._arrange(first)
 
     def set_text(self, text: str, role: str = "") -> None:
         """Show a text as it is."""
         self.set_lines(text_lines(text, role))
 
-    def _arrange(self) -> None:
+    def _arrange(self, first: int = 0) -> None:
+        """Wrap the lines, from the first one that has changed."""
         width = max(self.size.width - 1, 1)
+        if width != self._width:
+            self._width, first = width, 0
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        self._shown, self._starts = [], []
-        for line in self.source:
+        if first < len(self._starts):
+            del self._shown[self._starts[first] :]
+            del self._starts[first:]
+        for line in self.source[first:]:
             self._starts.append(len(self._shown))
             self._shown += wrap_line(line, width) if self.wrap else [line]
         self.virtual_size = Size(width, len(self._shown))

@@ -84,6 +84,19 @@ def test_add_progress_commits_events_points_and_columns_together(paths: Paths) -
         assert other.curve("r", "loss") == []
 
 
+def test_the_last_events_are_the_newest_ones_of_the_run(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        for name in ("r", "other"):
+            store.add_run(make_run(name))
+            notes = [(float(n), "note", f"{name} {n}", {"n": n}) for n in range(10_005)]
+            store.add_progress(name, events=notes)
+        last = store.last_events("r", 3)
+        assert [event["message"] for event in last] == ["r 10002", "r 10003", "r 10004"]
+        assert last[-1]["info"] == {"n": 10_004}
+        assert len(store.last_events("r", 20_000)) == 10_005
+        assert store.last_events("none", 3) == []
+
+
 def test_requests_are_taken_once_in_order(paths: Paths) -> None:
     with Store(paths.store) as store:
         store.request("r", Request.PAUSE)

@@ -13,9 +13,10 @@ from kdharness.tui.screens.leaderboard import LeaderboardScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.settings import read_settings
 from kdharness.tui.viewmodels.leaderboard import Figure, arranged
-from kdharness.tui.viewmodels.run_groups import experiment_of, group_fields, groups_by
+from kdharness.tui.viewmodels.run_groups import group_fields, groups_by
 from kdharness.tui.widgets.grouped import GroupedListing
 from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.tui_home import add_past_run
 
 
 def runs_list(app: Any) -> GroupedListing:
@@ -59,6 +60,27 @@ async def test_runs_are_grouped_by_experiment_folded_counted_and_kept(
 
 
 @pytest.mark.slow
+async def test_groups_stay_folded_when_runs_are_added(
+    experiment_home: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    experiment_home.settings.write_text("group: experiment\n", "utf-8")
+    app = app_on(experiment_home)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot)
+        listing = runs_list(app)
+        listing.move_to([row["id"] for row in listing.rows].index("group:small"))
+        await press(pilot, "enter")
+        with Store(experiment_home.store) as other:
+            add_past_run(other, "small-kd-s3", "kd", 1)
+        app.follow()
+        await press(pilot)
+        assert "▸ small  5:" in shown(app) and "▾ not in an experiment" in shown(app)
+        await press(pilot, "G", "down", "enter")  # by status: other groups, all open
+        await press(pilot)
+        assert "▾ finished" in shown(app) and not listing.folded
+
+
+@pytest.mark.slow
 async def test_a_config_field_groups_runs_and_the_pane_draws_a_group(
     filled: Paths, app_on: AppOn, press: Press, shown: Shown
 ) -> None:
@@ -86,9 +108,30 @@ def test_what_groups_runs_is_what_tells_them_apart(filled: Paths) -> None:
     assert groups["dae"] == "model kd" and groups["sft"] == "model not set"
     assert groups_by(runs, "kind", filled)["dae"] == "dae"
     assert set(groups_by(runs, "no.such.field", filled).values()) == {"field not set"}
-    names = ["small-two", "small"]
-    by_id = {run.id: run for run in runs}
-    assert experiment_of(by_id["kd"], names) == ""
+
+
+def test_runs_are_grouped_by_the_experiments_that_name_them(filled: Paths) -> None:
+    """An experiment with `runs` gives its runs another name than its own, and may share them."""
+    files: dict[str, dict[str, Any]] = {
+        "mini": {"runs": "shared", "steps": {"kd": {}, "sft": {}}},
+        "maxi": {"runs": "shared", "steps": {"kd": {}}},
+        "plain": {"steps": {"kd": {}}},
+    }
+    filled.sweeps.mkdir()
+    for name, values in files.items():
+        (filled.sweeps / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **values}))
+    lost = {"name": "lost", "runs": "far", "steps": {"kd": {}}}
+    names = ["shared-kd-s1", "shared-sft-s1", "plain-kd", "far-kd", "mini-kd-s1", "shared-kdx"]
+    with Store(filled.store) as store:
+        for name in names:
+            add_past_run(store, name, "kd", 1)
+        add_past_run(store, "sweep-lost", "sweep", 1, config=lost)
+        groups = groups_by(store.runs(), "experiment", filled)
+    assert groups["shared-kd-s1"] == "maxi, mini" and groups["shared-sft-s1"] == "mini"
+    assert groups["plain-kd"] == "plain"
+    assert groups["far-kd"] == groups["sweep-lost"] == "lost"  # its file is gone
+    for name in ("mini-kd-s1", "shared-kdx", "kd"):
+        assert groups[name] == "not in an experiment"
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ async def test_renaming_checks_the_name_while_it_is_typed_and_the_selection_foll
         await press(pilot, "R", "slash")
         assert "invalid run name" in shown(app)
         await press(pilot, "ctrl+u", "k", "d", "enter")
-        assert "kd is taken" in shown(app)
+        assert "the name 'kd' is taken" in shown(app)
         await press(pilot, "2", "enter")
         assert app.selection.names == ("kd2", "kd")
         assert (filled.run("kd2") / "weights.bin").exists() and not spare.exists()

@@ -11,7 +11,7 @@ from kdharness.harness.store import Store
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.viewmodels.selection import Selection
 from kdharness.tui.widgets.chart_grid import ChartGrid
-from support.app import LARGE, SMALL, AppOn, Press, Shown
+from support.app import LARGE, SMALL, AppOn, Press, Shown, curves_of
 from support.tui_home import NOW
 
 pytestmark = pytest.mark.slow
@@ -92,14 +92,14 @@ async def test_curves_are_drawn_over_tokens_flops_and_time(
         app.open_run("kd")
         await press(pilot, "a")
         screen = run_screen(app)
-        ends = screen.grid.series[0].points
+        ends = curves_of(screen.grid)[0].points
         assert screen.axis == "tokens" and ends[-1][0] == pytest.approx(100_000)
         assert "by tokens" in shown(app) and "100000" in shown(app).replace(",", "")
         await press(pilot, "plus", "plus")
         assert screen.window == pytest.approx((37_500, 62_500), rel=0.02)
         await press(pilot, "a")
         assert screen.window is None and screen.axis == "FLOPs"
-        assert screen.grid.series[0].points[-1][0] == pytest.approx(4e15)
+        assert curves_of(screen.grid)[0].points[-1][0] == pytest.approx(4e15)
         await press(pilot, "a")
         assert screen.axis == "minutes" and not any("-" in line for line in axis_lines(app, shown))
         await press(pilot, "a")
@@ -113,7 +113,7 @@ async def test_curves_are_drawn_over_tokens_flops_and_time(
         app.open_run("kd")
         await press(pilot, "a", "a")
         # A curve that cannot be drawn over an axis does not vanish without a word.
-        assert "sft: FLOPs not known" in shown(app) and len(run_screen(app).grid.series) == 1
+        assert "sft: FLOPs not known" in shown(app) and len(curves_of(run_screen(app).grid)) == 1
 
 
 def axis_lines(app: Any, shown: Shown) -> list[str]:
@@ -136,7 +136,7 @@ async def test_a_run_has_the_same_colour_in_the_list_in_its_chart_and_below_othe
             app.select(Selection((other, opened)))
             app.open_run(opened)
             await press(pilot)
-            roles = {one.name: one.role for one in run_screen(app).grid.series}
+            roles = {one.name: one.role for one in curves_of(run_screen(app).grid)}
             assert roles == {opened: colours[opened], other: colours[other]}
             await press(pilot, "escape")
 
@@ -176,7 +176,7 @@ async def test_resizing_keeps_the_chosen_chart_in_view(
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
         await press(pilot, "end")
-        title = run_screen(app).grid.title
+        title = run_screen(app).grid.chosen.title
         for size in ((60, 15), (200, 60), (80, 24)):
             await pilot.resize_terminal(*size)
             await press(pilot)

@@ -12,9 +12,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Request, RunStatus
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.viewmodels.selection import Selection
-from kdharness.tui.widgets.chart import CurveChart
+from kdharness.tui.widgets.chart_grid import ChartGrid
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, painted
+from support.app import LARGE, AppOn, Press, Shown, curves_of, painted
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +28,11 @@ async def test_keys_change_curve_zoom_smoothing_and_scale(
         await press(pilot, "right")
         screen = app.screen
         assert isinstance(screen, RunScreen) and screen.curve == "kl"
-        chart = screen.query_one("#chart", CurveChart)
-        whole = len(chart.series[0].points)
+        chart = screen.query_one("#chart", ChartGrid)
+        whole = len(curves_of(chart)[0].points)
         assert whole == 200
         await press(pilot, "plus", "plus")
-        assert len(chart.series[0].points) < 60 and screen.window is not None
+        assert len(curves_of(chart)[0].points) < 60 and screen.window is not None
         before = screen.window
         await press(pilot, "greater_than_sign")
         assert screen.window[0] > before[0]
@@ -40,7 +40,7 @@ async def test_keys_change_curve_zoom_smoothing_and_scale(
         assert screen.window[0] > before[0] and screen.curve == "kl"
         await press(pilot, "escape")
         await press(pilot, "0", "y", "m")
-        assert chart.log_axis and screen.weight == 0.6 and screen.window is None
+        assert chart.chosen.log and screen.weight == 0.6 and screen.window is None
         text = shown(app)
         assert "log, smoothed 0.6" in text and "general_loss" in text and "GB" in text
 
@@ -53,7 +53,7 @@ async def test_curves_of_other_runs_are_overlaid(
         app.open_run("kd")
         await press(pilot, "o", "slash", "s", "f", "t", "enter", "home", "space", "enter")
         assert "A kd" in shown(app) and "B " in shown(app)
-        assert len(app.screen.query_one("#chart", CurveChart).series) == 2
+        assert len(curves_of(app.screen.query_one("#chart", ChartGrid))) == 2
 
 
 async def test_new_points_are_added_and_a_resumed_run_is_reloaded(
@@ -95,7 +95,7 @@ async def test_the_loss_is_shown_from_the_start_whatever_curve_comes_first(
         await press(pilot)
         screen = app.screen
         assert isinstance(screen, RunScreen) and screen.curve == "loss"
-        assert len(screen.query_one("#chart", CurveChart).series) == 1
+        assert len(curves_of(screen.query_one("#chart", ChartGrid))) == 1
         assert screen.grid.charts[0].title == "loss"
         axes = [line for line in shown(app).splitlines() if "step" in line]
         assert axes and not any("-" in line or "0.5" in line for line in axes)

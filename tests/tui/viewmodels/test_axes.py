@@ -76,6 +76,13 @@ def test_values_outside_a_clock_are_its_ends() -> None:
     assert [clock.at(step) for step in (0, 2, 9)] == [10.0, 20.0, 30.0]
 
 
+def test_a_known_step_has_its_own_value_although_sums_are_rounded() -> None:
+    pairs = [(0.1 * n, 0.3 * n + 0.7) for n in range(1, 400)]
+    assert any(low + (high - low) > high for low, high in pairs)
+    for low, high in pairs:
+        assert Clock((1.0, 2.0), (low, high)).at(2) <= high
+
+
 def test_colours_follow_the_order_of_runs_and_differ_within_a_chart() -> None:
     names = [f"run-{number}" for number in range(8)]
     colours = run_colours(names)

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.tui.viewmodels.log import (
+from kdharness.tui.viewmodels.log import LogLine, Timeline, found_parts, matches, timeline
+from kdharness.tui.viewmodels.log_output import (
     TAIL_BYTES,
-    LogFile,
-    LogLine,
-    found_parts,
-    matches,
+    GrowingLog,
+    OutputLines,
     output_lines,
-    timeline,
     without_updates,
 )
 from kdharness.tui.viewmodels.rows import Line, reason_of
@@ -179,6 +177,43 @@ def test_no_line_is_lost_or_doubled_and_each_keeps_its_order(made: list[tuple[st
     assert [line for line in shown if line.startswith("silent")] == silent
 
 
+@given(
+    st.lists(st.sampled_from(["event", "silent", "a", "Traceback (most recent call last):", " b"])),
+    st.data(),
+)
+def test_a_timeline_does_not_depend_on_how_it_has_grown(
+    made: list[str], data: st.DataObject
+) -> None:
+    """An event is printed before it is stored: either may be read first."""
+    events, output = [], []
+    for second, kind in enumerate(made):
+        if kind in ("event", "silent"):
+            events.append(event(second, "note", f"{kind} {second}\nits second line"))
+        if kind == "event":
+            printed = f"{time.strftime('%H:%M:%S', time.gmtime(second))} note: event {second}"
+            output += [printed, "its second line"]
+        elif kind != "silent":
+            output.append(kind)
+    growing, stored, written = Timeline(), 0, 0
+    for _ in range(4):
+        stored = data.draw(st.integers(stored, len(events)))
+        written = data.draw(st.integers(written, len(output)))
+        settled = data.draw(st.integers(0, written))
+        growing.grown(events[:stored], output[:written], settled)
+    assert growing.grown(events, output, len(output)) == timeline(events, output)
+
+
+def test_an_event_that_was_read_before_it_was_stored_takes_its_place() -> None:
+    events = [event(5, "quiet", "silent"), event(6, "note", "printed")]
+    output = ["a", "00:00:06 note: printed", "b"]
+    growing = Timeline()
+    early = growing.grown(events[:1], output[:2], 2)
+    assert texts(early) == ["a", "note: printed", "quiet: silent"]
+    expected = ["quiet: silent", "a", "note: printed", "b"]
+    assert texts(growing.grown(events, output, 3)) == expected
+    assert texts(growing.grown([*events, event(9, "ended", "finished")], output, 3))[:4] == expected
+
+
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
@@ -223,15 +258,56 @@ def test_bars_leave_their_last_state_however_they_redraw() -> None:
     assert output_lines(data, cut=True)[0] == "loaded"
 
 
+def read(log: GrowingLog, path: Path) -> list[str]:
+    log.read(path)
+    return log.lines
+
+
 def test_a_log_is_read_again_only_when_it_has_grown(tmp_path: Path) -> None:
-    path, log = tmp_path / "worker.log", LogFile()
-    assert log.lines(path) == []
+    path, log = tmp_path / "worker.log", GrowingLog()
+    assert read(log, path) == []
     path.write_text("one\n")
-    first = log.lines(path)
-    assert first == ["one"] and log.lines(path) is first
+    first = read(log, path)
+    assert first == ["one"] and read(log, path) is first
     with path.open("a") as stream:
         stream.write("x" * TAIL_BYTES + "\nlast\n")
-    assert log.lines(path) == ["last"]
+    assert read(log, path) == ["last"]
+
+
+def test_a_log_that_is_gone_short_or_another_begins_anew(tmp_path: Path) -> None:
+    path, log = tmp_path / "worker.log", GrowingLog()
+    path.write_text("one\ntwo\n")
+    assert log.read(path) and not log.read(path)
+    with path.open("a") as stream:
+        stream.write("thr")
+    assert not log.read(path) and log.lines == ["one", "two", "thr"]
+    path.write_text("other\n")
+    assert log.read(path) and log.lines == ["other"]
+    path.unlink()
+    assert log.read(path) and log.lines == [] and not log.read(path)
+
+
+def test_no_more_than_twice_the_tail_of_a_log_is_kept(tmp_path: Path) -> None:
+    path, log = tmp_path / "worker.log", GrowingLog()
+    line = "x" * 1023
+    for _ in range(20):
+        with path.open("a") as stream:
+            stream.write(f"{line}\n" * (TAIL_BYTES // 8192))
+        log.read(path)
+        assert 0 < len(log.lines) <= 2 * TAIL_BYTES // 1024 and {*log.lines} == {line}
+
+
+PIECES = (b"a:  5%|", b"#| 1/9\r", b"b: 12it [00:01]\n", b"\xc3", b"\xa4\n", b"\r", b"\n", b"text")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20), st.booleans())
+def test_lines_do_not_depend_on_how_a_log_has_grown(pieces: list[bytes], cut: bool) -> None:
+    output, before, settled = OutputLines(cut=cut), list[str](), 0
+    for piece in pieces:
+        output.feed(piece)
+        assert output.lines()[:settled] == before[:settled]
+        before, settled = output.lines(), output.settled
+    assert output.lines() == output_lines(b"".join(pieces), cut=cut)
 
 
 def test_matches_keep_the_other_parts_and_their_roles() -> None:

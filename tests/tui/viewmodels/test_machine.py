@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from kdharness.tui.viewmodels import machine as machines
-from kdharness.tui.viewmodels.machine import GIB, Gpu, Machine, Sampler, gpu_rows, machine_line
+from kdharness.tui.viewmodels.machine import GIB, Gpu, Machine, Sampler, machine_line
 from support.machine import SAMPLE, StandInError, nvml
 
 H100: Mapping[str, Any] = {
@@ -34,13 +34,13 @@ def text_of(machine: Machine, width: int) -> str:
 @pytest.mark.parametrize(
     ("gpu", "found"),
     [
-        (H100, Gpu("NVIDIA H100", 0.62, 41 * GIB, 80 * GIB, 54.0, 311.4)),
-        (H100 | {"name": b"Tesla T4"}, Gpu("Tesla T4", 0.62, 41 * GIB, 80 * GIB, 54.0, 311.4)),
+        (H100, Gpu(0.62, 41 * GIB, 80 * GIB, 54.0, 311.4)),
+        (H100 | {"name": b"Tesla T4"}, Gpu(0.62, 41 * GIB, 80 * GIB, 54.0, 311.4)),
         (
             {"name": "A100 MIG", "used": 1 * GIB, "total": 5 * GIB, "celsius": 40},
-            Gpu("A100 MIG", None, 1 * GIB, 5 * GIB, 40.0, None),
+            Gpu(None, 1 * GIB, 5 * GIB, 40.0, None),
         ),
-        ({"name": "GB10", "load": 3}, Gpu("GB10", 0.03)),
+        ({"name": "GB10", "load": 3}, Gpu(0.03)),
         ({"name": StandInError("GPU is lost")}, Gpu()),
     ],
 )
@@ -107,13 +107,12 @@ def test_the_line_leaves_out_what_does_not_fit() -> None:
     assert text_of(eight, 118) == (
         "8 GPUs 62% 328/640 GiB 54 °C 2488 W   CPU 50%   memory 1/512 GiB"
     )
-    two = Machine(0.5, GIB, 8 * GIB, None, (SAMPLE.gpus[0], Gpu("MIG", total=GIB, used=0)))
+    two = Machine(0.5, GIB, 8 * GIB, None, (SAMPLE.gpus[0], Gpu(total=GIB, used=0)))
     assert text_of(two, 118).startswith("GPU 0 62% 41.0/80.0 GiB 54 °C 311 W   GPU 1 0.0/1.0 GiB")
-    assert gpu_rows(two)[1] == "MIG:  0.0/1.0 GiB"
 
 
 def test_what_runs_out_stands_out() -> None:
-    hot = Gpu("", 0.5, 79 * GIB, 80 * GIB, 90.0, None)
+    hot = Gpu(0.5, 79 * GIB, 80 * GIB, 90.0, None)
     line = machine_line(Machine(0.5, 31 * GIB, 32 * GIB, 3 * GIB, (hot,)), 200)
     assert [text.strip() for text, role in line if role == "warn"] == [
         "79.0/80.0 GiB",

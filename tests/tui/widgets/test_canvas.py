@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.util.ticks import ticks
+from kdharness.tui.viewmodels.drawings import Drawing, Series
 from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text
-from kdharness.tui.widgets.chart import CurveChart, Mark, Plane, PlaneChart, Series
+from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
+from kdharness.tui.widgets.curves import draw_curves
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -51,6 +53,5 @@ def test_a_small_window_is_not_called_a_lack_of_data() -> None:
     assert "larger window" in str(plane.draw(60, 4)) and "no checkpoint" in str(
         PlaneChart().draw(60, 4)
     )
-    curves = CurveChart()
-    curves.series = [Series("kd", [(1.0, 2.0)])]
-    assert "larger window" in str(curves.draw(60, 4))
+    curves = Drawing([Series("kd", [(1.0, 2.0)])])
+    assert "larger window" in str(draw_curves(curves, 60, 4))
