@@ -17,6 +17,7 @@ from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs import queue as waiting
+from kdharness.harness.runs.log_output import OutputLines
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.runs.watch import ending_of
@@ -106,17 +107,21 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 
 
 def _follow_log(store: Store, run: str, path: Path) -> None:
-    """Print what is added to a log until the run ends."""
+    """Print the lines that are added to a log until the run ends; of a progress bar its last."""
+    output, shown = OutputLines(), 0
     with path.open("rb") as stream:
         stream.seek(0, 2)
         while True:
-            text = stream.read().decode("utf-8", "replace")
-            if text:
-                click.echo(safe_text(text), nl=False)
-            elif not effective_status(find_run(store, run)).is_live:
+            live = effective_status(find_run(store, run)).is_live
+            output.feed(stream.read())
+            lines = output.lines()
+            end = output.settled if live else len(lines)
+            for line in lines[shown:end]:
+                click.echo(safe_text(line))
+            if not live:
                 return
-            else:
-                time.sleep(0.2)
+            shown = end
+            time.sleep(0.2)
 
 
 @click.command("stop")

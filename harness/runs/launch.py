@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.log_output import TAIL_BYTES, output_lines
 from kdharness.harness.runs.status import effective_status, find_run, is_alive, is_here
 from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
@@ -268,14 +269,13 @@ def log_path(paths: Paths, run_id: str) -> Path:
 
 
 def log_tail(paths: Paths, run_id: str, lines: int) -> str:
-    """Return the last lines of a worker's log."""
+    """Return the last lines of a worker's log, with one line for each progress bar."""
     path = log_path(paths, run_id)
     if not path.exists():
         return ""
     with path.open("rb") as stream:
-        stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - 64 * 1024))
-        return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-lines:])
+        start = stream.seek(max(0, stream.seek(0, 2) - TAIL_BYTES))
+        return "\n".join(output_lines(stream.read(), cut=start > 0)[-lines:])
 
 
 def ask(paths: Paths, run_id: str, request: Request) -> Run:

@@ -21,7 +21,6 @@ from kdharness.tui.viewmodels.experiments import MARKS
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.leaderboard import FEW, interval_width, is_weak, leading, marks_of
 from kdharness.tui.viewmodels.log import ROLES, level_of
-from kdharness.tui.viewmodels.log_output import without_updates
 from kdharness.tui.viewmodels.marks import sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Line, Row
 from kdharness.tui.viewmodels.selection import shortened
@@ -273,6 +272,6 @@ def _log(store: Store, paths: Paths, run: Run, most: int) -> list[Block]:
         text = safe_text((message or kind).replace("\n", " "), 200)
         lines.append([(f"{when} ", "dim"), (text, ROLES[level_of(kind, message)])])
     if not lines:
-        tail = without_updates(log_tail(paths, run.id, 40).splitlines())[-most:]
+        tail = log_tail(paths, run.id, most).splitlines()
         lines = [[(safe_text(line, 200), "dim")] for line in tail]
     return [*heading("Log"), *lines] if lines else []

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.tui.viewmodels.log import LogLine, Timeline, found_parts, matches, timeline
-from kdharness.tui.viewmodels.log_output import (
+from kdharness.harness.runs.log_output import (
     TAIL_BYTES,
     GrowingLog,
     OutputLines,
     output_lines,
-    without_updates,
 )
+from kdharness.tui.viewmodels.log import LogLine, Timeline, found_parts, matches, timeline
 from kdharness.tui.viewmodels.rows import Line, reason_of
+
+
+def shown(lines: list[str]) -> list[str]:
+    return output_lines("\n".join(lines).encode())
 
 
 def test_a_progress_bar_is_one_line_in_its_last_state() -> None:
@@ -31,13 +34,13 @@ def test_a_progress_bar_is_one_line_in_its_last_state() -> None:
         " 10%|#         | 2/20",
         "Converting tensors: 100%|##########| 59/59",
     ]
-    assert without_updates(lines) == [lines[2], "loaded", lines[5], lines[6]]
+    assert shown(lines) == [lines[2], "loaded", lines[5], lines[6]]
 
 
 def test_nested_bars_have_one_line_each() -> None:
     """As in a public report of a terminal log that did not group them."""
     lines = [f"{name}: {n}%|#| {n}/9" for n in range(1, 9) for name in ("epochs", "batches")]
-    assert without_updates(lines) == lines[-2:]
+    assert shown(lines) == lines[-2:]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_nested_bars_have_one_line_each() -> None:
 def test_bars_are_told_apart_by_their_names(name: str, drawn: str) -> None:
     line = f"{name}: {drawn}" if name else f"  {drawn}"
     between = f"{name} too: {drawn}"
-    assert without_updates([line, between, line]) == [line, between]
+    assert shown([line, between, line]) == [line, between]
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,6 @@ def _parts(data: bytes) -> Iterable[str]:
     return (part.rstrip() for part in ENDS.split(text) if part.strip())
 
 
-def without_updates(lines: Iterable[str]) -> list[str]:
-    """Return lines with only the last state of each progress bar."""
-    output = OutputLines()
-    for line in lines:
-        output.add(line)
-    return output.lines()
-
-
 def output_lines(data: bytes, *, cut: bool = False) -> list[str]:
     """Return the lines of a log as a terminal would leave them.
 
