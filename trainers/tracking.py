@@ -1,8 +1,8 @@
 """Curves and scores in trackers too: TensorBoard, Weights & Biases, MLflow, Trackio.
 
 The store stays the truth. Each tracker gets a copy through transformers' own callback, from a
-thread of its own: one that fails is noted once and left out from then on, one that is slow misses
-points, and none can stop or delay a run.
+thread of its own: what it refuses is noted once and sent again until the run ends, one that cannot
+begin is left out, one that is slow misses points, and none can stop or delay a run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from kdharness.harness.util.redact import redact
 
 POINTS = 10_000
 """Points that may wait for a slow tracker; more are dropped."""
+RETRY_SECONDS = 30.0
+"""How long a tracker that failed is left alone: a server that is restarted costs no points."""
 PATIENCE = 20.0
 """Seconds that the end of a run waits for all trackers together."""
 
@@ -45,6 +47,8 @@ class Tracker(threading.Thread):
         self.trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.points: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(POINTS)
         self.dropped = 0
+        self.closing = threading.Event()
+        self._noted = False
         self.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -61,6 +65,7 @@ class Tracker(threading.Thread):
 
     def close(self, seconds: float) -> None:
         """End the tracker's run; leave it behind if that takes longer."""
+        self.closing.set()
         try:
             self.points.put(None, timeout=seconds)
         except queue.Full:
@@ -76,10 +81,8 @@ class Tracker(threading.Thread):
         try:
             self._write()
         except BaseException as error:  # a client may raise anything, SystemExit included
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.trouble.put(f"failed and is left out: {redact(first, shapes=True)}")
-            while self.points.get() is not None:  # nobody waits for room
-                pass
+            self.trouble.put(f"failed and is left out: {_reason(error)}")
+            self._drain()
 
     def _write(self) -> None:
         callback: TrainerCallback = INTEGRATION_TO_CALLBACK[self.tracker]()
@@ -87,8 +90,38 @@ class Tracker(threading.Thread):
         callback.on_train_begin(self.args, _state(0), control, model=self.model)
         while (point := self.points.get()) is not None:
             step, values = point
-            callback.on_log(self.args, _state(step), control, model=self.model, logs=values)
+            while not self._sent(callback, step, values):
+                if self.closing.is_set():
+                    lost = 1 + self._drain()
+                    self.trouble.put(f"did not come back: its last {lost} points are not there")
+                    return
+                self.closing.wait(RETRY_SECONDS)
         callback.on_train_end(self.args, _state(0), control, model=self.model)
+
+    def _drain(self) -> int:
+        """Take the points until the end of the run, so that nobody waits for room; count them."""
+        count = 0
+        while self.points.get() is not None:
+            count += 1
+        return count
+
+    def _sent(self, callback: TrainerCallback, step: int, values: dict[str, float]) -> bool:
+        """Send a point; return whether the tracker took it."""
+        try:
+            callback.on_log(
+                self.args, _state(step), TrainerControl(), model=self.model, logs=dict(values)
+            )
+        except Exception as error:  # a client may raise anything
+            if not self._noted:
+                self._noted = True
+                self.trouble.put(f"failed, and is tried again: {_reason(error)}")
+            return False
+        return True
+
+
+def _reason(error: BaseException) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return redact(first, shapes=True)
 
 
 def _state(step: int) -> TrainerState:

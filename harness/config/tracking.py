@@ -39,7 +39,7 @@ def trackers_field() -> Any:
         title="Trackers",
         description=(
             "Send curves and scores to tensorboard, wandb, mlflow or trackio as well. A tracker "
-            "that fails is noted and left out; it cannot stop or slow the run."
+            "that fails is noted and tried again; it cannot stop or slow the run."
         ),
         json_schema_extra=NEVER,
     )

@@ -74,11 +74,21 @@ class Quits(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("callback", "reason"), [(Broken, "the server is gone"), (Quits, "no key: ")]
+    ("callback", "notes"),
+    [
+        (
+            Broken,
+            (
+                "track: wandb failed, and is tried again: the server is gone",
+                "track: wandb did not come back: its last 3 points are not there",
+            ),
+        ),
+        (Quits, ("track: wandb failed and is left out: no key: ",)),
+    ],
 )
 def test_a_tracker_that_fails_is_noted_once(
     callback: type[TrainerCallback],
-    reason: str,
+    notes: tuple[str, ...],
     tiny_teacher: Path,
     paths: Paths,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,9 +97,39 @@ def test_a_tracker_that_fails_is_noted_once(
     folder, reporter = train(config_of(tiny_teacher, max_steps=3, track="wandb"), paths, "run")
     assert (folder / "model.safetensors").exists()
     told = [line for _, line in reporter.said if line.startswith("track:")]
-    assert len(told) == 1
-    assert told[0].startswith(f"track: wandb failed and is left out: {reason}")
-    assert "verysecret" not in told[0] and "\n" not in told[0]
+    assert len(told) == len(notes)
+    for line, note in zip(told, notes, strict=True):
+        assert line.startswith(note)
+        assert "verysecret" not in line and "\n" not in line
+
+
+def test_a_tracker_that_comes_back_gets_every_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in public reports of a server that was restarted in the middle of a long run."""
+    got: list[tuple[int, float]] = []
+
+    class Restarted(TrainerCallback):
+        failures = 3
+
+        def on_log(self, args: object, state: Any, control: object, **rest: Any) -> None:
+            if state.global_step == 2 and self.failures:
+                self.failures -= 1
+                raise ConnectionError("restarting")
+            got.append((state.global_step, rest["logs"].pop("loss")))
+
+    use(monkeypatch, Restarted)
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
+    args = tracking.TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    tracker = tracking.Tracker("wandb", args, None)
+    for step in range(6):
+        tracker.log(step, {"loss": step / 2})
+    deadline = time.monotonic() + 30
+    while len(got) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tracker.close(20)
+    assert got == [(step, step / 2) for step in range(6)]
+    assert list(tracker.troubles()) == ["track: wandb failed, and is tried again: restarting"]
 
 
 class Hangs(TrainerCallback):
