@@ -53,25 +53,25 @@ def all_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     """Return every token that ends an answer of a loaded model.
 
     Small chat models are often saved with the base model's end-of-text token alone, so the end of
-    a turn in the chat template counts too. A composite model names its own in its text config.
+    a turn in the chat template counts too. A composite model may name them in its text config
+    alone; where others are named, that has the default of its class.
 
     Returns:
-        The tokenizer's end of sequence first, then the template's end of a turn, then the others.
+        The tokenizer's end of sequence first, then the template's end of a turn, then the model's.
     """
-    named = (
-        tokenizer.eos_token_id,
-        end_of_turn(tokenizer),
-        *(
-            getattr(config, "eos_token_id", None)
-            for config in (
-                getattr(model, "generation_config", None),
-                model.config,
-                model.config.get_text_config(decoder=True),
-            )
-        ),
-    )
-    listed = [ids if isinstance(ids, list) else [ids] for ids in named]
-    return list(dict.fromkeys(int(t) for ids in listed for t in ids if isinstance(t, int)))
+    own = [
+        *_listed(getattr(model, "generation_config", None)),
+        *_listed(model.config),
+    ]
+    own = own or _listed(model.config.get_text_config(decoder=True))
+    closing = [tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return list(dict.fromkeys(token for token in (*closing, *own) if isinstance(token, int)))
+
+
+def _listed(config: object) -> list[int]:
+    """Return the end tokens that a config names."""
+    ids = getattr(config, "eos_token_id", None)
+    return [ids] if isinstance(ids, int) else list(ids or ())
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

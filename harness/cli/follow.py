@@ -41,13 +41,13 @@ def queue_run(
 
 
 def tell_queued(paths: Paths, run_id: str) -> None:
-    """Say at which place of the queue a run is, and see to it that the queue goes on."""
+    """Say at which place of the queue a run is, and start the queue's process if needed."""
     queue.keep(paths)
     with Store(paths.store) as store:
         names = [run.id for run in queue.queued(store, paths)]
     place = f"number {names.index(run_id) + 1} in the queue" if run_id in names else "next"
     click.echo(
-        f"{safe_text(run_id)} is {place}: it starts when no run of this home is running "
+        f"{safe_text(run_id)} is {place}: it starts when no other run of this home is running "
         "(see: kdharness queue)",
         err=True,
     )

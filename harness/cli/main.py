@@ -86,7 +86,7 @@ HELP: dict[str, str] = {
     "stop": "Stop a run; it saves a checkpoint first",
     "pause": "Pause a run between two steps",
     "resume": "Resume a run that was paused, stopped or interrupted",
-    "queue": "Show what waits until no run is running",
+    "queue": "List and manage queued runs",
     "rm": "Remove runs or checkpoints, with their files and scores",
     "rename": "Give a run or checkpoint another name",
     "tag": "Add or list tags of a run or checkpoint",
@@ -236,7 +236,8 @@ def cli(ctx: click.Context, home: str | None, quiet: bool, json_progress: bool) 
 
 READING = frozenset(
     {
-        *("runs", "show", "logs", "stop", "pause", "resume", "rm", "rename", "tag", "note"),
+        *("runs", "show", "logs", "stop", "pause", "resume", "queue"),
+        *("rm", "rename", "tag", "note"),
         *("leaderboard", "compare", "tradeoff", "forgetting", "report", "label"),
         *("export fastchat", "export alpaca-eval", "export model-card"),
         *("judge list", "judge card", "store check", "store vacuum", "store backup"),

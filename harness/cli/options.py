@@ -25,7 +25,7 @@ set_option = click.option(
 queue_option = click.option(
     "--queue",
     is_flag=True,
-    help="Start it when no run of this home is running, and return at once.",
+    help="Queue the run and return; it starts when no other run of this home is running.",
 )
 
 

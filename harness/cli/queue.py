@@ -26,8 +26,9 @@ def queue_group(ctx: click.Context, form: str) -> None:
     """List what runs, what follows in its experiment, and what waits.
 
     `--queue` of train, merge, eval and resume puts a run at the end. Waiting runs start one after
-    the other, whenever no run of this home is running on this machine; a terminal need not stay
-    open. After a restart of the machine, this command lets the queue go on.
+    the other, whenever no run of this home is running on the machine on which they were queued; a
+    terminal need not stay open. After that machine was restarted, this command starts the queue
+    again.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -45,11 +46,14 @@ def queue_group(ctx: click.Context, form: str) -> None:
 @click.argument("runs", nargs=-1, required=True, type=RUN)
 @click.pass_obj
 def remove_command(paths: Paths, runs: tuple[str, ...]) -> None:
-    """Take runs out of the queue; each stays as a stopped run, which can be resumed."""
-    _refuse_others(paths, runs)
+    """Remove runs from the queue; each stays as a stopped run, which can be resumed."""
     with Store(paths.store) as store:
-        for run in runs:
-            queue.leave(store, run)
+        names = [run.id for run in queue.queued(store, paths)]
+        missing = [run for run in runs if run not in names]
+        # A run may start between the two.
+        missing += [] if missing else [run for run in runs if not queue.leave(store, run)]
+    if missing:
+        raise _not_queued(missing[0], names)
 
 
 @queue_group.command("move")
@@ -58,18 +62,13 @@ def remove_command(paths: Paths, runs: tuple[str, ...]) -> None:
 @click.pass_obj
 def move_command(paths: Paths, run: str, place: int) -> None:
     """Move a waiting run to PLACE: 1 is the next to start."""
-    names = _refuse_others(paths, (run,))
-    queue.move(paths, run, min(place, len(names)) - 1 - names.index(run))
+    if not queue.move(paths, run, place=place):
+        with Store(paths.store) as store:
+            raise _not_queued(run, [other.id for other in queue.queued(store, paths)])
 
 
-def _refuse_others(paths: Paths, runs: tuple[str, ...]) -> list[str]:
-    """Return the names in the queue; raise RunError for a run that is not in it."""
-    with Store(paths.store) as store:
-        names = [run.id for run in queue.queued(store, paths)]
-    for run in runs:
-        if run not in names:
-            raise RunError(
-                f"{run} is not in the queue",
-                hint=f"it has: {', '.join(names[:8])}" if names else "it is empty",
-            )
-    return names
+def _not_queued(run: str, names: list[str]) -> RunError:
+    return RunError(
+        f"{run} is not in the queue",
+        hint=f"it has: {', '.join(names[:8])}" if names else "it is empty",
+    )

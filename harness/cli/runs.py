@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs import queue as waiting
-from kdharness.harness.runs.log_output import OutputLines
+from kdharness.harness.runs.log_output import TAIL_BYTES, OutputLines
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.runs.watch import ending_of
@@ -29,6 +31,7 @@ from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 STILL_SECONDS = 10.0
+POLL_SECONDS = 0.2
 WAIT_SECONDS = 3600.0
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
 
@@ -94,34 +97,63 @@ def show_command(paths: Paths, run: str, form: str) -> None:
 @click.option("-n", "--lines", default=200, show_default=True, help="Number of lines from the end.")
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
-    """Print the log of a run."""
+    """Print the log of a run, of each progress bar its last state."""
+    path = launch.log_path(paths, run)
     with Store(paths.store) as store:
         find_run(store, run)
         try:
-            click.echo(safe_text(launch.log_tail(paths, run, lines)))
-            if follow:
-                _follow_log(store, run, launch.log_path(paths, run))
+            if follow and not path.exists():
+                click.echo(f"{run} has no log yet", err=True)
+                _wait_for_log(store, run, path)
+            if not path.exists():
+                click.echo(f"{run} has no log: it did not start", err=True)
+            elif follow:
+                _follow_log(store, run, path, lines)
+            else:
+                click.echo(safe_text(launch.log_tail(paths, run, lines)))
         except KeyboardInterrupt:
             message = f"no longer following {run}, which is left as it is"
             raise Interrupted(message, hint=f"stop it: kdharness stop {run}") from None
 
 
-def _follow_log(store: Store, run: str, path: Path) -> None:
-    """Print the lines that are added to a log until the run ends; of a progress bar its last."""
-    output, shown = OutputLines(), 0
+def _wait_for_log(store: Store, run: str, path: Path) -> None:
+    """Wait for a log while its run is starting or waits in the queue."""
+    while not path.exists():
+        record = find_run(store, run)
+        if not effective_status(record).is_live and "queued" not in record.info:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _follow_log(store: Store, run: str, path: Path, count: int) -> None:
+    """Print the last lines of a log, and those that are added until the run ends.
+
+    A progress bar is redrawn on a terminal; elsewhere only its last state is printed.
+    """
+    redraws = sys.stdout.isatty()
     with path.open("rb") as stream:
-        stream.seek(0, 2)
+        start = stream.seek(max(0, stream.seek(0, 2) - TAIL_BYTES))
+        output = OutputLines(cut=start > 0)
+        output.feed(stream.read())
+        lines = output.take()[-count:] if count > 0 else []
         while True:
-            live = effective_status(find_run(store, run)).is_live
-            output.feed(stream.read())
-            lines = output.lines()
-            end = output.settled if live else len(lines)
-            for line in lines[shown:end]:
+            if redraws and lines:
+                click.echo("\r\x1b[K", nl=False)
+            for line in lines:
                 click.echo(safe_text(line))
-            if not live:
-                return
-            shown = end
-            time.sleep(0.2)
+            if not effective_status(find_run(store, run)).is_live:
+                break
+            time.sleep(POLL_SECONDS)
+            output.feed(stream.read())
+            lines = output.take()
+            if redraws and (bars := output.lines()):
+                width = shutil.get_terminal_size().columns - 1
+                click.echo("\r\x1b[K" + safe_text(bars[-1], width), nl=False)
+        output.feed(stream.read())
+        if redraws:
+            click.echo("\r\x1b[K", nl=False)
+        for line in output.lines():
+            click.echo(safe_text(line))
 
 
 @click.command("stop")

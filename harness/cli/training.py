@@ -171,7 +171,7 @@ def train_command(
     if parsed.method == "eval":
         raise ConfigError("this is an eval config; use kdharness eval", where=config)
     if queue and prepare:
-        raise click.UsageError("either --queue or --prepare: who starts the run?")
+        raise click.UsageError("--queue cannot be combined with --prepare")
     if queue:
         click.echo(queue_run(paths, parsed, name, accelerate))
         return
@@ -198,7 +198,7 @@ def merge_command(
 ) -> None:
     """Merge models' weights as CONFIG says: WiSE-FT curve, average, task arithmetic.
 
-    Prints the names of the new checkpoints.
+    Prints the names of the new checkpoints; with --queue, that of the run.
     """
     parsed = load_config(config, overrides)
     if parsed.method != "merge":

@@ -17,7 +17,6 @@ from kdharness.harness.config.training import (
     AnyConfig,
     TrainConfig,
     teacher_specs,
-    trains_on_data,
 )
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 
@@ -76,11 +75,13 @@ def modelled_seconds(config: AnyConfig, models: Collection[str]) -> float | None
     """Return the seconds of a run on two cores; None for other models, or an unknown length."""
     if not _models(config) <= set(models):
         return None
+    if isinstance(config, TrainConfig) and config.student.experts_from:
+        return None
     if isinstance(config, MergeConfig):
         return START + MERGED * len(config.checkpoints(""))
     if isinstance(config, EvalConfig):
         return START + sum(_answering(config, bench) for bench in config.benches)
-    return _training(config) if trains_on_data(config) else None
+    return _training(config) if isinstance(config, TrainConfig) else None
 
 
 def checkpoint_bytes(config: AnyConfig, models: Collection[str]) -> float | None:
@@ -89,7 +90,9 @@ def checkpoint_bytes(config: AnyConfig, models: Collection[str]) -> float | None
         return None
     if isinstance(config, EvalConfig):
         return 0.0
-    if trains_on_data(config) and config.student.lora:
+    if isinstance(config, TrainConfig) and config.student.experts_from:
+        return None
+    if isinstance(config, TrainConfig) and config.student.lora:
         return 0.02 * 4.0 * PARAMETERS
     return 4.0 * PARAMETERS
 

@@ -24,8 +24,17 @@ class KeptRuns:
     starts: tuple[str, ...]
 
     def names(self, run_id: str) -> bool:
-        """Return whether a run's name is one that the experiment gives."""
-        return any(run_id == start or run_id.startswith(f"{start}-") for start in self.starts)
+        """Return whether a run's name may be one that the experiment gives."""
+        return self.matched(run_id) > 0
+
+    def matched(self, run_id: str) -> int:
+        """Return how many characters of a run's name are such a beginning, the longest; 0 if none.
+
+        Of experiments `a` with a step `b` and `a-b`, `a-b-kd-s1` is the latter's.
+        """
+        return max(
+            (len(s) for s in self.starts if run_id == s or run_id.startswith(f"{s}-")), default=0
+        )
 
 
 def kept_runs(file: Path) -> KeptRuns:

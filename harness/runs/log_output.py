@@ -15,11 +15,14 @@ BAR = re.compile(rf"\d{{1,4}}%\||{NUMBER}(?:/{NUMBER})? ?\[\d{{1,4}}:\d\d")
 Each run of characters has an end, and no text can be divided between two of them in many ways:
 libraries print lines of any length, and a whole tail is read when a log is opened.
 """
+LINE_BYTES = 64 * 1024
+"""How much is shown of a line that has not ended."""
 NAME_LENGTH = 1000
 """A bar begins within so many characters of its line."""
 CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours, and moves of the cursor between the lines of nested bars."""
 ENDS = re.compile(r"[\r\n]")
+CUT = re.compile(rb"[\r\n]")
 
 
 def is_bar(line: str) -> bool:
@@ -46,10 +49,11 @@ class OutputLines:
 
     def feed(self, data: bytes) -> None:
         """Add what was printed next."""
-        data = self._rest + data
         if self._cut:
-            _, newline, data = data.partition(b"\n")
-            self._cut = not newline
+            # What follows the end of a line, or the beginning of a bar's next state, is whole.
+            found = CUT.search(data)
+            data, self._cut = (data[found.end() :], False) if found else (b"", True)
+        data = self._rest + data
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         self._rest = data[end:]
         for line in _parts(data[:end]):
@@ -67,11 +71,18 @@ class OutputLines:
             self._bars[name] = len(self._kept)
         self._kept.append(line)
 
+    def take(self) -> list[str]:
+        """Return the lines that will not change again, and forget them."""
+        end = self.settled
+        found, self._kept = self._kept[:end], self._kept[end:]
+        self._bars = {name: index - end for name, index in self._bars.items()}
+        return found
+
     def lines(self) -> list[str]:
-        """Return all lines, with the one that is being written."""
+        """Return all lines, with the end of the one that is being written."""
         shown = OutputLines()
         shown._kept, shown._bars = [*self._kept], {**self._bars}
-        for line in _parts(self._rest):
+        for line in _parts(self._rest[-LINE_BYTES:]):
             shown.add(line)
         return shown._kept
 

@@ -7,6 +7,7 @@ of this home is live on this machine, and ends with the queue. Other homes are n
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import sys
 import time
@@ -83,27 +84,39 @@ def enqueue(paths: Paths, run_id: str) -> Run:
             raise RunError(f"{run_id} is {status.value}: only what can be resumed waits in a queue")
         last = max((_place(other)[0] for other in queued(store, paths)), default=0.0)
         _put(store, paths, run, last + 1)
+        # On a shared home each machine starts what was queued on it.
+        store.update_run(run_id, host=socket.gethostname())
         return find_run(store, run_id)
 
 
-def move(paths: Paths, run_id: str, by: int) -> None:
-    """Move a run up (below zero) or down in the queue by some places."""
+def move(paths: Paths, run_id: str, by: int = 0, *, place: int | None = None) -> bool:
+    """Move a run in the queue; return whether it is there.
+
+    Args:
+        by: how many places down, or up (below zero); nothing beyond the ends.
+        place: where to, instead: 1 is the next to start.
+    """
     with Store(paths.store) as store, store.writing():
         runs = queued(store, paths)
         at = next((n for n, run in enumerate(runs) if run.id == run_id), None)
-        if at is None or not 0 <= at + by < len(runs):
-            return
-        runs.insert(at + by, runs.pop(at))
-        for place, run in enumerate(runs, 1):
-            _put(store, paths, run, place)
+        if at is None:
+            return False
+        to = at + by if place is None else min(place, len(runs)) - 1
+        if 0 <= to < len(runs):
+            runs.insert(to, runs.pop(at))
+            for number, run in enumerate(runs, 1):
+                _put(store, paths, run, number)
+        return True
 
 
-def leave(store: Store, run_id: str) -> None:
-    """Take a run out of the queue; it stays as a stopped run."""
+def leave(store: Store, run_id: str) -> bool:
+    """Take a run out of the queue, as a stopped run; return whether it was there."""
     with store.writing():
         run = store.run(run_id)
-        if run is not None:
-            store.update_run(run_id, info=launch.info_without(run, "queued"))
+        if run is None or "queued" not in run.info:
+            return False
+        store.update_run(run_id, info=launch.info_without(run, "queued"))
+        return True
 
 
 def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
@@ -117,7 +130,7 @@ def _put(store: Store, paths: Paths, run: Run, place: float) -> None:
 def keep(paths: Paths) -> None:
     """Start the process that works the queue off, unless it is there or nothing waits."""
     with Store(paths.store) as store:
-        if not queued(store, paths):
+        if not any(is_here(run) for run in queued(store, paths)):
             return
     command = [sys.executable, "-m", "kdharness.harness.runs.queue", str(paths.home)]
     start_detached(command)
@@ -143,7 +156,7 @@ def _work(paths: Paths, poll: float, settle: float) -> None:
         # Of a home that was moved away, the app starts another process in its new place.
         while paths.store.exists():
             try:
-                if not (waiting := queued(store, paths)):
+                if not (waiting := [run for run in queued(store, paths) if is_here(run)]):
                     return
                 if busy(store):
                     quiet = time.monotonic()

@@ -49,7 +49,11 @@ class GroupedRuns(PanedPlace):
         def work(store: Store) -> dict[str, str]:
             return viewmodels.groups_by(store.runs(), field, paths)
 
-        self.read(work, self._show_groups, what="groups")
+        def show(groups: Mapping[str, str]) -> None:
+            if self.grouped_by == field:
+                self._show_groups(groups)
+
+        self.read(work, show, what="groups")
 
     def _show_groups(self, groups: Mapping[str, str]) -> None:
         live = LIVE.get(self.grouped_by)

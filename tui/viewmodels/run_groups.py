@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from kdharness.harness.config.summary import flat
+from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.experiments.expand import load_sweep
 from kdharness.harness.maintenance.kept_experiments import KeptRuns, kept_runs, runs_of
 from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.types import Method, Run
@@ -38,19 +42,45 @@ def groups_by(runs: Sequence[Run], field: str, paths: Paths) -> dict[str, str]:
     return groups
 
 
-def known_experiments(runs: Sequence[Run], paths: Paths) -> list[KeptRuns]:
-    """Return what the experiments that were run here call their runs, by their files or runs."""
-    found = [runs_of(run.config, run.id) for run in runs if run.method == Method.SWEEP]
-    found += [kept_runs(file) for file in kept_experiments(paths)]
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment that was run here: what its runs are called, and which it plans today."""
+
+    kept: KeptRuns
+    planned: frozenset[str] = frozenset()
+
+
+def known_experiments(runs: Sequence[Run], paths: Paths) -> list[Experiment]:
+    """Return the experiments that were run here, by their files or, without one, their runs."""
+    found = [Experiment(runs_of(run.config, run.id)) for run in runs if run.method == Method.SWEEP]
+    found += [Experiment(kept_runs(file), _planned(file)) for file in kept_experiments(paths)]
     # Files come last, and count: they may be newer than their experiments' runs.
-    return list({experiment.name: experiment for experiment in found}.values())
+    return list({experiment.kept.name: experiment for experiment in found}.values())
 
 
-def experiment_of(run: Run, known: Iterable[KeptRuns]) -> str:
-    """Return the experiment of a run, or those that share it; empty if it is of none."""
+def _planned(file: Path) -> frozenset[str]:
+    """Return the names of an experiment's runs; none where its models or data are gone."""
+    try:
+        return frozenset(planned.name for planned in load_sweep(file)[1])
+    except KDHarnessError:
+        return frozenset()
+
+
+def experiment_of(run: Run, known: Iterable[Experiment]) -> str:
+    """Return the experiment of a run, or those that share it; empty if it is of none.
+
+    Those that plan it; else those with the longest beginning of its name, since a file may have
+    been changed after its runs, or cannot be planned any more.
+    """
     if run.method == Method.SWEEP:
         return str(run.config.get("name"))
-    return listed(sorted(experiment.name for experiment in known if experiment.names(run.id)))
+    known = list(known)
+    found = [one.kept.name for one in known if run.id in one.planned]
+    if not found:
+        matched = {one.kept.name: one.kept.matched(run.id) for one in known}
+        longest = max(matched.values(), default=0)
+        found = [name for name, length in matched.items() if 0 < length == longest]
+    return listed(sorted(found))
 
 
 def group_fields(runs: Sequence[Run]) -> list[Row]:

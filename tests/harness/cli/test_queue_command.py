@@ -45,6 +45,8 @@ def test_runs_wait_are_moved_and_taken_out(
     assert (code, out) == (0, "old\n") and "old is number 2 in the queue: it starts when" in err
     scores = ("eval", "--ckpt", "next", "--bench", "heldout", "--name", "scores", "--queue")
     assert kd.ok(*scores) == "scores\n" and len(kept) == 3
+    kd.ok("queue")
+    assert len(kept) == 4, "listing starts a queue whose process is gone"
     assert [(row["run"], row["state"]) for row in kd.json("queue")] == [
         ("first", "running"),
         ("next", "queued"),
@@ -85,10 +87,12 @@ def test_what_does_not_fit_is_refused(
         assert result[0] != 0 and "Traceback" not in result[2]
         return result
 
+    assert "no home at" in refused("--home", str(tmp_path / "nowhere"), "queue")[2]
+    assert not (tmp_path / "nowhere").exists()
     assert "it is empty" in refused("queue", "remove", "done")[2]
     assert "only what can be resumed waits" in refused("resume", "done", "--queue")[2]
     config = trained(tmp_path, "done")
-    assert "either --queue or --prepare" in refused("train", config, "--queue", "--prepare")[2]
+    assert "cannot be combined with --prepare" in refused("train", config, "--queue", "--prepare")[2]
     assert "already exists" in refused("train", config, "--queue")[2]
     kd.ok("train", trained(tmp_path, "a"), "--queue")
     for words in (("remove", "a", "b"), ("move", "b", "1")):

@@ -248,6 +248,7 @@ def test_the_leaderboard_is_computed_once(paths: Paths, monkeypatch: pytest.Monk
         assert Heading("Trade-off") in collect(store, paths)
 
 
+@pytest.mark.slow
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     _, twin = report(paths, tmp_path)

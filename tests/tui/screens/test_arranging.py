@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.screens.leaderboard import LeaderboardScreen
@@ -116,12 +117,15 @@ def test_runs_are_grouped_by_the_experiments_that_name_them(filled: Paths) -> No
         "mini": {"runs": "shared", "steps": {"kd": {}, "sft": {}}},
         "maxi": {"runs": "shared", "steps": {"kd": {}}},
         "plain": {"steps": {"kd": {}}},
+        "plain-kd": {"steps": {"x": {}}},
+        "other": {"runs": "shared", "steps": {"kd-plain": {}}},
     }
     filled.sweeps.mkdir()
     for name, values in files.items():
         (filled.sweeps / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **values}))
     lost = {"name": "lost", "runs": "far", "steps": {"kd": {}}}
     names = ["shared-kd-s1", "shared-sft-s1", "plain-kd", "far-kd", "mini-kd-s1", "shared-kdx"]
+    names += ["shared-kd-plain-s1", "plain-kd-x-s1"]
     with Store(filled.store) as store:
         for name in names:
             add_past_run(store, name, "kd", 1)
@@ -129,9 +133,30 @@ def test_runs_are_grouped_by_the_experiments_that_name_them(filled: Paths) -> No
         groups = groups_by(store.runs(), "experiment", filled)
     assert groups["shared-kd-s1"] == "maxi, mini" and groups["shared-sft-s1"] == "mini"
     assert groups["plain-kd"] == "plain"
+    # One name may begin like another's.
+    assert groups["shared-kd-plain-s1"] == "other" and groups["plain-kd-x-s1"] == "plain-kd"
     assert groups["far-kd"] == groups["sweep-lost"] == "lost"  # its file is gone
     for name in ("mini-kd-s1", "shared-kdx", "kd"):
         assert groups[name] == "not in an experiment"
+
+
+def test_runs_of_shipped_experiments_are_grouped_by_those_that_plan_them(filled: Paths) -> None:
+    """They share beginnings of names: `second-closeness` is one of `second-closeness-attention`."""
+    filled.sweeps.mkdir()
+    planned: dict[str, set[str]] = {}
+    for name in ("kd-sft", "attention", "frontier"):
+        file = find_experiment(name)
+        keep_copy(filled, file, load_sweep(file)[0])
+        for run in load_sweep(file)[1]:
+            planned.setdefault(run.name, set()).add(name)
+    with Store(filled.store) as store:
+        for name in planned:
+            add_past_run(store, name, "kd", 1)
+        groups = groups_by(store.runs(), "experiment", filled)
+    assert {name: groups[name] for name in planned} == {
+        name: ", ".join(sorted(of)) for name, of in planned.items()
+    }
+    assert any(len(of) > 1 for of in planned.values())
 
 
 @pytest.mark.slow
