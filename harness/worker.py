@@ -254,7 +254,7 @@ def _execute(
 
 
 def _record(store: Store, run_id: str, kind: str, message: str) -> None:
-    """Store an event, and print it, so that the log tells what was printed before and after."""
+    """Store an event and print it, so that its place in the log is known."""
     print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
     store.add_event(run_id, kind, message)
 

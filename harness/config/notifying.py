@@ -51,7 +51,7 @@ def _not_filled(name: str, program: str) -> str:
 
 
 class NotifySettings(Settings):
-    """How a person is told that a run has ended."""
+    """The notification sent when a run ends."""
 
     command: Annotated[list[str], BeforeValidator(_words)] = Field(
         default_factory=list,

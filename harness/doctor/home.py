@@ -301,7 +301,7 @@ def settings(paths: Paths) -> CheckResult:
         return warn(
             "settings",
             f"notify: no program {program!r}",
-            "nobody is told when a run ends: install it, or write its whole path",
+            "no notification will be sent when a run ends: install it, or give its full path",
         )
     given = [name for name in UserSettings.model_fields if name in values.model_fields_set]
     return ok("settings", f"{', '.join(given)} set" if given else "none: using defaults")

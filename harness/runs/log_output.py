@@ -18,7 +18,7 @@ libraries print lines of any length, and a whole tail is read when a log is open
 LINE_BYTES = 64 * 1024
 """How much is shown of a line that has not ended."""
 NAME_LENGTH = 1000
-"""A bar begins within so many characters of its line."""
+"""A bar is only looked for in this many leading characters of a line."""
 CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours, and moves of the cursor between the lines of nested bars."""
 ENDS = re.compile(r"[\r\n]")

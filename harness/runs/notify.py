@@ -96,7 +96,7 @@ def tell(paths: Paths, store: Store, run: Run, state: str, message: str) -> None
 
 
 def _note(store: Store, run_id: str, problem: str) -> None:
-    """Record why nobody was told in the run's log; print it where there is no such run."""
+    """Record in the run's log why no notification was sent; print it if there is no such run."""
     try:
         if store.run(run_id) is not None:
             store.add_event(run_id, "warning", redact(f"notify: {problem}", shapes=True))
@@ -142,7 +142,7 @@ def run_command(argv: Sequence[str], folder: Path, timeout: float = SECONDS) -> 
 
 @contextmanager
 def _output_file() -> Iterator[Path]:
-    """Yield a file for output, which is removed; a full disk must not keep anyone from being told.
+    """Yield a file for output, which is removed; a full disk must not prevent a notification.
 
     A program in the background goes on writing to it unseen.
     """
@@ -192,7 +192,7 @@ def _last_line(output: Path) -> str:
 
 
 class Alerts:
-    """The user's rules on curves, watched for one run; told in its log and by the command."""
+    """The user's rules on curves, watched for one run; an alert goes to its log and the command."""
 
     def __init__(self, paths: Paths, store: Store, run: Run) -> None:
         self.paths, self.store, self.run = paths, store, run

@@ -108,5 +108,5 @@ def end_message(run: Run, state: str, error: str = "") -> str:
 
 
 def is_part(run: Run) -> bool:
-    """Return whether a run's end is told by the experiment it belongs to, unless it fails."""
+    """Return whether the run belongs to an experiment, which reports its end unless it fails."""
     return bool(run.info.get("in_experiment"))

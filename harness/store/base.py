@@ -54,7 +54,7 @@ class StoreBase:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Change what depends on what is read: nobody else writes in between.
+        """Change what depends on what is read: no other process can write in between.
 
         `db.atomic` alone begins by reading, and fails if another has written before it writes.
         """

@@ -92,7 +92,9 @@ def test_what_does_not_fit_is_refused(
     assert "it is empty" in refused("queue", "remove", "done")[2]
     assert "only what can be resumed waits" in refused("resume", "done", "--queue")[2]
     config = trained(tmp_path, "done")
-    assert "cannot be combined with --prepare" in refused("train", config, "--queue", "--prepare")[2]
+    assert (
+        "cannot be combined with --prepare" in refused("train", config, "--queue", "--prepare")[2]
+    )
     assert "already exists" in refused("train", config, "--queue")[2]
     kd.ok("train", trained(tmp_path, "a"), "--queue")
     for words in (("remove", "a", "b"), ("move", "b", "1")):

@@ -215,7 +215,7 @@ def test_a_notify_command_that_is_not_there_is_told_before_a_run_ends(
 ) -> None:
     paths.home.mkdir()
     paths.settings.write_text(f"notify: {program} now\n", "utf-8")
-    says(home.settings(paths), "note", "notify: no program", "nobody is told")
+    says(home.settings(paths), "note", "notify: no program", "no notification will be sent")
     (paths.home / "tell.sh").write_text("#!/bin/sh\n")
     (paths.home / "tell.sh").chmod(0o755)
     paths.settings.write_text("notify: ./tell.sh now\n", "utf-8")
