@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import store as stores
-from kdharness.harness.runs.status import effective_status, end_message, is_part
+from kdharness.harness.runs.status import effective_status, end_message, is_here, is_part
 from kdharness.harness.types import Run, RunStatus
 from kdharness.tui.terminal import notification
 from kdharness.tui.threads import Background
@@ -115,7 +114,7 @@ class Notices(Background):
         message = end_message(run, WENT, "its process is gone; it can be resumed (p)")
         self.tell_news(message, "error")
         paths = self.paths
-        if now.host not in ("", socket.gethostname()):
+        if not is_here(now):
             return  # what is known of another machine is that nothing was heard from it
 
         def work() -> None:

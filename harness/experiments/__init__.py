@@ -1,5 +1,1 @@
 """Experiments: several runs from one file, and the claims they test."""
-
-from kdharness.harness.paths import kept_experiments
-
-__all__ = ["kept_experiments"]

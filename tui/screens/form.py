@@ -16,6 +16,7 @@ from kdharness.harness.config.training import known_config
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.dialogs import Ask, Choose
 from kdharness.tui.screens.form_tools import FormTools
+from kdharness.tui.screens.panes import WIDE
 from kdharness.tui.screens.pickers import pick
 from kdharness.tui.viewmodels.form import (
     MISSING,
@@ -37,8 +38,6 @@ from kdharness.tui.widgets.edit_line import EditLine
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
-
-WIDE = 110
 
 
 class FormScreen(FormTools):

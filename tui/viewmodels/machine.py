@@ -7,7 +7,6 @@ GPUs are read through nvidia-ml-py where it is installed; every figure that a dr
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from kdharness.harness.util.filesystem import nearest_existing
+from kdharness.harness.util.filesystem import free_bytes
 from kdharness.tui.viewmodels.rows import Line
 
 GIB = 2**30
@@ -140,7 +139,7 @@ def _number(path: Path) -> int | None:
 def _free_disk(home: Path) -> int | None:
     """Return the free space where the home is, or will be."""
     try:
-        return shutil.disk_usage(nearest_existing(home)).free
+        return free_bytes(home)
     except OSError:
         return None
 
