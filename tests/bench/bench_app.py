@@ -293,22 +293,22 @@ async def screens(paths: Paths) -> dict[str, float]:
 def chart_redraw() -> float:
     """Return the seconds to redraw four grown curves of 100,000 steps at 120 × 40."""
     from kdharness.tui.viewmodels.curves import CurveBook
-    from kdharness.tui.widgets.chart import CurveChart, Series
+    from kdharness.tui.viewmodels.drawings import Drawing, Series
+    from kdharness.tui.widgets.curves import draw_curves
 
     book = CurveBook()
     for run in "abcd":
         book.add(run, "loss", [(float(i), 1 / (i + 1) + random.random()) for i in range(100_000)])
-    chart = CurveChart()
     times = []
     for turn in range(5):
         for run in "abcd":
             book.add(run, "loss", [(100_000.0 + turn, 0.5)])
         began = time.perf_counter()
-        chart.series = [
+        series = [
             Series(run, book.ready(run, "loss", None, 0.6, 110), f"series-{i + 1}")
             for i, run in enumerate("abcd")
         ]
-        chart.draw(110, 36)
+        draw_curves(Drawing(series, "loss"), 110, 36)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
