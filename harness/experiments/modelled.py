@@ -73,9 +73,7 @@ def total_seconds(planned: Sequence[PlannedRun], done: Collection[str]) -> float
 
 def modelled_seconds(config: AnyConfig, models: Collection[str]) -> float | None:
     """Return the seconds of a run on two cores; None for other models, or an unknown length."""
-    if not _models(config) <= set(models):
-        return None
-    if isinstance(config, TrainConfig) and config.student.experts_from:
+    if not _is_modelled(config, models):
         return None
     if isinstance(config, MergeConfig):
         return START + MERGED * len(config.checkpoints(""))
@@ -86,20 +84,19 @@ def modelled_seconds(config: AnyConfig, models: Collection[str]) -> float | None
 
 def checkpoint_bytes(config: AnyConfig, models: Collection[str]) -> float | None:
     """Return the bytes of each checkpoint that a run makes; None for other models."""
-    if not _models(config) <= set(models):
+    if not _is_modelled(config, models):
         return None
     if isinstance(config, EvalConfig):
         return 0.0
-    if isinstance(config, TrainConfig) and config.student.experts_from:
-        return None
     if isinstance(config, TrainConfig) and config.student.lora:
         return 0.02 * 4.0 * PARAMETERS
     return 4.0 * PARAMETERS
 
 
-def _models(config: AnyConfig) -> set[str]:
-    """Return the models that a run loads."""
-    return {model for _, model in model_references(config)}
+def _is_modelled(config: AnyConfig, models: Collection[str]) -> bool:
+    """Return whether a run loads these models alone, and makes no mixture of several."""
+    mixes = isinstance(config, TrainConfig) and bool(config.student.experts_from)
+    return not mixes and {model for _, model in model_references(config)} <= set(models)
 
 
 def _training(config: TrainConfig) -> float | None:
