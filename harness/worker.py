@@ -42,6 +42,7 @@ from kdharness.harness.util.notices import notices_to
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import (
     count_gpus,
+    keep_freed_memory,
     quiet_torchao,
     set_passive_omp_wait,
     use_one_gpu,
@@ -383,6 +384,8 @@ def main() -> None:
     escape_unencodable()
     redact_output()
     set_passive_omp_wait()
+    if not count_gpus():
+        keep_freed_memory()
     quiet_torchao()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

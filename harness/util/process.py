@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -14,13 +16,42 @@ def usable_cores() -> int:
 
 
 def set_passive_omp_wait() -> None:
-    """Make OpenMP threads sleep instead of spin at barriers; call before torch is imported.
+    """Make OpenMP threads soon sleep at barriers; call before torch is imported.
 
     Two busy torch processes that spin on the same cores slow each other down several times over
     (measured on 2 cores: 8 to 30 tokens/s spinning, 41 to 53 sleeping), and training while
-    evaluating on one machine is the normal case. A value that the user set is kept.
+    evaluating on one machine is the normal case. Threads spin a thousand times before they sleep,
+    as libgomp's do where it knows that there are too many: a step on an idle machine takes 0.86 of
+    the time, and nothing more beside another process. What the user set is kept.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if os.environ.setdefault("OMP_WAIT_POLICY", "passive").lower() == "passive":
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_KEPT = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc keep freed blocks of up to 1 GiB for what is allocated next.
+
+    By default blocks of 32 MiB or more go back to the system at once, and each training step on a
+    CPU has the same pages mapped and zeroed again: 370,000 page faults in a step of a model of
+    135M parameters, 27,000 with this, and 0.85 of the time for 1.08 of the memory. What the user
+    set is kept.
+
+    Returns:
+        Whether it was done; not so with another C library.
+    """
+    chosen = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if tuned or any(name in os.environ for name in chosen):
+        return False
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # -1: never give the end of the heap back.
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 OURS = ("PYTHONSAFEPATH", "PYTHONUNBUFFERED")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from kdharness.harness.util.detached import start_detached
-from kdharness.harness.util.process import child_environment, use_one_gpu
+from kdharness.harness.util.process import (
+    child_environment,
+    set_passive_omp_wait,
+    use_one_gpu,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +76,58 @@ def test_values_of_the_environment_are_kept_for_our_processes(
         "1",
         "1",
     )
+
+
+FAULTS = """
+import resource, numpy
+from kdharness.harness.util.process import keep_freed_memory
+print(keep_freed_memory())
+numpy.ones(8 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    numpy.ones(8 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [
+        ({}, True),
+        ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}, False),
+    ],
+    ids=str,
+)
+def test_freed_blocks_are_used_again(chosen: dict[str, str], kept: bool) -> None:
+    """Ten blocks of 64 MiB are the same pages, or 16,384 new ones each."""
+    # Huge pages would make fewer faults of as much memory.
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", **chosen}
+    said = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+    )
+    done, faults = said.stdout.split()
+    assert done == str(kept)
+    assert (int(faults) < 1000) is kept
+
+
+@pytest.mark.parametrize(
+    ("chosen", "want"),
+    [
+        ({}, ("passive", "1000")),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, ("PASSIVE", "1000")),
+        ({"OMP_WAIT_POLICY": "active"}, ("active", None)),
+        ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
+    ],
+    ids=str,
+)
+def test_threads_soon_sleep(
+    chosen: dict[str, str], want: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    set_passive_omp_wait()
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == want
