@@ -42,7 +42,7 @@ from support.training_steps import make_model
 SHAPES: dict[str, dict[str, Any]] = {
     "narrow and deep": {"num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 176},
     "wide": {"num_hidden_layers": 3, "hidden_size": 256, "intermediate_size": 704},
-    "small head": {"num_hidden_layers": 4, "vocab_size": 512},
+    "small head": {"num_hidden_layers": 4, "vocab_size": 256},
 }
 
 
@@ -91,7 +91,7 @@ def test_memory_of_a_kd_step(
     """Everything a step of two micro-batches makes: gradients, activations, logits, q and k."""
     if lora and precision == "bf16-sr":
         precision = "bf16"
-    width, settings = 256, {"vocab_size": 4096, **SHAPES[shape]}
+    width, settings = 128, {"vocab_size": 2048, **SHAPES[shape]}
     student, teacher = tiny_model(1, **settings), tiny_model(2, **settings).requires_grad_(False)
     size = model_size(save_with_tokenizer(student, tmp_path / "m"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in student.parameters())
