@@ -38,6 +38,7 @@ types: $(VENV)/.ready .typing
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/bench/bench_trainers.py tests/bench/bench_app.py -p no:randomly -s
 	$(BIN)/python tests/bench/bench_judges.py
+	$(BIN)/python tests/bench/bench_cpu.py
 
 # Kernels and short trainings against the CPU, then speed and memory: for a machine with a CUDA GPU.
 gpu: $(VENV)/.ready

@@ -16,16 +16,13 @@ def usable_cores() -> int:
 
 
 def set_passive_omp_wait() -> None:
-    """Make OpenMP threads soon sleep at barriers; call before torch is imported.
+    """Make OpenMP threads sleep instead of spin at barriers; call before torch is imported.
 
     Two busy torch processes that spin on the same cores slow each other down several times over
     (measured on 2 cores: 8 to 30 tokens/s spinning, 41 to 53 sleeping), and training while
-    evaluating on one machine is the normal case. Threads spin a thousand times before they sleep,
-    as libgomp's do where it knows that there are too many: a step on an idle machine takes 0.86 of
-    the time, and nothing more beside another process. What the user set is kept.
+    evaluating on one machine is the normal case. A value that the user set is kept.
     """
-    if os.environ.setdefault("OMP_WAIT_POLICY", "passive").lower() == "passive":
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -37,7 +34,7 @@ def keep_freed_memory() -> bool:
 
     By default blocks of 32 MiB or more go back to the system at once, and each training step on a
     CPU has the same pages mapped and zeroed again: 370,000 page faults in a step of a model of
-    135M parameters, 27,000 with this, and 0.85 of the time for 1.08 of the memory. What the user
+    135M parameters, 27,000 with this, and 0.86 of the time for 1.08 of the memory. What the user
     set is kept.
 
     Returns:

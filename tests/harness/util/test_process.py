@@ -13,7 +13,6 @@ import pytest
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.process import (
     child_environment,
-    set_passive_omp_wait,
     use_one_gpu,
 )
 
@@ -110,24 +109,3 @@ def test_freed_blocks_are_used_again(chosen: dict[str, str], kept: bool) -> None
     done, faults = said.stdout.split()
     assert done == str(kept)
     assert (int(faults) < 1000) is kept
-
-
-@pytest.mark.parametrize(
-    ("chosen", "want"),
-    [
-        ({}, ("passive", "1000")),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, ("PASSIVE", "1000")),
-        ({"OMP_WAIT_POLICY": "active"}, ("active", None)),
-        ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
-    ],
-    ids=str,
-)
-def test_threads_soon_sleep(
-    chosen: dict[str, str], want: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in chosen.items():
-        monkeypatch.setenv(name, value)
-    set_passive_omp_wait()
-    assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == want
