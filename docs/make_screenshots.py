@@ -27,10 +27,7 @@ SHOTS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "compare": ((120, 26), ["4", "wait"]),
     "transcripts": ((120, 26), ["5", "wait", "d", "wait"]),
     "new-run": ((120, 36), ["n", "wait"]),
-    "evaluate": ((120, 40), ["6", "wait"]),
-    "judges": ((80, 24), ["7", "wait"]),
     "claims": ((120, 34), ["w", "wait", "down", "wait", "c", "wait", "wait"]),
-    "assets": ((80, 24), ["8", "wait"]),
 }
 """Name: (columns, rows), keys; `wait` lets threads finish."""
 

@@ -38,6 +38,7 @@ ROUNDING = 1e-12
 TOLERANCE = 0.1
 """Budgets that differ by more than this share are not equal."""
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "can't tell"
+NO_RESULT = "no result"
 COLUMNS = (
     "claim",
     "verdict",
@@ -211,6 +212,11 @@ class ClaimResult:
         return FAILS if effect.high < self.claim.threshold else UNSURE
 
     @property
+    def heading(self) -> str:
+        """The verdict as people read it: what was never measured is not inconclusive."""
+        return self.verdict if self.effect is not None else NO_RESULT
+
+    @property
     def too_few(self) -> str:
         """Why there is no verdict, if there are too few questions."""
         few = self.effect is not None and self.effect.questions < LEAST_FOR_VERDICT
@@ -251,7 +257,7 @@ def finding_lines(findings: Sequence[ClaimResult]) -> list[str]:
     """Format claim results as text."""
     lines = []
     for number, result in enumerate(findings, 1):
-        lines.append(f"{number}. {result.verdict}: {result.claim.text}")
+        lines.append(f"{number}. {result.heading}: {result.claim.text}")
         lines += [f"   {part}" for part in claim_parts(result)]
     return lines
 

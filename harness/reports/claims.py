@@ -42,7 +42,7 @@ def _row(result: ClaimResult) -> tuple[str, ...]:
     settings = "".join(f", {key} {value}" for key, value in result.settings.items())
     effect = result.effect
     if effect is None:
-        return (result.claim.text + settings, result.verdict, result.adjusted, result.note, "", "")
+        return (result.claim.text + settings, result.heading, "", result.note, "", "")
     threshold = f", threshold {result.claim.threshold:g}" if result.claim.threshold else ""
     return (
         result.claim.text + settings,

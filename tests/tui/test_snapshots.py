@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from kdharness.harness.paths import Paths
 from support.app import LARGE, SMALL, AppOn
@@ -40,6 +41,8 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
         for wait in (0.12, 0.04, 0.04):
             await pilot.pause(wait)
             await settle()
+        for line in pilot.app.screen.query(Input):
+            line.cursor_blink = False
         await pilot.pause()
 
     return press

@@ -217,11 +217,10 @@ class TradeOffScreen(Answering, ListPlace):
         listing.set_rows(rows)
         listing.styles.height = len(rows) + 2 if self.size.width >= WIDE else "1fr"
         text = Text(no_wrap=True, overflow="ellipsis")
-        text.append(f"{x.label} × {y.label}", "bold")
-        text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
+        text.append(safe_text(f"reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
         area = dominated_area(placed)
-        text.append("  ● Pareto front  ○ not")
         text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
+        text.append("  ● Pareto front  ○ dominated")
         self.query_one("#what", Static).update(text)
         self._draw()
         self._tell()

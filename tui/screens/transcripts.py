@@ -20,6 +20,7 @@ from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.screens.labelling import LabelScreen
+from kdharness.tui.screens.panes import WIDE
 from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
     Exchange,
@@ -48,10 +49,11 @@ class TranscriptsScreen(PlaceScreen):
         "The prompt, both answers (scrolling together), and the judge's reply to each. Words that "
         "only one answer has are highlighted. ←→ go from item to item; d to the next with "
         "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "x swaps them, b the benchmark, o shows what the answers were compared with: the "
-        "baseline's answer, the reference. v gives the verdicts more room. y copies the exchange "
-        "to the clipboard, w writes it to a file. L asks you to rate or compare these checkpoints' "
-        "answers, without names and verdicts: your labels correct the judge's scores."
+        "x swaps them, b the benchmark. What the answers were compared with, a baseline's answer "
+        "or the reference, is beside them in a wide terminal; o shows and hides it. v gives the "
+        "verdicts more room. y copies the exchange to the clipboard, w writes it to a file. L asks "
+        "you to rate or compare these checkpoints' answers, without names and verdicts: your "
+        "labels correct the judge's scores."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
@@ -62,7 +64,7 @@ class TranscriptsScreen(PlaceScreen):
         Binding("c", "choose", "Choose", id="texts.checkpoints"),
         Binding("b", "bench", "Benchmark", id="texts.bench"),
         Binding("L", "label", "Label", id="texts.label"),
-        Binding("o", "others", "Compared with", show=False, id="texts.others"),
+        Binding("o", "others", "Compared with", id="texts.others"),
         Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
         Binding("y", "copy", "Copy", show=False, id="texts.copy"),
         Binding("w", "write", "Write", show=False, id="texts.write"),
@@ -94,6 +96,7 @@ class TranscriptsScreen(PlaceScreen):
         self.index = 0
         self.wanted = ""
         self.asked = 0
+        self.wants_others: bool | None = None
 
     def body(self) -> Iterable[Widget]:
         """Yield head, prompt, two answers and two verdicts."""
@@ -106,6 +109,7 @@ class TranscriptsScreen(PlaceScreen):
         with Horizontal(id="verdicts"):
             yield TextView(id="first-verdict")
             yield TextView(id="second-verdict")
+            yield Static(id="others-space")
 
     def on_mount(self) -> None:
         """Load the selected checkpoints, or the two newest that share scores."""
@@ -113,8 +117,21 @@ class TranscriptsScreen(PlaceScreen):
         first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
-        self.query_one("#others").display = False
+        self._fit_others()
         self.follow_selection()
+
+    def on_resize(self) -> None:
+        """Show what answers were compared with where there is room."""
+        self._fit_others()
+
+    def _fit_others(self) -> None:
+        """Show it beside the answers in a wide terminal, unless the user chose otherwise."""
+        found = self.exchange is not None and bool(self.exchange.others)
+        automatic = found and self.size.width >= WIDE
+        shown = automatic if self.wants_others is None else self.wants_others
+        # Each verdict stays below its answer.
+        for part in ("#others", "#others-space"):
+            self.query_one(part).display = shown
 
     def selection_changed(self) -> None:
         """Show the base and the other one, at the same item if they answered it."""
@@ -217,6 +234,7 @@ class TranscriptsScreen(PlaceScreen):
         beside.border_title = "compared with"
         beside.set_lines(other_lines(exchange) or [[("nothing to compare with", "dim")]])
         beside.scroll_to(y=0, animate=False)
+        self._fit_others()
 
     # ------------------------------------------------------------ actions
 
@@ -309,8 +327,8 @@ class TranscriptsScreen(PlaceScreen):
 
     def action_others(self) -> None:
         """Show or hide the baseline's answer and the reference."""
-        beside = self.query_one("#others", TextView)
-        beside.display = not beside.display
+        self.wants_others = not self.query_one("#others").display
+        self._fit_others()
 
     def action_swap_pane(self) -> None:
         """Focus the next pane."""

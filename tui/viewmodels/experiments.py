@@ -292,7 +292,12 @@ def _order(status: str) -> int:
 
 # ---------------------------------------------------------------- claims
 
-VERDICTS = {"holds": ("✓", "good"), "does not hold": ("✗", "bad"), "can't tell": ("?", "dim")}
+VERDICTS = {
+    "holds": ("✓", "good"),
+    "does not hold": ("✗", "bad"),
+    "can't tell": ("?", "dim"),
+    "no result": ("–", "dim"),
+}
 
 
 def claim_lines(store: Store, plan: ExperimentPlan) -> list[Line]:
@@ -302,9 +307,9 @@ def claim_lines(store: Store, plan: ExperimentPlan) -> list[Line]:
 
     lines: list[Line] = []
     for result in judge_claims(store, plan.claims, [planned for planned, _ in plan.planned]):
-        mark, role = VERDICTS[result.verdict]
+        mark, role = VERDICTS[result.heading]
         text = safe_text(result.claim.text, 400)
-        lines.append([(f"{mark} {result.verdict}: ", role), (text, "strong")])
+        lines.append([(f"{mark} {result.heading}: ", role), (text, "strong")])
         lines += [[(f"  {safe_text(part, 400)}", "dim")] for part in claim_parts(result)]
         lines.append([("", "")])
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
 
 LETTERS = "ABCDEFGH"
 NO_ROOM = "  a chart needs a larger window"
+APART = 4
+"""Points this many cells from each other, on average, are marked: between them is a guess."""
 SQUASHED = 3.0
 """Marks that would widen the axis by more than this factor have an axis of their own."""
 
@@ -119,17 +122,16 @@ def _letters(canvas: Canvas, curves: Sequence[Series], x: Scale, y: Scale) -> No
 
 
 def _draw(canvas: Canvas, series: Series, x_scale: Scale, y_scale: Scale) -> None:
+    """Draw a line through the points; mark them if they have a glyph or are far apart."""
     bottom = canvas.height * 4 - 1
-    last: tuple[int, int] | None = None
-    for x, y in series.points:
-        dot = (x_scale.place(x), bottom - y_scale.place(y))
-        if series.glyph:
-            canvas.put(dot[0] // 2, min(dot[1] // 4, canvas.height - 1), series.glyph, series.role)
-        elif last is None:
-            canvas.dot(*dot, series.role)
-        else:
-            canvas.line(*last, *dot, series.role)
-        last = dot
+    dots = [(x_scale.place(x), bottom - y_scale.place(y)) for x, y in series.points]
+    if not series.glyph:
+        canvas.dot(*dots[0], series.role)
+        for start, end in itertools.pairwise(dots):
+            canvas.line(*start, *end, series.role)
+    mark = series.glyph or ("•" if len(dots) * APART <= canvas.width else "")
+    for across, down in dots if mark else ():
+        canvas.put(across // 2, min(down // 4, canvas.height - 1), mark, series.role)
 
 
 def _top(

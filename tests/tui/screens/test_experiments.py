@@ -96,14 +96,14 @@ async def test_claims_without_scores_are_shown_as_undecided(
         assert "this experiment has no claims" in notified(app)
         await press(pilot, "down", "c")
         text = shown(app)
-        assert "? can't tell: the expert beats [bold]x[/]" in text and "\x1b" not in text
+        assert "– no result: the expert beats [bold]x[/]" in text and "\x1b" not in text
         assert "small-expert-s2 does not exist yet" in " ".join(text.split())
         await press(pilot, "y")
         assert "question: Does the expert forget?" in shown(app)
         await press(pilot, "c")
-        assert "can't tell" in shown(app)
+        assert "no result" in shown(app)
         await press(pilot, "c")
-        assert "6 runs" in shown(app) and "can't tell" not in shown(app)
+        assert "6 runs" in shown(app) and "no result" not in shown(app)
 
 
 async def test_store_updates_are_shown_and_unrelated_ones_do_not_repaint(

@@ -93,8 +93,9 @@ async def test_store_update_keeps_the_item_being_opened(
         assert screen.exchange is not None and screen.exchange.item == item
 
 
-async def test_o_shows_the_baselines_answer_by_its_name(
-    home: Paths, app_on: AppOn, shown: Shown, press: Press
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+async def test_the_baselines_answer_is_beside_the_two_where_there_is_room(
+    size: tuple[int, int], home: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     with Store(home.store) as store:
         for name in ("kd", "dae"):
@@ -102,18 +103,34 @@ async def test_o_shows_the_baselines_answer_by_its_name(
         # Pairs of MT-Bench are about the answers to MT-Bench.
         store.db.execute("UPDATE answers SET bench = 'mt-bench'")
     app = app_on(home)
-    async with app.run_test(size=LARGE) as pilot:
+    async with app.run_test(size=size) as pilot:
         await press(pilot, "5")
         screen = app.screen
         assert isinstance(screen, TranscriptsScreen)
         screen.open("mt-bench-pair", "q1")
         await press(pilot)
-        assert "answer 1 of strong-model" not in shown(app)
-        await press(pilot, "o")
+        if size[0] < 110:
+            assert "compared with" not in shown(app)
+            await press(pilot, "o")
         text = shown(app)
-        assert "compared with" in text and "answer 1 of strong-model" in text
+        # In 80 columns the answer is broken over lines.
+        assert "compared with" in text and "strong" in text and "answer 1" in text
         await press(pilot, "right")
-        assert "answer 2 of strong-model" in shown(app)
-        await press(pilot, "o")
+        assert "answer 2" in shown(app) and "answer 1" not in shown(app)
         assert "strong-model" not in screen.query_one("#others", TextView).border_title
-        assert "answer 2 of strong-model" not in shown(app)
+        await press(pilot, "o")
+        assert "compared with" not in shown(app)
+        # What the user chose stays chosen.
+        await press(pilot, "left")
+        assert "compared with" not in shown(app)
+
+
+async def test_nothing_is_beside_answers_that_were_compared_with_nothing(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "5")
+        assert "nothing to compare with" not in shown(app)
+        await press(pilot, "o")
+        assert "nothing to compare with" in shown(app)

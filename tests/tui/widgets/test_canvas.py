@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +56,11 @@ def test_a_small_window_is_not_called_a_lack_of_data() -> None:
     )
     curves = Drawing([Series("kd", [(1.0, 2.0)])])
     assert "larger window" in str(draw_curves(curves, 60, 4))
+
+
+@pytest.mark.parametrize(("count", "marked"), [(1, 1), (2, 2), (11, 11), (200, 0)])
+def test_measured_points_are_marked_where_they_are_far_apart(count: int, marked: int) -> None:
+    """Held-out losses are measured a few times; the line between them is a guess."""
+    points = [(float(step), 3.0 - step / count) for step in range(count)]
+    drawn = draw_curves(Drawing([Series("general_loss", points)]), 60, 20)
+    assert sum(text.count("•") for line in drawn for text, _ in line) == marked
