@@ -10,6 +10,9 @@ import pytest
 from textual.command import CommandPalette
 
 from kdharness.harness.paths import Paths
+from kdharness.tui.screens.care import Remove
+from kdharness.tui.screens.dialogs import Choose, Confirm
+from kdharness.tui.screens.help import TextDialog
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, answered, help_page, painted
@@ -82,6 +85,60 @@ async def test_mouse_clicks_select_sort_and_navigate(
         await pilot.click("NavBar", offset=(26, 0))
         await pilot.pause()
         assert app.screen.place == "leaderboard"  # type: ignore[attr-defined]
+
+
+def cell(app: Any, *words: str) -> tuple[int, int]:
+    """Return the column and row of the last of some words that follow each other on the screen."""
+    lines = [strip.text for strip in painted(app)]
+    row = next(n for n, line in enumerate(lines) if all(word in line for word in words))
+    return lines[row].index(words[-1]), row
+
+
+@pytest.mark.slow
+async def test_mouse_presses_keys_of_the_footer_that_have_a_choice(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    """`d` and `g` of Trade-off are one action for two axes."""
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "3")
+        for word in ("General", "Domain"):
+            await pilot.click(offset=cell(app, "? Help", word))
+            await press(pilot)
+            assert isinstance(app.screen, Choose), word
+            # A click beside the dialog leaves it; one on it does not.
+            await pilot.click("#choices", offset=(3, 0))
+            await press(pilot)
+            assert isinstance(app.screen, Choose)
+            await pilot.click(offset=(0, 20))
+            await press(pilot)
+            assert not isinstance(app.screen, Choose)
+
+
+@pytest.mark.slow
+async def test_mouse_answers_a_question_and_closes_help(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "D")
+        assert isinstance(app.screen, Confirm)
+        await pilot.click(offset=cell(app, " y ", " n ", "no"))
+        await press(pilot)
+        assert not isinstance(app.screen, Confirm)
+        await press(pilot, "end", "d")
+        assert isinstance(app.screen, Remove)
+        await pilot.click(offset=cell(app, "keep the files"))
+        await press(pilot)
+        assert app.screen.options["keep"] and "[x] keep the files" in shown(app)
+        await pilot.click(offset=cell(app, " n ", " no"))
+        await press(pilot)
+        assert not isinstance(app.screen, Remove)
+        await press(pilot, "question_mark")
+        assert isinstance(app.screen, TextDialog)
+        await pilot.click(offset=(0, 20))
+        await press(pilot)
+        assert not isinstance(app.screen, TextDialog)
 
 
 WALK = """

@@ -34,6 +34,7 @@ from kdharness.harness.util.text import listed, safe_text
 from kdharness.tui.protocol import AppProtocol
 from kdharness.tui.screens.caring import CARE
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
+from kdharness.tui.screens.modal import Dialog, clickable_key
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.viewmodels.rows import Column
 
@@ -81,13 +82,12 @@ def care_for(app: AppProtocol, what: str, names: Sequence[str]) -> None:
 # ---------------------------------------------------------------- deleting
 
 
-class Remove(ModalScreen[tuple[Removal, bool, bool] | None]):
+class Remove(Dialog[tuple[Removal, bool, bool] | None]):
     """What would go with a run or checkpoint, before it does; a question of its own.
 
     The result is the plan that was shown, and whether to force it and to keep the files.
     """
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "yes", "Delete", id="dialog.yes"),
         Binding("n,escape,q", "dismiss(None)", "No", id="dialog.no"),
@@ -148,16 +148,14 @@ class Remove(ModalScreen[tuple[Removal, bool, bool] | None]):
             "keep": ("k", "keep the files"),
         }
         for name, (key, label) in words.items():
-            text.append(f" {key} ", "bold")
-            text.append(f"[{'x' if self.options[name] else ' '}] {label}\n")
+            box = "[x]" if self.options[name] else "[ ]"
+            text.append(clickable_key(key, f"{box} {label}", "bold")).append("\n")
         text.append("\n")
         if self.plan is not None and (self.options["force"] or not self._needed):
-            text.append(" y ", "bold reverse")
-            text.append(" delete   ")
+            text.append(clickable_key("y", "delete")).append("   ")
         elif self._needed:
             text.append("something depends on it: c or f first   ")
-        text.append(" n ", "bold reverse")
-        return text.append(" no")
+        return text.append(clickable_key("n", "no"))
 
     def action_option(self, name: str) -> None:
         """Change an option; descendants are planned again."""

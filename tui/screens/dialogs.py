@@ -16,15 +16,15 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from kdharness.harness.util.text import safe_text
+from kdharness.tui.screens.modal import Dialog, clickable_key
 from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
 from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog[bool]):
     """Yes or no; Enter does nothing, so that nothing is stopped by accident."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", id="dialog.yes"),
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
@@ -59,14 +59,12 @@ class Confirm(ModalScreen[bool]):
         if self.stops:
             text.append("fix what is marked ✗ first   ")
         else:
-            text.append(" y ", "bold reverse")
-            text.append(" yes, when this is ready   " if self.noted else " yes   ")
-        text.append(" n ", "bold reverse")
-        text.append(" back" if self.stops else " no")
+            text.append(clickable_key("y", "yes, when this is ready" if self.noted else "yes"))
+            text.append("   ")
+        text.append(clickable_key("n", "back" if self.stops else "no"))
         if self.can_wait:
             text.append("   ")
-            text.append(" b ", "bold reverse")
-            text.append(" behind what runs: it is checked when its turn comes")
+            text.append(clickable_key("b", "behind what runs: it is checked when its turn comes"))
         return text
 
     def tell(self, detail: str, *, stops: bool = False) -> None:
@@ -139,10 +137,9 @@ class Ask(ModalScreen[str | None]):
             self.dismiss(event.value)
 
 
-class Choose(ModalScreen[list[str] | None]):
+class Choose(Dialog[list[str] | None]):
     """Choose one row of a list, or several marked with space; `/` filters it."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Cancel", id="dialog.cancel"),
         Binding("space", "mark", "Mark", id="dialog.mark"),
@@ -248,10 +245,9 @@ class Choose(ModalScreen[list[str] | None]):
 FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, right=True)]
 
 
-class PickFile(ModalScreen[str | None]):
+class PickFile(Dialog[str | None]):
     """Pick a file or folder: browse with the arrows, or type a path."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
         Binding("left,backspace", "up", "Parent folder", id="dialog.up"),

@@ -12,17 +12,18 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
+
+from kdharness.tui.screens.modal import Dialog
 
 KeyLine = tuple[str, str, str]
 """Key, description, and the name of the action in `settings.yaml`."""
 
 
-class TextDialog(ModalScreen[None]):
+class TextDialog(Dialog[None]):
     """A page of text on top of the screen."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,f1,question_mark,enter", "dismiss(None)", "Close", id="dialog.close"),
     ]

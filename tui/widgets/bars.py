@@ -172,9 +172,7 @@ class KeyBar(Widget):
             if used + needed > width - (0 if node is self.app else 2):
                 segments.append(Segment(" …", text))
                 break
-            click = Style()
-            if "(" not in binding.action:
-                click = clicked(self._target(node, binding.action))
+            click = clicked(self._target(node, binding.action))
             segments.append(Segment(f" {name}", key_style + click))
             segments.append(Segment(f" {binding.description} ", text + click))
             used += needed
@@ -188,7 +186,7 @@ class KeyBar(Widget):
         return 3 if usual and name not in ("form.start", "form.change") else 2
 
     def _target(self, node: object, action: str) -> str:
-        if "." in action:
+        if "." in action.partition("(")[0]:
             return action
         if node is self.app:
             return f"app.{action}"
