@@ -384,8 +384,7 @@ def main() -> None:
     escape_unencodable()
     redact_output()
     set_passive_omp_wait()
-    if not count_gpus():
-        keep_freed_memory()
+    keep_freed_memory(count_gpus())
     quiet_torchao()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

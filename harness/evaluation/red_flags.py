@@ -9,14 +9,11 @@ from kdharness.harness.config.evaluation import FOR_EACH
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark
 from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.store.lineage import weight_ancestors
 from kdharness.harness.types import Answer, Checkpoint, Finish, Method, Run
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
-
-MAX_DEPTH = 8
-LINE = ("student", "adapter", "source")
-"""Roles of the parent whose weights a checkpoint continues, merges or exports."""
 
 
 def record_red_flags(
@@ -115,15 +112,10 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
     The teacher's runs do not count: its answers reach the student only through training rows.
     """
     runs: list[Run] = []
-    current: Checkpoint | None = checkpoint
-    for _ in range(MAX_DEPTH):
-        if current is None:
-            break
-        run = job.store.run(current.run) if current.run else None
+    for one in weight_ancestors(job.store, checkpoint):
+        run = job.store.run(one.run) if one.run else None
         if run is not None and run.method != Method.EVAL:
             runs.append(run)
-        parent = next((current.parents[r] for r in LINE if r in current.parents), None)
-        current = job.store.checkpoint(parent) if parent else None
     return runs
 
 

@@ -19,6 +19,7 @@ from kdharness.harness.assets import manifest
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import TRAINED, weight_ancestors
 from kdharness.harness.types import Checkpoint, Score
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.tables import cell, format_rows
@@ -26,7 +27,6 @@ from kdharness.harness.util.text import safe_text
 
 FEW = 8
 """Scores of fewer items are in the text alone, not in the metadata that the hub ranks by."""
-TRAINED = ("sft", "kd", "dae")
 _ENDPOINT = re.compile(r"@https?://\S+")
 _URL = re.compile(r"https?://\S+")
 _PATH_IN_PROSE = re.compile(
@@ -51,8 +51,7 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
         adapter: whether it is published as an adapter.
     """
     scores = [s for s in leaderboard(store, paths, checkpoints=[checkpoint.id]) if _is_told(s)]
-    lineage = _lineage(store, checkpoint)
-    bases = [hub for _, known in lineage if known and (hub := hub_id(known))]
+    bases = [hub for one in weight_ancestors(store, checkpoint)[1:] if (hub := hub_id(one))]
     name = safe_text(checkpoint.name)
     results = [
         EvalResult(
@@ -195,28 +194,6 @@ def _how(checkpoint: Checkpoint) -> str:
 
 def _parents(store: Store, checkpoint: Checkpoint) -> list[tuple[str, str, Checkpoint | None]]:
     return [(r, key, store.checkpoint(key)) for r, key in sorted(checkpoint.parents.items())]
-
-
-def _lineage(store: Store, checkpoint: Checkpoint) -> list[tuple[str, Checkpoint | None]]:
-    """Return the students that a checkpoint was trained from, nearest first."""
-    found: list[tuple[str, Checkpoint | None]] = []
-    seen = {checkpoint.id}
-    current: Checkpoint | None = checkpoint
-    while current is not None:
-        key = next(
-            (
-                current.parents[r]
-                for r in ("student", "adapter", "source", "teacher")
-                if r in current.parents
-            ),
-            "",
-        )
-        if not key or key in seen:
-            break
-        seen.add(key)
-        current = store.checkpoint(key)
-        found.append((key, current))
-    return found
 
 
 def _shown(known: Checkpoint | None, key: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.types import Checkpoint, Method
 
 if TYPE_CHECKING:
     from kdharness.harness.store.store import Store
+
+TRAINED = frozenset({Method.SFT, Method.KD, Method.DAE})
 
 
 def lineage(
@@ -72,6 +74,30 @@ def lineage_lines(store: Store, checkpoint: str, depth: int = 0, role: str = "")
     for parent_role, parent in sorted(found.parents.items()):
         lines += lineage_lines(store, parent, depth + 1, parent_role)
     return lines
+
+
+def made_from(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the ids of the checkpoints whose weights a checkpoint continues, without teachers.
+
+    That is the student of a training, and all that it was merged, assembled, cut or exported from
+    otherwise.
+    """
+    if "student" in checkpoint.parents:
+        return (checkpoint.parents["student"],)
+    return () if checkpoint.method in TRAINED else tuple(dict.fromkeys(checkpoint.parents.values()))
+
+
+def weight_ancestors(store: Store, checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return a checkpoint and all whose weights it continues, the nearest first.
+
+    A merge has several; teachers are none, as they teach through training rows alone.
+    """
+    line = [checkpoint]
+    for one in line:  # it grows at its end
+        parents = (store.checkpoint(key) for key in made_from(one))
+        known = {other.id for other in line}
+        line += [parent for parent in parents if parent is not None and parent.id not in known]
+    return line
 
 
 def descendants(store: Store, checkpoints: Iterable[str]) -> dict[str, Checkpoint]:

@@ -29,7 +29,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(gpus: int) -> bool:
     """Make glibc keep freed blocks of up to 1 GiB for what is allocated next.
 
     By default blocks of 32 MiB or more go back to the system at once, and each training step on a
@@ -37,12 +37,15 @@ def keep_freed_memory() -> bool:
     135M parameters, 27,000 with this, and 0.86 of the time for 1.08 of the memory. What the user
     set is kept.
 
+    Args:
+        gpus: number of GPUs; with one, models are in its memory, and nothing is done.
+
     Returns:
         Whether it was done; not so with another C library.
     """
     chosen = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
     tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if tuned or any(name in os.environ for name in chosen):
+    if gpus or tuned or any(name in os.environ for name in chosen):
         return False
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -34,7 +34,7 @@ def measure() -> None:
 
     quiet_torchao()
     set_passive_omp_wait()
-    keep_freed_memory()
+    keep_freed_memory(0)
     import resource
     import time
 

@@ -74,13 +74,21 @@ def test_benchmark_prompts_in_the_training_data_are_flagged(
     assert "contaminated:2" in flags_of(store, paths, "leaky")
     # The training data of its student parent counts as well; that of its teacher does not.
     add_trained(store, "later", clean, student="id-leaky")
-    add_trained(store, "taught", clean, teacher="id-leaky")
+    add_trained(store, "taught", clean, student="id-honest", teacher="id-leaky")
     assert "contaminated:2" in flags_of(store, paths, "later")
     assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "taught"))
-    # An export or a merged adapter has the weights of what it was made from.
-    for role in ("source", "adapter"):
-        add_trained(store, f"of-{role}", clean, **{role: "id-leaky"})
-        assert "contaminated:2" in flags_of(store, paths, f"of-{role}")
+    # What is exported, merged, cut or assembled has the weights of all that it was made from.
+    others: list[dict[str, str]] = [
+        {"source": "id-leaky"},
+        {"adapter": "id-leaky"},
+        {"reference": "id-honest", "expert": "id-leaky"},
+        {"model 1": "id-honest", "model 2": "id-later"},
+        {"teacher": "id-leaky"},
+        {"expert 0": "id-honest", "expert 1": "id-leaky"},
+    ]
+    for number, parents in enumerate(others):
+        add_trained(store, f"made-{number}", clean, **parents)
+        assert "contaminated:2" in flags_of(store, paths, f"made-{number}"), parents
 
 
 def test_missing_training_data_is_reported(store: Store, paths: Paths, tmp_path: Path) -> None:

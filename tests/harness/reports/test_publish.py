@@ -14,9 +14,10 @@ import yaml
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.paths import Paths
-from kdharness.harness.reports.hub_card import without_places
+from kdharness.harness.reports.hub_card import hub_card, without_places
 from kdharness.harness.reports.publish import prepare, publish
 from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint
 from support.commands import CommandLine
 from support.hub_server import HubServer
 from support.models import make_llama, make_tokenizer
@@ -182,6 +183,37 @@ def test_scores_are_told_with_their_intervals(model: str, paths: Paths, tmp_path
     assert metric["value"] == 0.5 and "95 % 0.25 to 0.75, n = 20" in metric["name"]
     assert "| tiny | score | 0.5 |" in card
     assert metadata(card)["library_name"] == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("method", "parents", "bases"),
+    [
+        ("dae", {"student": "of-small", "expert": "large"}, ["org/small"]),
+        # Teachers give no weights, but for a student that is cut from one.
+        ("cut", {"teacher": "large"}, ["org/large"]),
+        ("merge", {"reference": "of-small", "expert": "small-too"}, ["org/small"]),
+        ("merge", {"model 1": "large", "model 2": "of-small"}, ["org/large", "org/small"]),
+        ("sft", {"student": "merged"}, ["org/large", "org/small"]),
+        ("sft", {"student": "gone"}, None),
+    ],
+    ids=str,
+)
+def test_the_base_models_are_those_whose_weights_it_continues(
+    method: str, parents: dict[str, str], bases: list[str] | None, store: Store, paths: Paths
+) -> None:
+    known = {
+        "small": ("org/small", "model", {}),
+        "large": ("org/large@abc", "model", {}),
+        "of-small": ("kd", "kd", {"student": "small", "teacher": "large"}),
+        "small-too": ("expert", "sft", {"student": "of-small"}),
+        "merged": ("mix", "merge", {"model 1": "large", "model 2": "of-small"}),
+        "it": ("it", method, parents),
+    }
+    for key, (name, made, given) in known.items():
+        store.add_checkpoint(Checkpoint(key, name, made, "", 1.0, parents=given))
+    it = store.checkpoint("it")
+    assert it is not None
+    assert metadata(hub_card(store, paths, it, adapter=False)).get("base_model") == bases
 
 
 @pytest.mark.slow

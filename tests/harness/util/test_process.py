@@ -80,7 +80,7 @@ def test_values_of_the_environment_are_kept_for_our_processes(
 FAULTS = """
 import resource, numpy
 from kdharness.harness.util.process import keep_freed_memory
-print(keep_freed_memory())
+print(keep_freed_memory(0))
 numpy.ones(8 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
