@@ -108,8 +108,8 @@ def _with_ends(change: Change) -> str:
     """Return a difference, or the distance from the reference, with its interval."""
     sign = "" if change.part == CLOSENESS else "+"
     ends = change.gap.low, change.gap.high
-    interval = "" if None in ends else " [{:.3g}, {:.3g}]".format(*ends)
-    return f"{change.gap.value:{sign}.3g}{interval}"
+    interval = "" if None in ends else " [{:z.3g}, {:z.3g}]".format(*ends)
+    return f"{change.gap.value:{sign}z.3g}{interval}"
 
 
 def same(change: Change) -> bool:

@@ -137,8 +137,8 @@ def certainty_lines(found: TradeOffStatistics) -> list[str]:
         if part is None:
             return "–"
         if part.low is None or part.high is None:
-            return f"{part.value:.3g} [n {part.n}: too small]"
-        return f"{part.value:.3g} [{part.low:.3g}, {part.high:.3g}]"
+            return f"{part.value:z.3g} [n {part.n}: too small]"
+        return f"{part.value:z.3g} [{part.low:z.3g}, {part.high:z.3g}]"
 
     rows = [
         {
@@ -239,4 +239,4 @@ def _cell(value: float, values: Sequence[float], size: int) -> int:
 
 
 def _edge(axis: Axis, value: float) -> str:
-    return f"{axis.oriented(value):.4g}"
+    return f"{axis.oriented(value):z.4g}"

@@ -250,7 +250,7 @@ def _picture(block: Picture) -> str:
 
 def number(value: float | None) -> str:
     """Format a number with four digits; None is a dash."""
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None else f"{value:z.4g}"
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -110,7 +110,7 @@ class Frame:
 def _tick(value: float) -> str:
     """Return a tick's label: counts of tokens and steps in full."""
     whole = value == round(value) and 1e4 <= abs(value) < 1e7
-    return f"{value:,.0f}" if whole else f"{value:.4g}"
+    return f"{value:,.0f}" if whole else f"{value:z.4g}"
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
@@ -234,7 +234,7 @@ def whiskers(block: IntervalPlot) -> str:
     parts = []
     for tick in ticks(low_end, high_end):
         parts.append(_line(at(tick), TOP, at(tick), height - 24, 'class="grid"'))
-        parts.append(_text(at(tick), height - 8, f"{tick:.4g}", "middle"))
+        parts.append(_text(at(tick), height - 8, f"{tick:z.4g}", "middle"))
     for index, (name, value, low, high) in enumerate(block.rows):
         y = TOP + row * (index + 0.5)
         parts.append(_text(left - 8, y + 4, name if len(name) <= 30 else f"{name[:29]}…", "end"))

@@ -189,7 +189,8 @@ def draw_plane(
         gained, known = np.full_like(learnt, np.nan), False
         if plane.expert in names:
             span = learnt[:, names.index(plane.expert)]
-            gained = learnt / span[:, None]
+            # The reference's own is 0, not -0, where lower is better.
+            gained = learnt / span[:, None] + 0.0
             better = -span if plane.domain_lower_is_better else span
             known = _surely_positive(better, n_domain)
     return Draws(names, kept[0], gained[0], kept[1:], gained[1:], n_general, n_domain, known)

@@ -20,7 +20,7 @@ def figure(value: float | None, digits: int = 4) -> str:
         return f"{value:.{max(digits - 3, 0)}e}"
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
-    text = f"{value:.{digits}g}"
+    text = f"{value:z.{digits}g}"
     return f"{value:.0f}" if "e" in text else text
 
 

@@ -340,13 +340,13 @@ class CompareScreen(ListPlace):
         ends = (
             "(too few items for an interval)"
             if gap.low is None
-            else ("[{:+.4g}, {:+.4g}]".format(*finite_ends(gap)))
+            else ("[{:+z.4g}, {:+z.4g}]".format(*finite_ends(gap)))
         )
         more.update(
             Text(
                 safe_text(
                     f"{self.chosen} is {WORDS[mark]} on {line.bench} {line.metric}: "
-                    f"{gap.value:+.4g} {ends}, {p_words(pair)}, n {gap.n}{need} "
+                    f"{gap.value:+z.4g} {ends}, {p_words(pair)}, n {gap.n}{need} "
                     f"· judge {line.judge}"
                 )
             )

@@ -270,7 +270,7 @@ class TradeOffScreen(Answering, ListPlace):
         if column.key == "number":
             return [(f"{'●' if row['front'] else '○'}{value}", "good" if row["front"] else "")]
         if column.key in ("gain", "retention"):
-            return [(DASH if value is None else f"{value:.0%}", "")]
+            return [(DASH if value is None else f"{value:z.0%}", "")]
         if column.key in ("general", "domain"):
             return [(figure(value), "")]
         return [(str(value), "strong" if row["front"] else "")]

@@ -119,7 +119,7 @@ def _share(
 ) -> list[Block]:
     if share is None:
         return []
-    head: Line = [(f"{name:<10} ", "dim"), (f"{share.value:>6.1%} ", "strong")]
+    head: Line = [(f"{name:<10} ", "dim"), (f"{share.value:>z6.1%} ", "strong")]
     if share.low is None or share.high is None:
         return [[*head, (f"n {share.n}: too few for an interval", "dim")]]
     ends = [
@@ -129,7 +129,7 @@ def _share(
         for end in (one.low, one.value, one.high)
         if end is not None
     ]
-    tail: Line = [(f"[{share.low:.1%}, {share.high:.1%}]", "")]
+    tail: Line = [(f"[{share.low:z.1%}, {share.high:z.1%}]", "")]
     extra = f"of {whose}" if whose else ""
     low, high = min(ends), max(ends)
     return [IntervalLine(head, (share.low, share.value, share.high), low, high, tail, extra=extra)]

@@ -51,7 +51,7 @@ def _row(change: Change) -> dict[str, object]:
     low, high = change.gap.low, change.gap.high
     ends = "" if low is None or high is None else f" [{figure(low, 2)}, {figure(high, 2)}]"
     distance = change.part == CLOSENESS
-    shown = "" if distance else f"{change.gap.value:+.3g}"
+    shown = "" if distance else f"{change.gap.value:+z.3g}"
     return {
         "id": f"{change.part}:{change.bench}:{change.metric}:{change.judge}",
         "part": change.part,

@@ -167,6 +167,8 @@ def test_lower_is_better_metrics_are_inverted() -> None:
     assert dae.gain.value == pytest.approx(0.8, abs=0.1)
     assert dae.retention.value == pytest.approx(1.0, abs=0.05)
     assert stats.points[1].retention.value == pytest.approx(6 / 9, abs=0.05)
+    # The reference's own gain is 0 with a plus sign.
+    assert str(stats.points[0].gain.value) == "0.0"
 
 
 def test_items_missing_for_one_checkpoint_do_not_change_the_others() -> None:

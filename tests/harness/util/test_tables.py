@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.util.tables import FORMATS, cell, format_rows
-from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.text import figure, safe_text
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -82,3 +82,9 @@ def test_cell_formatting() -> None:
         "a 1",
     ]
     assert set(FORMATS) == {"table", "json", "csv", "md"}
+
+
+def test_no_number_is_shown_as_minus_nothing() -> None:
+    """An oriented zero is -0.0, and a small loss rounds to it."""
+    assert (cell(-0.0), figure(-0.0), figure(-0.0, 3)) == ("0", "0", "0")
+    assert (cell(-0.25), figure(-0.25)) == ("-0.25", "-0.25")
