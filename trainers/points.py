@@ -191,5 +191,5 @@ def shown(name: str, score: MetricValue) -> str:
         return f"{name} not scored"
     interval = ""
     if score.ci_low is not None and score.ci_high is not None:
-        interval = f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
-    return f"{name} {score.value:.3f}{interval} (n={score.n})"
+        interval = f" [{score.ci_low:z.3f}, {score.ci_high:z.3f}]"
+    return f"{name} {score.value:z.3f}{interval} (n={score.n})"

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
@@ -26,6 +26,9 @@ from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.stats.pareto import gain, hypervolume, pareto_front, retention
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.tradeoff import PointStats
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,23 @@ def place(
             gained = gain(point.domain, base.domain, best.domain)
         placed.append(TradeOffPoint(point, gained, kept, on_front))
     return placed
+
+
+def on_shared_questions(
+    points: Sequence[TradeOffPoint], found: Iterable[PointStats]
+) -> list[TradeOffPoint]:
+    """Take gain and retention from the questions that reference and expert answered, too."""
+    partial = {one.checkpoint: one for one in found if one.partial}
+    return [
+        replace(
+            point,
+            gain=here.gain.value if here.gain else None,
+            retention=here.retention.value if here.retention else None,
+        )
+        if (here := partial.get(point.point.checkpoint))
+        else point
+        for point in points
+    ]
 
 
 def dominated_area(

@@ -15,6 +15,7 @@ from kdharness.harness.analysis.tradeoff import (
     TradeOffPoint,
     TradeOffView,
     dominated_area,
+    on_shared_questions,
     placed_row,
     trade_off_view,
 )
@@ -26,15 +27,8 @@ from kdharness.harness.types import Checkpoint, Score, digest
 if TYPE_CHECKING:
     from kdharness.harness.stats.answer import Verdict
     from kdharness.harness.stats.inference import Interval
-    from kdharness.harness.stats.tradeoff import (
-        AnsweredItems,
-        Draws,
-        Pick,
-        Plane,
-        PointStats,
-        RecipeStats,
-        Stats,
-    )
+    from kdharness.harness.stats.plane import AnsweredItems, Draws, Plane
+    from kdharness.harness.stats.tradeoff import Pick, PointStats, RecipeStats, Stats
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ def read_answered(
     store: Store, general: Axis, domain: Axis, placed: Sequence[TradeOffPoint]
 ) -> tuple[list[AnsweredItems], list[str]]:
     """Return every point's rows, and the names of points whose scores are not their rows' mean."""
-    from kdharness.harness.stats.tradeoff import AnsweredItems
+    from kdharness.harness.stats.plane import AnsweredItems
 
     complete, left_out = [], []
     for item in placed:
@@ -208,7 +202,7 @@ def _plane(
     names: Sequence[str],
     floor: tuple[float, float],
 ) -> Plane:
-    from kdharness.harness.stats.tradeoff import Plane
+    from kdharness.harness.stats.plane import Plane
 
     return Plane(
         reference,
@@ -282,7 +276,8 @@ def seeds_of(
     Each seed is compared with the reference and expert of its own seed if there are any, else
     with those of the plane.
     """
-    from kdharness.harness.stats.tradeoff import draw_plane, recipe_stats
+    from kdharness.harness.stats.plane import draw_plane
+    from kdharness.harness.stats.tradeoff import recipe_stats
 
     families: dict[str, dict[Any, str]] = {}
     seeds: dict[str, object] = {}
@@ -391,5 +386,6 @@ def trade_off(
     """
     view = trade_off_view(store, paths, general, domain, reference, expert, scores)
     found = statistics(store, view, floor, keep)
+    view = view._replace(points=on_shared_questions(view.points, found.points))
     lines = series_of(store, {point.point.checkpoint for point in view.points})
     return TradeOff(view, floor, dominated_area(view.points, floor), found, tuple(lines))

@@ -156,7 +156,7 @@ def interval_parts(estimate: Estimate, decimals: int | None) -> tuple[str, str]:
         return DASH, ""
     if decimals is None or not math.isfinite(value):
         return figure(value), ""
-    number = f"{value:.{decimals}f}"
+    number = f"{value:z.{decimals}f}"
     if low is None or high is None:
         return number, ""
     up, down = high - value, value - low

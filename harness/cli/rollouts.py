@@ -77,7 +77,7 @@ def _lines(rollout: Rollout) -> Iterator[str]:
     ended = "ended" if rollout.ended else "cut off"
     yield safe_text(
         f"step {rollout.step} · row {rollout.row} ({rollout.kind}, {rollout.where}) · "
-        f"{rollout.tokens} tokens, {ended} · {rollout.score:.4g} nats per token"
+        f"{rollout.tokens} tokens, {ended} · {rollout.score:z.4g} nats per token"
     )
     yield from (f"  {line}" for line in safe_text(rollout.text).splitlines() or [""])
     yield ""

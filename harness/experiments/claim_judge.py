@@ -143,13 +143,8 @@ def _difference(
 def _drawn(
     reader: _Reader, claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
 ) -> _Drawn:
-    from kdharness.harness.stats.tradeoff import (
-        AnsweredItems,
-        Plane,
-        above_draws,
-        above_line,
-        draw_plane,
-    )
+    from kdharness.harness.stats.plane import AnsweredItems, Plane, draw_plane
+    from kdharness.harness.stats.tradeoff import above_draws, above_line
 
     assert claim.figure is not None
     name = _checkpoint(run)
@@ -181,8 +176,9 @@ def _drawn(
         index = names.index(name)
         value = float(getattr(drawn, claim.figure)[index])
         draws = getattr(drawn, f"{claim.figure}_draws")[:, index]
-    counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
-    questions = counts.get(claim.figure, min(drawn.n_domain, drawn.n_general))
+    at = names.index(name)
+    counts = {"gain": drawn.domain_counts[at], "retention": drawn.general_counts[at]}
+    questions = counts.get(claim.figure, drawn.questions(name))
     return _Drawn(value, draws, questions)
 
 

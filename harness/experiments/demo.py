@@ -91,8 +91,8 @@ def _with_interval(score: Score) -> str:
         return f"0/{score.n + score.n_failed} readable"
     if score.ci_low is None or score.ci_high is None:
         few = f" (n {score.n})" if TOO_SMALL in score.flags else ""
-        return f"{score.value:.3g}{few}"
+        return f"{score.value:z.3g}{few}"
     below, above = score.value - score.ci_low, score.ci_high - score.value
     if abs(above - below) > LOPSIDED * (above + below):
-        return f"{score.value:.3g} [{score.ci_low:.2g}, {score.ci_high:.2g}]"
-    return f"{score.value:.3g} ±{(above + below) / 2:.2g}"
+        return f"{score.value:z.3g} [{score.ci_low:z.2g}, {score.ci_high:z.2g}]"
+    return f"{score.value:z.3g} ±{(above + below) / 2:.2g}"

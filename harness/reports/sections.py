@@ -56,24 +56,25 @@ def summary_section(
         f"General score: {view.general.label}. Domain score: {view.domain.label}. Reference: "
         f"{view.roles.reference or 'unknown'}; expert: {view.roles.expert or 'unknown'}."
     )
+    sides: dict[str, list[str]] = {}
     for point in stats.points:
         if point.above_curve is not None:
-            yield Paragraph(
-                f"{point.checkpoint} {_side(point.above_curve)} the WiSE-FT curve: "
-                f"{interval_cell(point.above_curve)} in gain."
-            )
+            sides.setdefault(_side(point.above_curve), []).append(point.checkpoint)
+    if sides:
+        words = "; ".join(f"{side}: {', '.join(names)}" for side, names in sorted(sides.items()))
+        yield Paragraph(f"Against the WiSE-FT curve, {words}.")
     for note in stats.notes:
         yield Paragraph(f"Note: {note}.")
 
 
 def _side(above: Interval) -> str:
-    """Return on which side of the curve a point significantly lies, as a verb phrase."""
+    """Return on which side of the curve a point significantly lies."""
     if above.n >= LEAST_FOR_VERDICT:
         if above.low is not None and above.low > 0:
-            return "is above"
+            return "significantly above"
         if above.high is not None and above.high < 0:
-            return "is below"
-    return "is not significantly above or below"
+            return "significantly below"
+    return "not significantly above or below"
 
 
 def board_section(scores: Sequence[Score]) -> Iterator[Block]:

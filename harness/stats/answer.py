@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdharness.harness.stats.inference import Floats, Interval, holm
+from kdharness.harness.stats.plane import Draws
 from kdharness.harness.stats.rows import ALPHA, LEAST_FOR_VERDICT
-from kdharness.harness.stats.tradeoff import Draws, Stats, interval_of
+from kdharness.harness.stats.tradeoff import Stats, interval_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Verdict:
 def verdict_at(stats: Stats, reference: str, keep: float) -> Verdict | None:
     """Return the answer at a retention; None if shares of the expert's gain are unknown.
 
-    Below `LEAST_FOR_VERDICT` questions nobody leads.
+    A checkpoint with fewer than `LEAST_FOR_VERDICT` questions is not among those compared.
     """
     draws = stats.draws
     if not draws.gain_known:
@@ -62,7 +63,10 @@ def verdict_at(stats: Stats, reference: str, keep: float) -> Verdict | None:
     standings = {
         point.checkpoint: Standing(point.checkpoint, point.gain, point.retention)
         for point in stats.points
-        if point.checkpoint != reference and point.gain and point.retention
+        if point.checkpoint != reference
+        and point.gain
+        and point.retention
+        and draws.questions(point.checkpoint) >= LEAST_FOR_VERDICT
     }
     empty = Verdict(keep, (), (), (), draws.n_general, draws.n_domain, len(standings))
     if min(draws.n_general, draws.n_domain) < LEAST_FOR_VERDICT:
@@ -109,8 +113,10 @@ def _less_than(draws: Draws, first: str, others: Sequence[Standing]) -> set[str]
     signs = _signs(leads)
     less = set()
     for one in others:
-        gap = draws.gain[at] - draws.gain[draws.names.index(one.checkpoint)]
-        interval = interval_of(float(gap), leads[one.checkpoint], draws.n_domain)
+        other = draws.names.index(one.checkpoint)
+        gap = draws.gain[at] - draws.gain[other]
+        n = min(draws.domain_counts[at], draws.domain_counts[other])
+        interval = interval_of(float(gap), leads[one.checkpoint], n)
         if signs[one.checkpoint] > 0 and interval is not None and _above(interval, 0.0):
             less.add(one.checkpoint)
     return less

@@ -31,61 +31,25 @@ from kdharness.harness.stats.inference import (
     Floats,
     Interval,
     draws_interval,
-    resample_counts,
     student_quantile,
 )
 from kdharness.harness.stats.pareto import hypervolume
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Sums
-
-
-@dataclass(frozen=True)
-class AnsweredItems:
-    """One checkpoint's rows on both axes, question by question."""
-
-    checkpoint: str
-    general: Sums
-    domain: Sums
-
-
-@dataclass(frozen=True)
-class Plane:
-    """The axes and the roles of checkpoints.
-
-    `curve` names the merges between reference and expert, ordered by alpha. With `same_questions`
-    both axes score the same questions, which are then resampled together.
-    """
-
-    reference: str
-    expert: str | None = None
-    general_lower_is_better: bool = False
-    domain_lower_is_better: bool = False
-    curve: tuple[str, ...] = ()
-    floor: tuple[float, float] = (0.0, 0.0)
-    same_questions: bool = False
+from kdharness.harness.stats.plane import AnsweredItems, Draws, Plane, draw_plane
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 
 
 @dataclass(frozen=True)
 class PointStats:
-    """One checkpoint's values with intervals over questions; None where undefined."""
+    """One checkpoint's values with intervals over questions; None where undefined.
+
+    `partial`: it is compared on a part of the questions.
+    """
 
     checkpoint: str
     gain: Interval | None
     retention: Interval | None
     above_curve: Interval | None
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Retention and gain of every checkpoint: as measured, and in every resample."""
-
-    names: tuple[str, ...]
-    retention: Floats
-    gain: Floats
-    retention_draws: Floats
-    gain_draws: Floats
-    n_general: int
-    n_domain: int
-    gain_known: bool = True
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +85,8 @@ def trade_off_stats(
 ) -> Stats:
     """Compute intervals over questions of gain, retention, hypervolume and above_curve.
 
-    A question without rows for a checkpoint counts for the others only.
+    A checkpoint is compared with the reference and the expert on the questions that all of them
+    answered: those of an unfinished evaluation may be easier than the rest.
 
     Args:
         answered: every checkpoint, including the plane's reference and expert.
@@ -140,6 +105,7 @@ def trade_off_stats(
     n = min(draws.n_general, draws.n_domain)
     if n < LEAST_FOR_VERDICT:
         notes.append(f"n = {n}: too few questions to distinguish checkpoints")
+    notes += _partial(draws)
     above = above_draws(draws, plane) if draws.gain_known and plane.curve else {}
     if draws.gain_known and not plane.curve:
         notes.append(
@@ -153,7 +119,7 @@ def trade_off_stats(
                 interval_of(
                     draws.gain[index],
                     draws.gain_draws[:, index],
-                    draws.n_domain,
+                    draws.domain_counts[index],
                     name in (plane.reference, plane.expert),
                 )
                 if draws.gain_known
@@ -161,58 +127,32 @@ def trade_off_stats(
                 interval_of(
                     draws.retention[index],
                     draws.retention_draws[:, index],
-                    draws.n_general,
+                    draws.general_counts[index],
                     name == plane.reference,
                 ),
-                interval_of(*above[name], n) if name in above else None,
+                interval_of(*above[name], draws.questions(name)) if name in above else None,
+                draws.general_counts[index] < draws.n_general
+                or draws.domain_counts[index] < draws.n_domain,
             )
         )
     volume = _volume(draws, plane.floor) if draws.gain_known else None
     return Stats(tuple(points), volume, draws, tuple(notes))
 
 
-def draw_plane(
-    answered: Sequence[AnsweredItems], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Draws:
-    """Compute retention and gain as measured and in every resample of the questions."""
-    names = tuple(entry.checkpoint for entry in answered)
-    general, n_general = _means([entry.general for entry in answered], resamples, seed)
-    # A different seed, so that two sets with the same number of questions are independent.
-    other = seed if plane.same_questions else seed + 1
-    domain, n_domain = _means([entry.domain for entry in answered], resamples, other)
-    base = names.index(plane.reference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept = general / general[:, base : base + 1]
-        if plane.general_lower_is_better:
-            kept = 1 / kept
-        learnt = domain - domain[:, base : base + 1]
-        gained, known = np.full_like(learnt, np.nan), False
-        if plane.expert in names:
-            span = learnt[:, names.index(plane.expert)]
-            # The reference's own is 0, not -0, where lower is better.
-            gained = learnt / span[:, None] + 0.0
-            better = -span if plane.domain_lower_is_better else span
-            known = _surely_positive(better, n_domain)
-    return Draws(names, kept[0], gained[0], kept[1:], gained[1:], n_general, n_domain, known)
-
-
-def _surely_positive(better: Floats, n: int) -> bool:
-    """Return whether the expert's gain is significant; otherwise shares of it are undefined."""
-    if n < FEW:
-        low = draws_interval(float(better[0]), better[1:], n).low
-        return low is not None and low > 0
-    return bool(better[0] > 0 and np.mean(better[1:] <= 0) <= (1 - LEVEL) / 2)
-
-
-def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, int]:
-    """Return each checkpoint's mean, as measured and per resample, and the number of questions."""
-    questions = sorted({q for sums in columns for q in sums})
-    cells = np.array([[sums.get(q, (0.0, 0.0)) for sums in columns] for q in questions])
-    n = len(questions)
-    counts = resample_counts(n, resamples, seed).astype(np.float64)
-    counts = np.concatenate([np.ones((1, n)), counts])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (counts @ cells[:, :, 0]) / (counts @ cells[:, :, 1]), n
+def _partial(draws: Draws) -> list[str]:
+    """Name the checkpoints that are compared on a part of the questions."""
+    parts: dict[str, list[str]] = {}
+    for axis, counts, total in (
+        ("general", draws.general_counts, draws.n_general),
+        ("domain", draws.domain_counts, draws.n_domain),
+    ):
+        for name, count in zip(draws.names, counts, strict=True):
+            if count < total:
+                parts.setdefault(f"{count} of {total} {axis} questions", []).append(name)
+    return [
+        f"{', '.join(names)}: compared on the {part} that the reference and the expert answered too"
+        for part, names in parts.items()
+    ]
 
 
 def interval_of(
@@ -313,19 +253,22 @@ def pick(stats: Stats, min_retention: float) -> Pick | None:
         for index in range(len(draws.names))
         if math.isfinite(draws.gain[index]) and draws.retention[index] >= min_retention
     ]
+    enough = [p for p in candidates if draws.questions(draws.names[p]) >= LEAST_FOR_VERDICT]
+    candidates = enough or candidates
     if not candidates:
         return None
     best = max(candidates, key=lambda p: (draws.gain[p], draws.retention[p]))
     rivals = []
     for index in candidates:
         lead = draws.gain_draws[:, best] - draws.gain_draws[:, index]
-        gap = interval_of(draws.gain[best] - draws.gain[index], lead, draws.n_domain)
-        few = gap is None or gap.low is None or draws.n_domain < LEAST_FOR_VERDICT
+        n = min(draws.domain_counts[best], draws.domain_counts[index])
+        gap = interval_of(draws.gain[best] - draws.gain[index], lead, n)
+        few = gap is None or gap.low is None or n < LEAST_FOR_VERDICT
         if index != best and (few or (gap is not None and (gap.low or 0.0) <= 0)):
             rivals.append(draws.names[index])
     kept = stats.points[best].retention
-    enough = kept is not None and draws.n_general >= LEAST_FOR_VERDICT
-    sure = enough and kept is not None and kept.low is not None and kept.low >= min_retention
+    known = kept is not None and kept.n >= LEAST_FOR_VERDICT
+    sure = known and kept is not None and kept.low is not None and kept.low >= min_retention
     return Pick(draws.names[best], min_retention, sure, tuple(rivals))
 
 
@@ -375,7 +318,7 @@ def recipe_stats(
         resampled = draws.gain_draws if figure == "gain" else draws.retention_draws
         values.append(float(measured[index]))
         drawn.append(resampled[:, index])
-        n = min(n, draws.n_domain if figure == "gain" else draws.n_general)
+        n = min(n, (draws.domain_counts if figure == "gain" else draws.general_counts)[index])
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     over_questions = draws_interval(fmean(values), np.mean(drawn, axis=0), n)

@@ -79,11 +79,12 @@ def lineage_lines(store: Store, checkpoint: str, depth: int = 0, role: str = "")
 def made_from(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the ids of the checkpoints whose weights a checkpoint continues, without teachers.
 
-    That is the student of a training, and all that it was merged, assembled, cut or exported from
-    otherwise.
+    That is the student of a training, the adapter that was merged into its base, and all that it
+    was merged, assembled, cut or exported from otherwise.
     """
-    if "student" in checkpoint.parents:
-        return (checkpoint.parents["student"],)
+    for role in ("student", "adapter"):
+        if role in checkpoint.parents:
+            return (checkpoint.parents[role],)
     return () if checkpoint.method in TRAINED else tuple(dict.fromkeys(checkpoint.parents.values()))
 
 

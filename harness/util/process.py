@@ -25,7 +25,7 @@ def set_passive_omp_wait() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 LARGEST_KEPT = 1 << 30
 
 
@@ -50,8 +50,10 @@ def keep_freed_memory(gpus: int) -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
+    # Older versions refuse thresholds above 32 MiB, but can do without mappings.
+    kept = mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) or mallopt(M_MMAP_MAX, 0)
     # -1: never give the end of the heap back.
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, -1))
+    return bool(kept and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 OURS = ("PYTHONSAFEPATH", "PYTHONUNBUFFERED")

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 
 from kdharness.harness.stats import paired_effect
 from kdharness.harness.stats.inference import paired_difference, ratio_interval
-from kdharness.harness.stats.tradeoff import (
-    AnsweredItems,
-    Plane,
-    draw_plane,
-    interval_of,
-    trade_off_stats,
-)
+from kdharness.harness.stats.plane import AnsweredItems, Plane, draw_plane
+from kdharness.harness.stats.tradeoff import interval_of, trade_off_stats
 
 Floats = NDArray[np.float64]
 Ends = tuple[float | None, float | None]

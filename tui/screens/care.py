@@ -149,13 +149,15 @@ class Remove(Dialog[tuple[Removal, bool, bool] | None]):
         }
         for name, (key, label) in words.items():
             box = "[x]" if self.options[name] else "[ ]"
-            text.append(clickable_key(key, f"{box} {label}", "bold")).append("\n")
+            text.append(clickable_key(key, f"{box} {label}", f"option('{name}')", "bold")).append(
+                "\n"
+            )
         text.append("\n")
         if self.plan is not None and (self.options["force"] or not self._needed):
-            text.append(clickable_key("y", "delete")).append("   ")
+            text.append(clickable_key("y", "delete", "yes")).append("   ")
         elif self._needed:
             text.append("something depends on it: c or f first   ")
-        return text.append(clickable_key("n", "no"))
+        return text.append(clickable_key("n", "no", self.LEAVE))
 
     def action_option(self, name: str) -> None:
         """Change an option; descendants are planned again."""

@@ -30,6 +30,7 @@ class Confirm(Dialog[bool]):
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
         Binding("b", "queue", "Behind what runs", id="dialog.queue"),
     ]
+    LEAVE = "answer(False)"
 
     def __init__(
         self, question: str, detail: str = "", *, waits: bool = False, can_wait: bool = False
@@ -59,12 +60,18 @@ class Confirm(Dialog[bool]):
         if self.stops:
             text.append("fix what is marked ✗ first   ")
         else:
-            text.append(clickable_key("y", "yes, when this is ready" if self.noted else "yes"))
+            text.append(
+                clickable_key(
+                    "y", "yes, when this is ready" if self.noted else "yes", "answer(True)"
+                )
+            )
             text.append("   ")
-        text.append(clickable_key("n", "back" if self.stops else "no"))
+        text.append(clickable_key("n", "back" if self.stops else "no", "answer(False)"))
         if self.can_wait:
             text.append("   ")
-            text.append(clickable_key("b", "behind what runs: it is checked when its turn comes"))
+            text.append(
+                clickable_key("b", "behind what runs: it is checked when its turn comes", "queue")
+            )
         return text
 
     def tell(self, detail: str, *, stops: bool = False) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.screen import ModalScreen, ScreenResultType
+from textual.widgets import Input
+
+from kdharness.tui.widgets.bars import clicked
 
 
 class Dialog(ModalScreen[ScreenResultType]):
-    """A dialog in which nothing is typed: a click beside it does what Esc does."""
+    """A dialog that a click beside it closes, unless something is being typed."""
 
     CSS_PATH = "screens.tcss"
+    LEAVE: ClassVar[str] = "dismiss(None)"
+    """The action of Esc."""
 
     def on_click(self, event: events.Click) -> None:
         """Leave if the click is not on the dialog."""
-        if event.widget is self:
-            # Sent by the screen itself, the key would not bubble up to it.
-            self.app.call_later(self.app.simulate_key, "escape")
+        if event.widget is self and not isinstance(self.focused, Input):
+            # Not here: a screen that waited for its own removal would wait for ever.
+            self.app.call_later(self.run_action, self.LEAVE)
 
 
-def clickable_key(key: str, label: str, style: str = "bold reverse") -> Text:
-    """Return a key and what it does; a click on either presses the key."""
-    click = Style.from_meta({"@click": f"app.simulate_key('{key}')"})
+def clickable_key(key: str, label: str, action: str, style: str = "bold reverse") -> Text:
+    """Return a key and what it does; a click on either runs the screen's action."""
+    click = clicked(f"screen.{action}")
     text = Text()
     text.append(f" {key} ", Style.parse(style) + click)
     text.append(f" {label}", click)

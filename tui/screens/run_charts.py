@@ -204,7 +204,7 @@ class RunCharts(PlaceScreen):
         last = self.book.last(self.run_id, name)
         ends = self.book.interval(self.run_id, name)
         value = "" if last is None else figure(last)
-        value += f" [{ends[0]:.3g}, {ends[1]:.3g}]" if ends else ""
+        value += f" [{ends[0]:z.3g}, {ends[1]:z.3g}]" if ends else ""
         return Drawing(
             series,
             name,

@@ -202,6 +202,7 @@ class TranscriptsScreen(PlaceScreen):
         if exchange is None:
             text.append("no answers yet: evaluate a checkpoint (6)")
             what.update(text)
+            self._fit_others()
             return
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
         text.append(f"  {safe_text(exchange.category, 30)}")

@@ -22,8 +22,8 @@ from support.reporters import Listener
 pytestmark = pytest.mark.usefixtures("assets_home")
 
 
-def add_trained(store: Store, run: str, data: Path, **parents: str) -> None:
-    """Store a checkpoint `id-{run}` trained by `run` on `data`."""
+def add_trained(store: Store, run: str, data: Path, method: str = "sft", **parents: str) -> None:
+    """Store a checkpoint `id-{run}` trained, or made, by `run` on `data`."""
     store.add_run(
         Run(
             id=run,
@@ -37,8 +37,8 @@ def add_trained(store: Store, run: str, data: Path, **parents: str) -> None:
     )
     imported(store, run)
     store.db.execute(
-        "UPDATE checkpoints SET run = ?, parents = ? WHERE id = ?",
-        [run, json.dumps(parents), f"id-{run}"],
+        "UPDATE checkpoints SET run = ?, parents = ?, method = ? WHERE id = ?",
+        [run, json.dumps(parents), method, f"id-{run}"],
     )
     store.db.conn.commit()
 
@@ -78,16 +78,17 @@ def test_benchmark_prompts_in_the_training_data_are_flagged(
     assert "contaminated:2" in flags_of(store, paths, "later")
     assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "taught"))
     # What is exported, merged, cut or assembled has the weights of all that it was made from.
-    others: list[dict[str, str]] = [
-        {"source": "id-leaky"},
-        {"adapter": "id-leaky"},
-        {"reference": "id-honest", "expert": "id-leaky"},
-        {"model 1": "id-honest", "model 2": "id-later"},
-        {"teacher": "id-leaky"},
-        {"expert 0": "id-honest", "expert 1": "id-leaky"},
+    others: list[tuple[str, dict[str, str]]] = [
+        ("export", {"source": "id-leaky"}),
+        # A merged adapter has the method of the adapter.
+        ("sft", {"adapter": "id-leaky"}),
+        ("merge", {"reference": "id-honest", "expert": "id-leaky"}),
+        ("merge", {"model 1": "id-honest", "model 2": "id-later"}),
+        ("cut", {"teacher": "id-leaky"}),
+        ("cut", {"expert 0": "id-honest", "expert 1": "id-leaky"}),
     ]
-    for number, parents in enumerate(others):
-        add_trained(store, f"made-{number}", clean, **parents)
+    for number, (method, parents) in enumerate(others):
+        add_trained(store, f"made-{number}", clean, method, **parents)
         assert "contaminated:2" in flags_of(store, paths, f"made-{number}"), parents
 
 

@@ -194,6 +194,7 @@ def test_scores_are_told_with_their_intervals(model: str, paths: Paths, tmp_path
         ("merge", {"reference": "of-small", "expert": "small-too"}, ["org/small"]),
         ("merge", {"model 1": "large", "model 2": "of-small"}, ["org/large", "org/small"]),
         ("sft", {"student": "merged"}, ["org/large", "org/small"]),
+        ("kd", {"adapter": "of-small"}, ["org/small"]),
         ("sft", {"student": "gone"}, None),
     ],
     ids=str,

@@ -209,7 +209,7 @@ def test_report_has_all_sections(paths: Paths, tmp_path: Path) -> None:
             assert heading in text, heading
         for words in (
             "Does it keep?",
-            "dae is above the",
+            "Against the WiSE-FT curve, significantly above: dae",
             "expert: expert",
             "1,234",
             "a plain answer dae",
@@ -335,7 +335,7 @@ def test_non_significant_difference_is_reported_as_such(paths: Paths) -> None:
                 ]
             )
         words = " ".join(b.text for b in collect(store, paths) if isinstance(b, Paragraph))
-    assert "twin is not significantly above or below the WiSE-FT curve" in words
+    assert re.search(r"WiSE-FT curve, .*not significantly above or below: [^;]*twin", words)
 
 
 # ---------------------------------------------------------------- pieces
@@ -397,5 +397,5 @@ def test_report_draws_no_conclusion_from_few_items() -> None:
         trade_off = TradeOff(view, (0.0, 0.0), None, stats)
         return " ".join(str(block) for block in summary_section(trade_off))
 
-    assert "c is above the" in short_answer(5, 0.1)
+    assert "significantly above: c" in short_answer(5, 0.1)
     assert all("not significantly" in short_answer(*few) for few in ((4, 0.1), (2, None)))

@@ -16,8 +16,9 @@ from kdharness.harness.stats.inference import (
     paired_difference,
     ratio_interval,
 )
+from kdharness.harness.stats.plane import AnsweredItems, Plane
 from kdharness.harness.stats.rows import Row, value_range
-from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, pick, trade_off_stats
+from kdharness.harness.stats.tradeoff import pick, trade_off_stats
 from support.interval_coverage import DATA, FIGURES, SIZES, coverage, documented
 from support.scored_store import sums
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,10 @@ import pytest
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.answer import verdict_at
+from kdharness.harness.stats.plane import AnsweredItems, Plane, draw_plane
 from kdharness.harness.stats.tradeoff import (
-    AnsweredItems,
-    Plane,
     above_curve,
-    draw_plane,
     pick,
     recipe_stats,
     seed_interval,
@@ -171,15 +172,57 @@ def test_lower_is_better_metrics_are_inverted() -> None:
     assert str(stats.points[0].gain.value) == "0.0"
 
 
-def test_items_missing_for_one_checkpoint_do_not_change_the_others() -> None:
-    rows = simulated_items(np.random.default_rng(9))
-    few = dict(list(rows[4].general.items())[:40])
-    rows[4] = AnsweredItems("dae", few, rows[4].domain)
-    complete = draw_plane(simulated_items(np.random.default_rng(9)), PLANE, resamples=50)
+def test_an_unfinished_checkpoint_is_compared_on_the_questions_it_answered() -> None:
+    """The first 40 questions are the easiest: their mean alone would be called a gain."""
+    levels = {name: at for name, at in TRUE_SCORES.items() if name != "twin"}
+    rows = simulated_items(np.random.default_rng(9), **levels)
+    at = [row.checkpoint for row in rows].index("dae")
+    easy = sorted(rows[0].general, key=lambda q: -rows[0].general[q][0])[:40]
+    low = sorted(rows[0].domain, key=lambda q: -rows[0].domain[q][0])[:20]
+    rows[at] = AnsweredItems(
+        "dae", {q: rows[at].general[q] for q in easy}, {q: rows[at].domain[q] for q in low}
+    )
+    complete = draw_plane(simulated_items(np.random.default_rng(9), **levels), PLANE, resamples=50)
     partial = draw_plane(rows, PLANE, resamples=50)
-    assert partial.retention[1] == complete.retention[1]
-    base = np.mean([v for v, _ in rows[0].general.values()])
-    assert partial.retention[4] == pytest.approx(np.mean([v for v, _ in few.values()]) / base)
+
+    def mean(row: AnsweredItems, axis: str, keys: Sequence[str]) -> float:
+        return fmean(getattr(row, axis)[q][0] for q in keys)
+
+    # The others are compared on all questions, bit for bit as before.
+    for name in set(levels) - {"dae"}:
+        other = partial.names.index(name)
+        assert partial.retention[other] == complete.retention[other]
+        assert np.array_equal(partial.gain_draws[:, other], complete.gain_draws[:, other])
+    # Written out by hand over the shared questions.
+    base, expert, dae = rows[0], rows[list(levels).index("expert")], rows[at]
+    kept = mean(dae, "general", easy) / mean(base, "general", easy)
+    start = mean(base, "domain", low)
+    gain = (mean(dae, "domain", low) - start) / (mean(expert, "domain", low) - start)
+    assert partial.retention[at] == pytest.approx(kept)
+    assert partial.gain[at] == pytest.approx(gain)
+    # Unpaired, it would keep more than everything.
+    assert mean(dae, "general", easy) / mean(base, "general", list(base.general)) > 1.1
+    assert 0.9 < kept < 1.05
+    assert partial.general_counts[at] == 40 and partial.domain_counts[at] == 20
+    found = trade_off_stats(rows, PLANE, resamples=50)
+    point = next(point for point in found.points if point.checkpoint == "dae")
+    assert point.retention.n == 40 and point.gain.n == 20 and point.above_curve.n == 20
+    assert any("dae: compared on the 40 of 80 general questions" in note for note in found.notes)
+
+
+def test_nothing_is_claimed_of_a_checkpoint_with_two_answers() -> None:
+    """Its evaluation has begun; those of all others are finished."""
+    rows = simulated_items(np.random.default_rng(9))
+    at = [row.checkpoint for row in rows].index("dae")
+    best = dict.fromkeys(list(rows[at].domain)[:2], (2.0, 1.0))
+    rows[at] = AnsweredItems("dae", rows[at].general, best)
+    found = trade_off_stats(rows, PLANE, resamples=200)
+    chosen = pick(found, 0.5)
+    assert chosen is not None and chosen.checkpoint != "dae" and "dae" not in chosen.rivals
+    verdict = verdict_at(found, "ref", 0.5)
+    assert verdict is not None
+    assert "dae" not in {one.checkpoint for one in (*verdict.leaders, *verdict.perhaps)}
+    assert verdict.compared == len(rows) - 2
 
 
 def test_above_curve_matches_hand_computed_values() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdharness.harness.cli.grid import interval_parts
 from kdharness.harness.util.tables import FORMATS, cell, format_rows
 from kdharness.harness.util.text import figure, safe_text
 
@@ -84,7 +85,8 @@ def test_cell_formatting() -> None:
     assert set(FORMATS) == {"table", "json", "csv", "md"}
 
 
-def test_no_number_is_shown_as_minus_nothing() -> None:
-    """An oriented zero is -0.0, and a small loss rounds to it."""
+def test_no_number_is_shown_as_minus_zero() -> None:
+    """A zero whose sign was turned is -0.0, and a small loss rounds to it."""
+    assert interval_parts((-0.001, -0.003, 0.001), 2)[0] == "0.00"
     assert (cell(-0.0), figure(-0.0), figure(-0.0, 3)) == ("0", "0", "0")
     assert (cell(-0.25), figure(-0.25)) == ("-0.25", "-0.25")
