@@ -17,8 +17,10 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping
 from kdharness.harness.analysis.series import series_of
 from kdharness.harness.analysis.tradeoff import (
+    TradeOffPoint,
     TradeOffView,
     dominated_area,
+    on_shared_questions,
     placed_row,
     trade_off_view,
 )
@@ -90,6 +92,7 @@ class TradeOffScreen(Answering, ListPlace):
         super().__init__()
         self.roles: dict[str, str | None] = {"reference": None, "expert": None}
         self.view: TradeOffView | None = None
+        self.points: Sequence[TradeOffPoint] = ()
         self.asked: tuple[TradeOffView | None, float] | None = None
         self.labels: list[str] = []
         self.merges: list[list[str]] = []
@@ -160,9 +163,34 @@ class TradeOffScreen(Answering, ListPlace):
 
         def show(answered: Answered) -> None:
             self.show_answer(answered)
+            self._pair(answered)
             self._tell()
 
         self.read(lambda store: view_answer(store, scores, view, keep, label), show, what="answer")
+
+    def _pair(self, answered: Answered) -> None:
+        """Compare what is unfinished on the questions that the others answered, too."""
+        if self.view is None or answered.found is None:
+            return
+        paired = on_shared_questions(self.view.points, answered.found.points)
+        if paired != list(self.points):
+            self.points = paired
+            self.listing().set_rows(self._rows(paired))
+
+    def _rows(self, placed: Sequence[TradeOffPoint]) -> list[Row]:
+        return [
+            {
+                "id": item.point.checkpoint,
+                "number": number,
+                "method": item.point.method,
+                "general": item.point.general,
+                "domain": item.point.domain,
+                "gain": item.gain,
+                "retention": item.retention,
+                "front": item.on_front,
+            }
+            for number, item in enumerate(placed, 1)
+        ]
 
     def show(self, loaded: Loaded) -> None:
         """Draw what was loaded."""
@@ -183,21 +211,9 @@ class TradeOffScreen(Answering, ListPlace):
             return
         if view == self.view:
             return
-        self.view = view
+        self.view, self.points = view, view.points
         x, y, placed, roles = view
-        rows = [
-            {
-                "id": item.point.checkpoint,
-                "number": number,
-                "method": item.point.method,
-                "general": item.point.general,
-                "domain": item.point.domain,
-                "gain": item.gain,
-                "retention": item.retention,
-                "front": item.on_front,
-            }
-            for number, item in enumerate(placed, 1)
-        ]
+        rows = self._rows(placed)
         higher = [k for k, axis in (("general", x), ("domain", y)) if not axis.lower_is_better]
         listing.set_columns(
             [
@@ -290,7 +306,7 @@ class TradeOffScreen(Answering, ListPlace):
         if row is None or view is None:
             pane.show("", [])
             return
-        item = next(p for p in view.points if p.point.checkpoint == row["id"])
+        item = next(p for p in self.points if p.point.checkpoint == row["id"])
         found = self.answered.found if self.answered is not None else None
         pane.show(str(row["id"]), point_overview(item, view, found))
 
@@ -361,7 +377,7 @@ class TradeOffScreen(Answering, ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """Return the points, in the format of `tradeoff --format json`."""
-        rows = [placed_row(item) for item in self.view[2]] if self.view else []
+        rows = [placed_row(item) for item in self.points] if self.view else []
         return "tradeoff", rows, list(rows[0]) if rows else []
 
 

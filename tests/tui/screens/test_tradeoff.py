@@ -10,6 +10,7 @@ import pytest
 from textual.widgets import Input
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.screens.tradeoff import TradeOffScreen, merge_curves
@@ -88,3 +89,34 @@ def test_merge_curves_connect_merges_with_their_parents() -> None:
     parents = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
     lines = merge_curves([merge_checkpoint("m2", 0.7), *parents, merge_checkpoint("m1", 0.2)])
     assert lines == [["r-name", "m1", "m2", "e-name"]]
+
+
+async def test_an_unfinished_checkpoint_is_compared_on_what_it_answered(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    """Its three domain answers are right; on those the expert and the reference did well, too."""
+    with Store(filled.store) as store:
+        checkpoint = store.checkpoint("sft")
+        assert checkpoint is not None
+        own = store.judgments(checkpoint.id, "shop")
+        items = sorted({judgment.item for judgment in own})
+        store.db.execute(
+            f"DELETE FROM judgments WHERE checkpoint = ? AND bench = 'shop' AND item NOT IN "
+            f"({', '.join('?' * 3)})",
+            [checkpoint.id, *items[:3]],
+        )
+        store.db.conn.commit()
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "3")
+        screen = app.screen
+        assert isinstance(screen, TradeOffScreen) and screen.view is not None
+        await press(pilot, "r", "slash", "k", "d", "enter")
+        await press(pilot, "E", "slash", *"expert", "enter")
+        await press(pilot)
+        raw = {p.point.checkpoint: p for p in screen.view.points}
+        shown = {p.point.checkpoint: p for p in screen.points}
+        assert raw["sft"].gain != shown["sft"].gain
+        assert raw["kd"] == shown["kd"] and raw["expert"] == shown["expert"]
+        row = next(row for row in screen.listing().all_rows if row["id"] == "sft")
+        assert row["gain"] == shown["sft"].gain
