@@ -62,6 +62,10 @@ class BoardColumn:
         numbers = [score.n for score in self.scores.values()]
         return min(numbers), max(numbers)
 
+    def shortfall(self, score: Score) -> str:
+        """Return `n 2` for a score on fewer rows than others in this column, else nothing."""
+        return f"n {score.n}" if score.n < self.counts[1] else ""
+
     @property
     def is_doubtful(self) -> bool:
         """Whether it is listed last: few rows, or an untested judge."""

@@ -210,6 +210,7 @@ def _grid_column(board: Board, column: BoardColumn, judges: Sequence[str]) -> Gr
         (
             *interval_parts(estimate, decimals),
             _difference(board, column, name),
+            column.shortfall(score) if score else "",
             "".join(mark for mark in flag_marks(score) if mark not in common) if score else "",
         )
         for name, score, estimate in zip(board.checkpoints, scores, estimates, strict=True)

@@ -69,6 +69,7 @@ def _cell(column: BoardColumn, name: str, reference: str | None) -> MatrixCell |
     if score is None or score.value is None:
         return None
     mark = difference_mark(column, name, reference) + flag_marks(score)
+    mark = " ".join(filter(None, (mark, column.shortfall(score))))
     if score.ci_low is None or score.ci_high is None:
         return MatrixCell(number(score.value), mark=mark)
     known = [s for s in column.scores.values() if s.value is not None]

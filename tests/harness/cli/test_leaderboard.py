@@ -41,6 +41,20 @@ def test_checkpoints_are_rows_and_benchmarks_columns(
 
 
 @pytest.mark.usefixtures("scored")
+def test_a_score_of_fewer_items_says_so(
+    paths: Paths, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation that is still running is not the best checkpoint."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with Store(paths.store) as store:
+        store.add_judgments(verdict("wise", n, 1.0, bench="shop") for n in range(2))
+    lines = kd.ok("leaderboard").splitlines()
+    assert "n 2–20" in lines[2]
+    counts = {line.split()[0]: line.count("n 2") for line in lines[3:]}
+    assert counts == {"wise": 1, "expert": 0, "dae": 0, "kd": 0}
+
+
+@pytest.mark.usefixtures("scored")
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_columns_that_do_not_fit_follow_below(
     width: int, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
