@@ -62,6 +62,12 @@ class BoardColumn:
         numbers = [score.n for score in self.scores.values()]
         return min(numbers), max(numbers)
 
+    @property
+    def count_text(self) -> str:
+        """Those as text: `n 72`, or `n 2–72`."""
+        fewest, most = self.counts
+        return f"n {fewest}" if fewest == most else f"n {fewest}–{most}"
+
     def shortfall(self, score: Score) -> str:
         """Return `n 2` for a score on fewer rows than others in this column, else nothing."""
         return f"n {score.n}" if score.n < self.counts[1] else ""

@@ -215,13 +215,11 @@ def _grid_column(board: Board, column: BoardColumn, judges: Sequence[str]) -> Gr
         )
         for name, score, estimate in zip(board.checkpoints, scores, estimates, strict=True)
     ]
-    fewest, most = column.counts
     judge = f" [{judges.index(column.judge) + 1}]" if column.judge in judges else ""
     direction = " ↓" if metrics.is_lower_better(column.metric) else ""
-    rows = f"n {fewest}" + (f"–{most}" if most != fewest else "")
     lines = [f"{column.bench}{judge}", f"{column.metric}{direction}", column.variant]
     header = [safe_text(line, 40) for line in lines if line]
-    return GridColumn((*header, f"{rows} {common}".rstrip()), tuple(aligned(cells)))
+    return GridColumn((*header, f"{column.count_text} {common}".rstrip()), tuple(aligned(cells)))
 
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:

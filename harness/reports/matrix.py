@@ -55,13 +55,11 @@ def matrix_section(
 
 
 def _column(column: BoardColumn) -> MatrixColumn:
-    low, high = column.counts
     lower = " (lower is better)" if is_lower_better(column.metric) else ""
     judge = "" if column.judge == "exact" else f", {column.judge}"
-    count = f"n {low}" if low == high else f"n {low}–{high}"
     variant = f", {column.variant}" if column.variant else ""
     title = f"{column.bench} {column.metric}{lower}"
-    return MatrixColumn(title, f"{count}{judge}{variant}", column.is_doubtful)
+    return MatrixColumn(title, f"{column.count_text}{judge}{variant}", column.is_doubtful)
 
 
 def _cell(column: BoardColumn, name: str, reference: str | None) -> MatrixCell | None:

@@ -196,13 +196,13 @@ class TranscriptsScreen(PlaceScreen):
         return exchanges[self.index] if self.index < len(exchanges) else None
 
     def _fill(self) -> None:
+        self._fit_others()
         exchange = self.exchange
         text = Text(no_wrap=True, overflow="ellipsis")
         what = self.query_one("#what", Static)
         if exchange is None:
             text.append("no answers yet: evaluate a checkpoint (6)")
             what.update(text)
-            self._fit_others()
             return
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
         text.append(f"  {safe_text(exchange.category, 30)}")
@@ -235,7 +235,6 @@ class TranscriptsScreen(PlaceScreen):
         beside.border_title = "compared with"
         beside.set_lines(other_lines(exchange) or [[("nothing to compare with", "dim")]])
         beside.scroll_to(y=0, animate=False)
-        self._fit_others()
 
     # ------------------------------------------------------------ actions
 
