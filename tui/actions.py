@@ -13,7 +13,7 @@ from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.status import effective_status, find_run, runs_at_work
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
@@ -249,7 +249,7 @@ class Actions(Queueing):
         detail = "It saves a checkpoint first and can be resumed later (p)."
         stored = self.store.run(run)
         if stored is not None and stored.method == Method.SWEEP:
-            detail = "The current run saves a checkpoint first; all can be resumed later (p)."
+            detail = "Current runs save a checkpoint first; all can be resumed later (p)."
         elif self.demo_is_running and run.startswith("demo-"):
             detail += "\n\nThe demo ends with it. D on Runs continues the demo with this run."
         elif owner := self._experiment_of(run):
@@ -259,7 +259,7 @@ class Actions(Queueing):
     def _experiment_of(self, run: str) -> str:
         """Return the running experiment that waits for this run."""
         sweeps = (sweep for sweep in self.store.runs("sweep") if sweep.status.is_live)
-        return next((sweep.id for sweep in sweeps if sweep.info.get("at_work") == run), "")
+        return next((sweep.id for sweep in sweeps if run in runs_at_work(sweep)), "")
 
     @property
     def demo_is_running(self) -> bool:

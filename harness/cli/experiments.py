@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, jobs_option
 from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.experiments.chosen_test import check_test
 from kdharness.harness.experiments.claim_judge import judge_claims
@@ -46,9 +46,12 @@ SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
     is_flag=True,
     help="Run in the background and print the name of the run.",
 )
+@jobs_option
 @format_option
 @click.pass_context
-def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str) -> None:
+def sweep_command(
+    ctx: click.Context, config: str, dry_run: bool, detach: bool, jobs: int | None, form: str
+) -> None:
     """Run an experiment: several steps that depend on each other, over a grid or list of settings.
 
     CONFIG is a file, or the name of an experiment that ships with kdharness (baselines).
@@ -77,9 +80,9 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
         print_table(rows, SWEEP_COLUMNS, form)
         return
     if detach:
-        click.echo(start_sweep(paths, file).id)
+        click.echo(start_sweep(paths, file, jobs=jobs).id)
         return
-    results = execute(paths, file, sweep, planned)
+    results = execute(paths, file, sweep, planned, jobs)
     print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
     if sweep.claims and form == "table":
         click.echo("")
@@ -93,17 +96,28 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
 
 
 def execute(
-    paths: Paths, file: Path, sweep: SweepConfig, planned: Sequence[PlannedRun]
+    paths: Paths,
+    file: Path,
+    sweep: SweepConfig,
+    planned: Sequence[PlannedRun],
+    jobs: int | None = None,
 ) -> list[Result]:
     """Keep a copy of an experiment in the home, pull its assets and execute its runs.
 
     However that ends is told by the user's command: its runs alone are no news.
+
+    Args:
+        paths: the home.
+        file: the experiment's file.
+        sweep: the experiment.
+        planned: its runs.
+        jobs: how many at once, instead of the experiment's own number.
     """
     say, tick = progress_printers()
     try:
         keep_copy(paths, file, sweep)
         prepare(paths, sweep, say)
-        results = run_sweep(paths, planned, say, tick)
+        results = run_sweep(paths, planned, say, tick, jobs=jobs or sweep.jobs)
     except (Interrupted, KeyboardInterrupt):
         tell_experiment(paths, sweep.name, RunStatus.STOPPED)
         raise

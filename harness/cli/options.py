@@ -29,6 +29,17 @@ queue_option = click.option(
 )
 
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help=(
+        "Execute up to N runs side by side, each on its share of the cores, or, with several GPUs, "
+        "on one of its own (default: the experiment's `jobs`, else 1)."
+    ),
+)
+
+
 def split(values: Sequence[str]) -> list[str]:
     """Split the values of a repeatable option at commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kdharness.harness.cli.experiments import all_done, claim_results, execute, print_findings
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, jobs_option
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.choose import best_of, candidates, choice_lines
@@ -58,6 +58,7 @@ from kdharness.harness.util.text import safe_text
 @click.option(
     "--dry-run", is_flag=True, help="List the runs and their status without starting any."
 )
+@jobs_option
 @format_option
 @click.pass_context
 def replicate_command(
@@ -68,6 +69,7 @@ def replicate_command(
     judge: str | None,
     smoke: bool,
     dry_run: bool,
+    jobs: int | None,
     form: str,
 ) -> None:
     """Run an experiment and test its claims.
@@ -81,7 +83,7 @@ def replicate_command(
     """
     paths: Paths = ctx.obj
     if listing:
-        if seeds is not None or judge is not None or smoke or dry_run:
+        if any(given is not None for given in (seeds, judge, jobs)) or smoke or dry_run:
             raise ConfigError("--list cannot be combined with other options", where="--list")
         _print_parts(paths, experiment, form)
         return
@@ -103,7 +105,7 @@ def replicate_command(
     if dry_run:
         _print_runs(paths, planned, form)
         return
-    results = execute(paths, file, sweep, planned)
+    results = execute(paths, file, sweep, planned, jobs)
     if smoke:
         click.echo(f"{sum(r.status == 'failed' for r in results)} of {len(results)} runs failed")
     done = all_done(results)
@@ -112,7 +114,7 @@ def replicate_command(
         if form == "table" or sweep.choose is None or not done:
             print_findings(findings, form)
         if sweep.choose is not None and done:
-            done = _test_choice(paths, file, sweep, planned, findings, form, judge)
+            done = _test_choice(paths, file, sweep, planned, findings, form, judge, jobs)
     if not done:
         ctx.exit(1)
 
@@ -151,6 +153,7 @@ def _test_choice(
     before: list[ClaimResult],
     form: str,
     judge: str | None,
+    jobs: int | None,
 ) -> bool:
     """Choose the best settings, run the experiment that tests them; return whether all is done.
 
@@ -173,7 +176,7 @@ def _test_choice(
     if judge is not None:
         changes = _judge_changes(runs, judge)
         test_file, test, runs = load_test(file, sweep, best.settings, changes)
-    results = execute(paths, test_file, test, runs)
+    results = execute(paths, test_file, test, runs, jobs)
     print_findings([*earlier, *claim_results(paths, test, runs)], form)
     return all_done(results)
 

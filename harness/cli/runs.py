@@ -19,7 +19,8 @@ from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs import queue as waiting
-from kdharness.harness.runs.log_output import TAIL_BYTES, OutputLines
+from kdharness.harness.runs.killing import kill_worker
+from kdharness.harness.runs.log_output import TAIL_BYTES, OutputLines, log_path, log_tail
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.runs.watch import ending_of
@@ -98,7 +99,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     """Print the log of a run, of each progress bar its last state."""
-    path = launch.log_path(paths, run)
+    path = log_path(paths, run)
     with Store(paths.store) as store:
         find_run(store, run)
         try:
@@ -110,7 +111,7 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
             elif follow:
                 _follow_log(store, run, path, lines)
             else:
-                click.echo(safe_text(launch.log_tail(paths, run, lines)))
+                click.echo(safe_text(log_tail(paths, run, lines)))
         except KeyboardInterrupt:
             message = f"no longer following {run}, which is left as it is"
             raise Interrupted(message, hint=f"stop it: kdharness stop {run}") from None
@@ -166,7 +167,7 @@ def stop_command(paths: Paths, run: str, no_wait: bool, kill: bool) -> None:
     record = launch.ask(paths, run, Request.STOP)
     if kill:
         with Store(paths.store) as store:
-            launch.kill(store, run)
+            kill_worker(store, run)
     if no_wait:
         return
     began = time.monotonic()

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
+
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
@@ -14,6 +16,7 @@ from kdharness.harness.experiments.expand import (
 )
 from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.types import Score
+from kdharness.harness.util.process import usable_cores
 
 TEACHER = "smollm2-135m-instruct"
 SMOKE: dict[str, Any] = {
@@ -32,6 +35,8 @@ SMOKE: dict[str, Any] = {
     "verdicts.max_new_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
+MEMORY_OF_TWO = 10e9
+"""Bytes that must be free for two of its runs at once: they take up to MEASURE GB."""
 SUMMARY = {
     "shop": ("shop", "score"),
     "general loss": ("heldout", "general_loss"),
@@ -54,8 +59,23 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
         # Not every endpoint gives expected ratings, and a larger model's text can be read.
         changes |= {"steps.ratings.judge": [judge], "steps.verdicts.judge": [judge]}
         changes["steps.ratings.rating"] = "parsed"
+    jobs = demo_jobs(usable_cores(), psutil.virtual_memory().available)
     overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
+    overrides.append(f"jobs={jobs}")
     return load_sweep(find_experiment("demo"), overrides)
+
+
+def demo_jobs(cores: int, available: float) -> int:
+    """Return how many of the demo's runs go side by side.
+
+    Two runs with a core each get more done than one with two: the steps of so small a model are
+    too short for its threads.
+
+    Args:
+        cores: those that may be used.
+        available: bytes of memory that are free.
+    """
+    return 2 if cores > 1 and available >= MEMORY_OF_TWO else 1
 
 
 def summary_rows(

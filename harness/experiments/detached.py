@@ -1,12 +1,13 @@
 """An experiment as a run of its own: a worker that starts other workers and outlives the app.
 
 Its row in the store has the method `sweep` and counts runs instead of steps. It makes no
-checkpoint and loads no model: it waits for the current run, and forwards stop and pause to it.
+checkpoint and loads no model: it waits for the current runs, and forwards stop and pause to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,7 +26,7 @@ from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, 
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status
+from kdharness.harness.runs.status import AT_WORK, effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
@@ -51,8 +52,13 @@ def sweep_run_id(name: str) -> str:
 # ---------------------------------------------------------------- starting
 
 
-def start_sweep(paths: Paths, file: Path) -> Run:
+def start_sweep(paths: Paths, file: Path, *, jobs: int | None = None) -> Run:
     """Start an experiment's worker; resume it if it was stopped, join it if it is live.
+
+    Args:
+        paths: the home.
+        file: the experiment's file.
+        jobs: how many runs at once, instead of the file's own number.
 
     Raises:
         ConfigError: the file is invalid.
@@ -66,6 +72,8 @@ def start_sweep(paths: Paths, file: Path) -> Run:
             state_of(store, planned_run)
     keep_copy(paths, file, sweep)
     whole = inline_files(sweep, file.resolve().parent, str(file))
+    if jobs is not None:
+        whole = whole.model_copy(update={"jobs": jobs})
     run_id = sweep_run_id(sweep.name)
     run = _stored(paths, run_id)
     if run is None:
@@ -136,7 +144,15 @@ def run_experiment(paths: Paths, run: Run, reporter: ExperimentReporter) -> None
     prepare(paths, sweep, say)
     work = _Work(paths, planned, reporter)
     try:
-        results = run_sweep(paths, planned, reporter.say, work.tick, begin=work.begin, end=work.end)
+        results = run_sweep(
+            paths,
+            planned,
+            reporter.say,
+            work.tick,
+            jobs=sweep.jobs,
+            begin=work.begin,
+            end=work.end,
+        )
     except Interrupted as stop:
         reporter.say(stop.message)
         raise
@@ -169,13 +185,13 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[PlannedRun]]
 
 
 class _Work:
-    """Reports the progress of an experiment and forwards requests to its current run."""
+    """Reports the progress of an experiment and forwards requests to its current runs."""
 
     def __init__(
         self, paths: Paths, planned: Sequence[PlannedRun], reporter: ExperimentReporter
     ) -> None:
         self.paths, self.reporter = paths, reporter
-        self.at_work = ""
+        self.at_work: list[str] = []
         self.paused = False
         with Store(paths.store) as store:
             self.done = {
@@ -190,35 +206,35 @@ class _Work:
 
     def begin(self, run: PlannedRun) -> None:
         """Begin the next run; handle a stop or pause requested between two runs."""
-        self.at_work = ""
         self.reporter.check()
-        self.at_work = run.name
-        self.reporter.info["at_work"] = run.name
-        self.reporter.flush()
+        self._show([*self.at_work, run.name])
 
     def end(self, result: Result) -> None:
         """Count the run if it finished."""
+        self._show([name for name in self.at_work if name != result.name])
         if result.status in DONE:
             self.done.add(result.name)
             self.reporter.advance(len(self.done))
+
+    def _show(self, at_work: list[str]) -> None:
+        self.at_work = at_work
+        self.reporter.info["at_work"] = AT_WORK.join(at_work)
+        self.reporter.flush()
 
     def tick(self, _: str) -> None:
         """Check for requests."""
         self.reporter.check()
 
     def pass_on(self, status: RunStatus) -> None:
-        """Pause or resume the current run together with the experiment."""
+        """Pause or resume the current runs together with the experiment."""
         paused = status is RunStatus.PAUSED
         if paused == self.paused:
             return
         self.paused = paused
-        try:
-            if self.at_work:
-                request = Request.PAUSE if paused else Request.RESUME
-                launch.ask(self.paths, self.at_work, request)
-        except RunError:
-            # The run has just ended.
-            pass
+        for name in self.at_work:
+            # The run may have just ended.
+            with suppress(RunError):
+                launch.ask(self.paths, name, Request.PAUSE if paused else Request.RESUME)
 
 
 def what_failed(results: Sequence[Result]) -> str:

@@ -96,6 +96,17 @@ class SweepConfig(BaseModel):
             "Field -> values, in every combination. A list of such mappings runs each in turn."
         ),
     )
+    jobs: int = Field(
+        1,
+        ge=1,
+        le=64,
+        title="Jobs",
+        description=(
+            "How many runs at most are executed side by side: each on its share of the cores, or, "
+            "with several GPUs, on one of its own."
+        ),
+        json_schema_extra=ADDED,
+    )
     assets: list[str] = Field(
         default_factory=list,
         title="Assets",

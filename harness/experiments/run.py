@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness import assets
-from kdharness.harness.config.training import config_hash
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.training import TrainConfig, config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status
-from kdharness.harness.runs.watch import poll
+from kdharness.harness.runs.killing import kill_worker
+from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.watch import POLL_SECONDS
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.util.process import (
+    count_gpus,
+    machine_share,
+    usable_cores,
+    visible_gpus,
+)
+from kdharness.harness.util.text import listed
 
 Say = Callable[[str], None]
 Tick = Callable[[str], None]
 DONE = ("finished", "done before")
+AGAIN = "run the same command again to continue"
 STARTED = ("starting", "running", "paused", "finished")
 
 
@@ -61,6 +72,7 @@ def run_sweep(
     say: Say,
     tick: Tick,
     *,
+    jobs: int = 1,
     begin: Callable[[PlannedRun], None] | None = None,
     end: Callable[[Result], None] | None = None,
 ) -> list[Result]:
@@ -73,39 +85,198 @@ def run_sweep(
         paths: the home.
         planned: the runs, dependencies first.
         say: called with one line per run, when it has ended.
-        tick: called with the state of the current run, a few times per second. If it raises
-            `Interrupted`, that run stops with a checkpoint, and then the experiment.
+        tick: called with the state of the current runs, a few times per second. If it raises
+            `Interrupted`, they stop with a checkpoint, and then the experiment.
+        jobs: how many runs at most are executed side by side, each on its share of the cores, or
+            on a GPU of its own.
         begin: called with each run before it starts; may also raise `Interrupted`.
         end: called with the result of each run.
+
+    Returns:
+        The results, in the order of `planned`.
 
     Raises:
         Interrupted: the user stopped it; the same call continues from there.
     """
-    results: dict[str, Result] = {}
-    for number, planned_run in enumerate(planned, 1):
-        name, step = planned_run.name, planned_run.step
-        started = time.time()
-        missing = [need for need in planned_run.needs if results[need].status not in DONE]
-        if missing:
-            note = f"needs {missing[0]}, which {_was(results[missing[0]].status)}"
-            result = Result(name, step, "skipped", 0.0, note)
-        else:
-            if begin is not None:
-                begin(planned_run)
+    with Store(paths.store) as store:
+        crew = _Crew(paths, store, planned, jobs, say, begin, end)
+        crew.work(tick)
+    return [crew.results[one.name] for one in planned]
+
+
+@dataclass(frozen=True)
+class _Live:
+    """A run that is watched: since when, and its place among those that run at once."""
+
+    planned: PlannedRun
+    since: float
+    slot: int
+
+
+class _Crew:
+    """The runs of an experiment that wait, those that are live, and how the others ended."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        store: Store,
+        planned: Sequence[PlannedRun],
+        jobs: int,
+        say: Say,
+        begin: Callable[[PlannedRun], None] | None,
+        end: Callable[[Result], None] | None,
+    ) -> None:
+        self.paths, self.store, self.jobs, self.say = paths, store, jobs, say
+        self.begin, self.end = begin, end
+        self.planned = planned
+        self.waiting = list(planned)
+        self.live: dict[str, _Live] = {}
+        self.results: dict[str, Result] = {}
+        self.stop: Interrupted | None = None
+        self.asked: list[str] = []
+        self.stopped: list[str] = []
+
+    def work(self, tick: Tick) -> None:
+        """Start and watch runs until all have ended. Raises Interrupted as `run_sweep` does."""
+        while self.waiting or self.live:
             try:
-                status, note = _run_one(paths, planned_run, tick)
-            except Interrupted:
-                raise
-            except KDHarnessError as error:
-                status, note = "failed", str(error).splitlines()[0]
-            result = Result(name, step, status, time.time() - started, note)
-        results[name] = result
-        if end is not None:
-            end(result)
-        took = f" in {result.seconds:.0f} s" if result.status in ("finished", "failed") else ""
-        details = f": {result.note}" if result.note else ""
-        say(f"[{number}/{len(planned)}] {name} {result.status}{took}{details}")
-    return list(results.values())
+                if self.live:
+                    time.sleep(POLL_SECONDS)
+                if self.stop is None:
+                    self._start_ready()
+                self._look(tick)
+            except Interrupted as stop:
+                self._stop_all(stop)
+            except KeyboardInterrupt:
+                if self.stop is not None:
+                    self._kill_all()
+                self._stop_all(Interrupted("stopped", hint=AGAIN))
+            if self.stop is not None and not self.live:
+                raise self._interruption(self.stop)
+
+    def _start_ready(self) -> None:
+        """Start what waits for nothing, in order, as long as there is room."""
+        for one in list(self.waiting):
+            if len(self.live) >= self.jobs:
+                return
+            if any(need not in self.results for need in one.needs):
+                continue
+            missing = [need for need in one.needs if self.results[need].status not in DONE]
+            if missing:
+                self.waiting.remove(one)
+                note = f"needs {missing[0]}, which {_was(self.results[missing[0]].status)}"
+                self._ended(one, "skipped", 0.0, note)
+                continue
+            if self.begin is not None:
+                self.begin(one)
+            self.waiting.remove(one)
+            self._start(one)
+
+    def _start(self, one: PlannedRun) -> None:
+        """Start, join or resume a run without a live worker; a live one is only joined."""
+        since = time.time()
+        try:
+            state = state_of(self.store, one)
+            if state == RunStatus.FINISHED.value:
+                self._ended(one, "done before", 0.0)
+                return
+            slots = {live.slot for live in self.live.values()}
+            slot = next(n for n in range(self.jobs) if n not in slots)
+            _start_or_join(self.paths, self.store, one, state, self._share(one, slot))
+        except Interrupted:
+            raise
+        except KDHarnessError as error:
+            took = time.time() - since
+            self._ended(one, "failed", took, str(error).splitlines()[0])
+        else:
+            self.live[one.name] = _Live(one, since, slot)
+
+    def _share(self, one: PlannedRun, slot: int) -> dict[str, str]:
+        """Return the share of the machine of a run beside those that are live or can start now."""
+        ready = sum(self._is_ready(other) for other in self.waiting)
+        abreast = min(self.jobs, len(self.live) + 1 + ready)
+        config = one.config
+        device = config.trainer.device if isinstance(config, TrainConfig) else "auto"
+        if isinstance(config, EvalConfig):
+            device = config.device
+        gpus = visible_gpus(os.environ, count_gpus()) if self.jobs > 1 else []
+        return machine_share(slot, abreast, device, os.environ, usable_cores(), gpus)
+
+    def _is_ready(self, one: PlannedRun) -> bool:
+        """Return whether a run that waits could start now, and has not been done before."""
+        ended = [self.results.get(need) for need in one.needs]
+        if any(result is None or result.status not in DONE for result in ended):
+            return False
+        run = self.store.run(one.name)
+        return run is None or run.status is not RunStatus.FINISHED
+
+    def _look(self, tick: Tick) -> None:
+        """Show the live runs, and note which have ended."""
+        shown = []
+        for name, live in list(self.live.items()):
+            run = find_run(self.store, name)
+            status = effective_status(run)
+            if status.is_live:
+                shown.append(self._state(run))
+                continue
+            del self.live[name]
+            self._note_end(live, run, status)
+        if shown:
+            tick("; ".join(shown))
+
+    def _state(self, run: Run) -> str:
+        loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
+        stage = run.info.get("stage", run.status.value) if self.stop is None else "stopping"
+        return f"{run.id} {stage} {run.step}/{run.max_steps}{loss}"
+
+    def _note_end(self, live: _Live, run: Run, status: RunStatus) -> None:
+        """Store how a run ended. Raises Interrupted: it was stopped."""
+        took = time.time() - live.since
+        if status is RunStatus.STOPPED:
+            self.stopped.append(run.id)
+            raise Interrupted(f"{run.id} was stopped", hint=AGAIN)
+        if status is RunStatus.FINISHED:
+            note = f"loss {run.loss:.4f}" if run.loss is not None else ""
+            self._ended(live.planned, "finished", took, note)
+        else:
+            reason = run.error.splitlines()[0] if run.error else "its process is gone"
+            self._ended(live.planned, "failed", took, f"{reason} (kdharness logs {run.id})")
+
+    def _ended(self, one: PlannedRun, status: str, seconds: float, note: str = "") -> None:
+        result = Result(one.name, one.step, status, seconds, note)
+        self.results[one.name] = result
+        if self.end is not None:
+            self.end(result)
+        took = f" in {seconds:.0f} s" if status in ("finished", "failed") else ""
+        details = f": {note}" if note else ""
+        self.say(f"[{len(self.results)}/{len(self.planned)}] {one.name} {status}{took}{details}")
+
+    def _stop_all(self, stop: Interrupted) -> None:
+        """Ask all live runs to stop with a checkpoint; they are watched until they have."""
+        if self.stop is None:
+            self.stop, self.asked = stop, list(self.live)
+            for name in self.asked:
+                self.store.request(name, Request.STOP)
+
+    def _interruption(self, stop: Interrupted) -> Interrupted:
+        """Return the error that says which runs were stopped, or had ended before they could be."""
+        if self.stopped:
+            names = [one.name for one in self.planned if one.name in self.stopped]
+            were = "was" if len(names) == 1 else "were"
+            return Interrupted(f"{listed(names, 3)} {were} stopped", hint=AGAIN)
+        if self.asked:
+            ends = ", ".join(f"{name} had {self.results[name].status}" for name in self.asked)
+            return Interrupted(f"stopped after {ends}", hint=AGAIN)
+        return stop
+
+    def _kill_all(self) -> None:
+        """Kill all live runs. Raises Interrupted always."""
+        names = list(self.live)
+        for name in names:
+            kill_worker(self.store, name)
+        were = "was" if len(names) == 1 else "were"
+        stored = "what it had stored" if len(names) == 1 else "what they had stored"
+        raise Interrupted(f"{listed(names, 3)} {were} killed; {stored} is kept", hint=AGAIN)
 
 
 def _was(status: str) -> str:
@@ -129,49 +300,18 @@ def state_of(store: Store, one: PlannedRun) -> str:
     return effective_status(run).value
 
 
-def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
-    """Start, join or resume a run and wait for it; return (status, note)."""
-    with Store(paths.store) as store:
-        state = state_of(store, planned)
-        if state == RunStatus.FINISHED.value:
-            return "done before", ""
-        _start_or_join(paths, store, planned, state)
-        run, stopping = _watch(store, planned.name, tick)
-    status = effective_status(run)
-    if status is RunStatus.STOPPED or stopping:
-        raise Interrupted(
-            f"{planned.name} was stopped"
-            if status is RunStatus.STOPPED
-            else f"stopped after {planned.name} had {status.value}",
-            hint="run the same command again to continue",
-        )
-    if status is not RunStatus.FINISHED:
-        reason = run.error.splitlines()[0] if run.error else "its process is gone"
-        return "failed", f"{reason} (kdharness logs {planned.name})"
-    return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
-
-
-def _start_or_join(paths: Paths, store: Store, planned: PlannedRun, state: str) -> None:
+def _start_or_join(
+    paths: Paths, store: Store, planned: PlannedRun, state: str, share: Mapping[str, str]
+) -> None:
     """Start or resume a run without a live worker; a live one is only joined."""
     try:
         if state == "new":
-            launch.start(paths, planned.config, name=planned.name, in_experiment=True)
+            launch.start(
+                paths, planned.config, name=planned.name, in_experiment=True, variables=share
+            )
         elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
-            launch.resume(paths, planned.name, in_experiment=True)
+            launch.resume(paths, planned.name, in_experiment=True, variables=share)
     except (ConfigError, RunError):
         # Another process may have started it at the same moment: then it is only watched.
         if state_of(store, planned) not in STARTED:
             raise
-
-
-def _watch(store: Store, name: str, tick: Tick) -> tuple[Run, bool]:
-    """Wait for a run to end; return it, and whether it was asked to stop from here."""
-
-    def show(run: Run, stopping: bool) -> None:
-        if not effective_status(run).is_live:
-            return
-        loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
-        stage = "stopping" if stopping else run.info.get("stage", run.status.value)
-        tick(f"{name} {stage} {run.step}/{run.max_steps}{loss}")
-
-    return poll(store, name, show)

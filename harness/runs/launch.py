@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.log_output import TAIL_BYTES, output_lines
-from kdharness.harness.runs.status import effective_status, find_run, is_alive, is_here
+from kdharness.harness.runs.log_output import log_path, log_tail
+from kdharness.harness.runs.status import effective_status, find_run, info_without
 from kdharness.harness.store import Store
 from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Method, Request, Run, RunInfo, RunStatus
@@ -56,6 +54,7 @@ def start(
     accelerate: str | os.PathLike[str] | None = None,
     timeout: float = 120.0,
     in_experiment: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Run:
     """Store a run and start its worker; return once the worker reports that it has started.
 
@@ -66,6 +65,7 @@ def start(
         accelerate: an accelerate config file: the worker runs under `accelerate launch`.
         timeout: seconds to wait for the worker.
         in_experiment: it is one of several, so that its end alone is no news.
+        variables: further ones of the worker's environment.
 
     Raises:
         ConfigError: the name is taken, or there is no such accelerate config file.
@@ -79,7 +79,9 @@ def start(
     _check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, processes, RunStatus.STARTING, in_experiment)
-        return spawn_worker(paths, store, run.id, processes, resume=False, timeout=timeout)
+        return spawn_worker(
+            paths, store, run.id, processes, resume=False, timeout=timeout, variables=variables
+        )
 
 
 def _accelerate_file(given: str | os.PathLike[str] | None) -> str | None:
@@ -189,7 +191,14 @@ def _add(
 
 
 def spawn_worker(
-    paths: Paths, store: Store, run_id: str, accelerate: str | None, *, resume: bool, timeout: float
+    paths: Paths,
+    store: Store,
+    run_id: str,
+    accelerate: str | None,
+    *,
+    resume: bool,
+    timeout: float,
+    variables: Mapping[str, str] | None = None,
 ) -> Run:
     """Start the worker process of a stored run and wait until it reports that it has started.
 
@@ -209,7 +218,7 @@ def spawn_worker(
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
-            process = start_detached(command, sink)
+            process = start_detached(command, sink, variables)
     except OSError as error:
         why = f"the worker cannot be started: {error}"
         record_failure(paths, store, run_id, why)
@@ -263,21 +272,6 @@ def record_failure(paths: Paths, store: Store, run_id: str, error: str) -> None:
         tell_end(paths, store, run, failed, text)
 
 
-def log_path(paths: Paths, run_id: str) -> Path:
-    """Return the path of a worker's log."""
-    return paths.run(run_id) / "worker.log"
-
-
-def log_tail(paths: Paths, run_id: str, lines: int) -> str:
-    """Return the last lines of a worker's log, with one line for each progress bar."""
-    path = log_path(paths, run_id)
-    if not path.exists():
-        return ""
-    with path.open("rb") as stream:
-        start = stream.seek(max(0, stream.seek(0, 2) - TAIL_BYTES))
-        return "\n".join(output_lines(stream.read(), cut=start > 0)[-lines:])
-
-
 def ask(paths: Paths, run_id: str, request: Request) -> Run:
     """Send a control request to a live run. Raises RunError when it is not live."""
     with Store(paths.store) as store:
@@ -286,45 +280,6 @@ def ask(paths: Paths, run_id: str, request: Request) -> Run:
             raise RunError(f"{run_id} is not running: {effective_status(run).value}")
         store.request(run_id, request)
         return run
-
-
-def kill(store: Store, run_id: str, timeout: float = 10.0) -> Run:
-    """Kill a run's worker at once, with the processes it started: no checkpoint is saved.
-
-    Returns:
-        The run, which is then interrupted and can be resumed from its last checkpoint.
-
-    Raises:
-        RunError: it is on another machine, or belongs to someone else.
-    """
-    run = find_run(store, run_id)
-    if not effective_status(run).is_live or run.pid is None:
-        return run
-    if not is_here(run):
-        raise RunError(f"{run_id} is running on {run.host}", hint="kill it there")
-    try:
-        if hasattr(os, "killpg") and _is_our_group(group := os.getpgid(run.pid), run.pid):
-            os.killpg(group, signal.SIGKILL)
-        else:
-            os.kill(run.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-    except ProcessLookupError:
-        return run
-    except PermissionError as error:
-        raise RunError(f"{run_id} belongs to another user", hint="ask them to stop it") from error
-    deadline = time.time() + timeout
-    while is_alive(run) and time.time() < deadline:
-        time.sleep(0.02)
-    return find_run(store, run_id)
-
-
-def _is_our_group(group: int, pid: int) -> bool:
-    """Return whether a process group has only a worker's processes: a scheduler's has others."""
-    if group in (pid, os.getpgrp()):
-        return group == pid
-    try:
-        return b"kdharness.harness.worker" in Path(f"/proc/{group}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def wait(
@@ -345,13 +300,13 @@ def wait(
     raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
-def info_without(run: Run, *names: str) -> dict[str, object]:
-    """Return a run's info without some of it: its place in the queue, which it leaves."""
-    return {name: value for name, value in run.info.items() if name not in names}
-
-
 def resume(
-    paths: Paths, run_id: str, *, timeout: float = 120.0, in_experiment: bool = False
+    paths: Paths,
+    run_id: str,
+    *,
+    timeout: float = 120.0,
+    in_experiment: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Run:
     """Resume a run that was paused, stopped or interrupted, or that failed.
 
@@ -362,6 +317,7 @@ def resume(
         run_id: the run's name.
         timeout: seconds to wait for the worker.
         in_experiment: an experiment resumes it, so that its end alone is no news.
+        variables: further ones of the worker's environment.
 
     Raises:
         RunError: it is running or finished, or its worker exited before it started.
@@ -396,4 +352,6 @@ def resume(
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
         store.take_requests(run_id)
-        return spawn_worker(paths, store, run_id, accelerate, resume=True, timeout=timeout)
+        return spawn_worker(
+            paths, store, run_id, accelerate, resume=True, timeout=timeout, variables=variables
+        )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from kdharness.harness.paths import Paths
+
 TAIL_BYTES = 512 * 1024
 """How much of the end of a worker's log is read: bars fill a log with their states."""
 NUMBER = r"\d[\d.,]{0,31}(?:[^\W\d]\w{0,15})?"
@@ -144,3 +146,18 @@ class GrowingLog:
             or size - self._end > TAIL_BYTES
             or (size - self._start > 2 * TAIL_BYTES)
         )
+
+
+def log_path(paths: Paths, run_id: str) -> Path:
+    """Return the path of a worker's log."""
+    return paths.run(run_id) / "worker.log"
+
+
+def log_tail(paths: Paths, run_id: str, lines: int) -> str:
+    """Return the last lines of a worker's log, with one line for each progress bar."""
+    path = log_path(paths, run_id)
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        start = stream.seek(max(0, stream.seek(0, 2) - TAIL_BYTES))
+        return "\n".join(output_lines(stream.read(), cut=start > 0)[-lines:])

@@ -19,7 +19,7 @@ from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status, find_run, is_here
+from kdharness.harness.runs.status import effective_status, find_run, info_without, is_here
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.detached import start_detached
@@ -115,7 +115,7 @@ def leave(store: Store, run_id: str) -> bool:
         run = store.run(run_id)
         if run is None or "queued" not in run.info:
             return False
-        store.update_run(run_id, info=launch.info_without(run, "queued"))
+        store.update_run(run_id, info=info_without(run, "queued"))
         return True
 
 

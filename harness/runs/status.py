@@ -28,6 +28,18 @@ MESSAGE_CHARACTERS = 300
 
 
 STALE_SECONDS = 60.0
+AT_WORK = ", "
+"""Separates the names of the runs that an experiment waits for."""
+
+
+def runs_at_work(run: Run) -> list[str]:
+    """Return the names of the runs that an experiment waits for."""
+    return [name for name in run.info.get("at_work", "").split(AT_WORK) if name]
+
+
+def info_without(run: Run, *names: str) -> dict[str, object]:
+    """Return a run's info without some of it: its place in the queue, which it leaves."""
+    return {name: value for name, value in run.info.items() if name not in names}
 
 
 def process_started(pid: int) -> float | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from kdharness.harness.errors import Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import kill, log_tail
+from kdharness.harness.runs.killing import kill_worker
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
@@ -47,7 +48,7 @@ def ending_of(run: Run) -> str:
     """Return what a run does when it is asked to stop."""
     if run.method == Method.EVAL:
         return "finishing calls in flight"
-    return "stopping its current run" if run.method == Method.SWEEP else "saving a checkpoint"
+    return "stopping its current runs" if run.method == Method.SWEEP else "saving a checkpoint"
 
 
 def poll(
@@ -93,7 +94,7 @@ def poll(
             if not stopping:
                 stop()
                 continue
-            kill(store, run_id)
+            kill_worker(store, run_id)
             raise Interrupted(
                 f"{run_id} was killed; what it had stored is kept",
                 hint=f"resume it with: kdharness resume {run_id}",

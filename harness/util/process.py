@@ -6,7 +6,7 @@ import ctypes
 import logging
 import os
 import platform
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 
@@ -108,12 +108,7 @@ def use_one_gpu(
     if kind not in ("auto", "cuda") or not (index or "0").isdecimal():
         return device, "", 0
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(n) for n in range(installed)] if visible is None else visible.split(",")
-    names = [name.strip() for name in names]
-    if "-1" in names:
-        # What CUDA does: it sees those before the first invalid one.
-        names = names[: names.index("-1")]
-    names = [name for name in names if name]
+    names = visible_gpus(environ, installed)
     wanted = int(index or 0)
     if visible is None and not installed and index:
         # How many there are is unknown; one that does not exist is reported when it is used.
@@ -123,6 +118,50 @@ def use_one_gpu(
         return device, "", len(names)
     environ["CUDA_VISIBLE_DEVICES"] = names[wanted]
     return kind, names[wanted], len(names)
+
+
+def visible_gpus(environ: Mapping[str, str], installed: int) -> list[str]:
+    """Return the GPUs that a process may use, as CUDA names them.
+
+    Args:
+        environ: the process's environment, of which `CUDA_VISIBLE_DEVICES` is read.
+        installed: number of GPUs of the machine; 0 if unknown.
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(installed)] if visible is None else visible.split(",")
+    names = [name.strip() for name in names]
+    if "-1" in names:
+        # What CUDA does: it sees those before the first invalid one.
+        names = names[: names.index("-1")]
+    return [name for name in names if name]
+
+
+def machine_share(
+    slot: int,
+    abreast: int,
+    device: str,
+    environ: Mapping[str, str],
+    cores: int,
+    gpus: Sequence[str],
+) -> dict[str, str]:
+    """Return the variables that give a process its share of the machine beside others.
+
+    On a CPU that is its part of the cores; what the user set is kept. With several GPUs it is one
+    of them, unless its config names one.
+
+    Args:
+        slot: its place among those that run at once, from 0.
+        abreast: how many run at once.
+        device: as in a config.
+        environ: the environment that it would inherit.
+        cores: number of cores.
+        gpus: those that may be used, as CUDA names them.
+    """
+    if gpus and device in ("auto", "cuda"):
+        return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 else {}
+    if abreast < 2 or "OMP_NUM_THREADS" in environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, cores // abreast))}
 
 
 def count_gpus() -> int:

@@ -1,4 +1,4 @@
-"""What a worker sets on a CPU, with and without: what it does with freed memory and at barriers.
+"""What a worker sets on a CPU, with and without: freed memory, barriers, number of threads.
 
     make bench   or   python tests/bench/bench_cpu.py
 
@@ -21,6 +21,7 @@ ROWS: dict[str, dict[str, str]] = {
     # It changes nothing, but a worker leaves alone what was tuned.
     "freed memory goes back": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"},
     "threads spin at barriers": {"OMP_WAIT_POLICY": "active"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
 }
 
 

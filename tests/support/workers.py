@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdharness.harness.paths import Paths
@@ -19,7 +19,9 @@ class Workers:
 
     def __init__(self) -> None:
         self.spawned: list[str] = []
+        self.variables: dict[str, dict[str, str]] = {}
         self.seconds = 0.05
+        self.seconds_of: dict[str, float] = {}
         self.broken: set[str] = set()
         self.threads: list[threading.Thread] = []
 
@@ -32,8 +34,10 @@ class Workers:
         *,
         resume: bool,
         timeout: float,
+        variables: Mapping[str, str] | None = None,
     ) -> Run:
         self.spawned.append(run_id)
+        self.variables[run_id] = dict(variables or {})
         pid = os.getpid()
         store.update_run(
             run_id,
@@ -49,7 +53,7 @@ class Workers:
         return find_run(store, run_id)
 
     def train(self, paths: Paths, run_id: str) -> None:
-        left, paused = self.seconds, False
+        left, paused = self.seconds_of.get(run_id, self.seconds), False
         with Store(paths.store) as store:
             while left > 0:
                 for request in store.take_requests(run_id):

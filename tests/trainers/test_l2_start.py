@@ -18,8 +18,8 @@ from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
 from kdharness.harness.runs.estimate import auto_precision, estimate
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.trainers.l2_start import StartAnchor, check_engine
 from support.engines import COMMON
 from support.reporters import Listener
@@ -178,7 +178,7 @@ def test_two_processes_with_shards_match_a_single_process(
     engine.write_text(yaml.safe_dump(FSDP2), "utf-8")
     options = ["--set", "trainer.accumulation=2", "--accelerate", str(engine)]
     code = cli.run([*home, "train", str(file), "--name", "two", *options])
-    assert code == 0, launch.log_tail(paths, "two", 30)
+    assert code == 0, log_tail(paths, "two", 30)
     got = final(paths.home / "runs" / "two" / "final")
     for name, value in want.items():
         assert torch.allclose(got[name], value, atol=2e-6), name

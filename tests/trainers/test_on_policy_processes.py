@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.harness.store import Store
 from kdharness.harness.worker import work
 from support.commands import CommandLine
@@ -46,11 +46,11 @@ def test_two_processes_sample_and_learn_what_a_single_one_does(
             assert work(paths, name, resume=False) == 0
         else:
             code, _, err = kd("train", str(file), "--name", name, "--accelerate", str(engine))
-            assert code == 0, err + launch.log_tail(paths, name, 30)
+            assert code == 0, err + log_tail(paths, name, 30)
         with Store(paths.store) as store:
             parts = ("loss", "kl", "rollout_kl", "rollout_length", "rollout_ended")
             curves[name] = {part: [v for _, v in store.curve(name, part)] for part in parts}
-    assert "2 processes" in launch.log_tail(paths, "two", 60)
+    assert "2 processes" in log_tail(paths, "two", 60)
     one, two = (
         {(r.step, r.row): (r.text, r.tokens, r.ended, r.kind) for r in rollouts_of(paths, name)}
         for name in ("one", "two")

@@ -19,7 +19,7 @@ from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.models.lora import with_adapter
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.worker import work
@@ -115,8 +115,8 @@ def test_killed_sharded_run_resumes(
         for process in {process.pid: process for process in family}.values():
             process.kill()
         wait_until(lambda: not effective_status(find_run(store, "hit")).is_live)
-    assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
-    assert "resuming from checkpoint-" in launch.log_tail(paths, "hit", 2000)
+    assert cli.run([*home, "resume", "hit"]) == 0, log_tail(paths, "hit", 40)
+    assert "resuming from checkpoint-" in log_tail(paths, "hit", 2000)
     calm, hit = final_weights(paths.home, "calm"), final_weights(paths.home, "hit")
     assert all(torch.equal(calm[key], hit[key]) for key in calm)
     with Store(paths.store) as store:
@@ -143,9 +143,9 @@ def test_two_processes_match_a_single_process(
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(engine), "utf-8")
         code = cli.run([*home, "train", double_config, "--name", name, "--accelerate", str(file)])
-        assert code == 0, launch.log_tail(paths, name, 30)
+        assert code == 0, log_tail(paths, name, 30)
         engines = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "shards": "FSDP"}
-        assert f"distributed: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
+        assert f"distributed: {engines[name]}, 2 processes" in log_tail(paths, name, 60)
         got = final_weights(paths.home, name)
         # A gathered state dict has the tied head under both names; they must still be equal.
         head = got.pop("lm_head.weight", None)
@@ -203,7 +203,7 @@ def test_two_processes_train_the_same_adapter(
     assert cli.run([*home, "train", single, "--name", "single"]) == 0
     double = lora_config(tmp_path, tiny_teacher, method, precision, 2)
     code = cli.run([*home, "train", double, "--name", "double", "--accelerate", str(file)])
-    assert code == 0, launch.log_tail(paths, "double", 30)
+    assert code == 0, log_tail(paths, "double", 30)
     want, got = (
         load_file(paths.home / "runs" / name / "final" / "adapter_model.safetensors")
         for name in ("single", "double")
@@ -237,7 +237,7 @@ def test_a_reference_that_teaches_no_row_is_sharded_too(
         config.write_text(yaml.safe_dump(values), "utf-8")
         engine = ["--accelerate", str(file)] if name == "double" else []
         args = ["--home", str(paths.home), "train", str(config), "--name", name, *engine]
-        assert cli.run(args) == 0, launch.log_tail(paths, name, 30)
+        assert cli.run(args) == 0, log_tail(paths, name, 30)
     with Store(paths.store) as store:
         for part in ("loss", "non_target"):
             single, double = (store.curve(name, part) for name in ("single", "double"))
@@ -269,7 +269,7 @@ def test_two_processes_fill_one_cache_of_hidden_states(
         engine = tmp_path / "engine.yaml"
         engine.write_text(yaml.safe_dump(ENGINES["fsdp2"]), "utf-8")
         code = cli.run([*args, "--accelerate", str(engine)])
-        assert code == 0, launch.log_tail(paths, name, 30)
+        assert code == 0, log_tail(paths, name, 30)
     (folder,) = paths.cache.iterdir()
     assert {file.name for file in folder.glob("data-*")} == {"data-0.bin", "data-1.bin"}
     lines = [file.read_text("utf-8").splitlines() for file in folder.glob("index-*.jsonl")]

@@ -50,7 +50,7 @@ class ExperimentsScreen(PanedPlace):
         "opened with o. Below: the runs of the chosen one with their status; if the file is "
         "invalid, the file with its errors. Enter goes down to the runs, and opens one; Esc goes "
         "back up. s starts or resumes it in a separate process that outlives the app; finished "
-        "runs are not repeated. X stops it: the current run saves a checkpoint first. c shows "
+        "runs are not repeated. X stops it: current runs save a checkpoint first. c shows "
         "which claims of the file hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [

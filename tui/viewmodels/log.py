@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import log_path
-from kdharness.harness.runs.log_output import GrowingLog, is_bar
+from kdharness.harness.runs.log_output import GrowingLog, is_bar, log_path
 from kdharness.harness.store import Store
 from kdharness.tui.viewmodels.rows import Line, text_lines
 

@@ -9,7 +9,7 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline
 from kdharness.harness.config.summary import config_diff, flat, models_of
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.store import Store

@@ -10,8 +10,7 @@ import pytest
 from kdharness.harness.cli import runs
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import queue
-from kdharness.harness.runs.launch import log_path
-from kdharness.harness.runs.log_output import TAIL_BYTES
+from kdharness.harness.runs.log_output import TAIL_BYTES, log_path
 from kdharness.harness.store import Store
 from support.commands import CommandLine
 from support.tui_home import add_past_run

@@ -66,7 +66,7 @@ def test_one_that_is_cut_short_tells_it_as_well(
     state: str,
     message: str,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("kdharness.harness.cli.experiments.run_sweep", fail)

@@ -16,7 +16,7 @@ from kdharness.harness.cli import progress
 from kdharness.harness.cli.progress import ProgressView, progress_text
 from kdharness.harness.errors import Interrupted
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.killing import kill_worker
 from kdharness.harness.runs.status import effective_status, find_run, is_alive, process_started
 from kdharness.harness.runs.watch import poll
 from kdharness.harness.store import Store
@@ -97,7 +97,7 @@ def test_killing_what_is_not_running_does_nothing(paths: Paths) -> None:
     with Store(paths.store) as store:
         run = Run("old", "kd", RunStatus.FINISHED, {}, "h", "", 1.0, pid=os.getpid())
         store.add_run(run)
-        assert launch.kill(store, "old") == store.run("old")
+        assert kill_worker(store, "old") == store.run("old")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import yaml
 
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.log_output import log_tail
 from kdharness.harness.store import Store
 from support.commands import CommandLine
 
@@ -58,7 +58,7 @@ def test_dae_with_adapters_on_a_shared_base(
         code = train(
             method="dae", name=name, student=student, expert="expert", data=mixed, trainer=trainer
         )
-        assert code == 0, launch.log_tail(paths, name, 20)
+        assert code == 0, log_tail(paths, name, 20)
     with Store(paths.store) as store:
         curves = [store.curve(name, "loss") for name in ("dae-false", "dae-true")]
         checkpoint = store.checkpoint("dae-true")

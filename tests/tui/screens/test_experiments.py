@@ -307,7 +307,7 @@ async def test_stop_and_pause_address_the_experiment_run(
         await press(pilot, "w", "X")
         assert "no run of this experiment is running" in notified(app)
         await press(pilot, "p", "g", "down", "p", "X")
-        assert "Stop sweep-small?" in shown(app) and "The current run saves" in shown(app)
+        assert "Stop sweep-small?" in shown(app) and "Current runs save" in shown(app)
         await press(pilot, "y")
         with Store(experiment_home.store) as store:
             assert store.take_requests("sweep-small") == [Request.PAUSE, Request.STOP]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import log_path
+from kdharness.harness.runs.log_output import log_path
 from kdharness.tui.app import HarnessApp
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.widgets.log_view import LogPane
