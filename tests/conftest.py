@@ -43,6 +43,12 @@ def tokenizer(tiny_teacher: Path) -> Any:
 
 
 @pytest.fixture
+def extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers see the packages of extras: see `support/plain_install`."""
+    monkeypatch.setenv("TESTS_WITH_EXTRAS", "1")
+
+
+@pytest.fixture
 def model_folder(tiny_teacher: Path, tmp_path: Path) -> Path:
     """Return a copy of the tiny teacher that tests may modify."""
     return Path(shutil.copytree(tiny_teacher, tmp_path / "model"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+PLAIN_INSTALL = Path(__file__).parent / "plain_install"
 INHERITED = ("OPENAI_API_KEY", "KDHARNESS_JUDGE_API_KEY", "KDHARNESS_JUDGE", "KDHARNESS_HOME")
 
 
@@ -12,5 +14,8 @@ def isolate_environment() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if str(PLAIN_INSTALL) not in given:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(PLAIN_INSTALL), *given])
     for name in INHERITED:
         os.environ.pop(name, None)

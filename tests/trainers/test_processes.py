@@ -93,6 +93,7 @@ def final_weights(home: Path, name: str) -> dict[str, torch.Tensor]:
     return dict(load_file(home / "runs" / name / "final" / "model.safetensors"))
 
 
+@pytest.mark.usefixtures("extras")
 @pytest.mark.parametrize(("optimizer", "precision"), [("sgd", "fp32"), ("adamw", "bf16-sr")])
 def test_killed_sharded_run_resumes(
     optimizer: str, precision: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
