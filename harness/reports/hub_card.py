@@ -58,7 +58,11 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
             task_type="text-generation",
             dataset_type=score.bench,
             dataset_name=score.bench,
-            dataset_args={"n": score.n, "judge": _judge(score), "flags": list(score.flags)},
+            dataset_args={
+                "n": score.n,
+                "judge": judge_without_places(score),
+                "flags": list(score.flags),
+            },
             metric_type=score.metric,
             metric_value=_number(score.value),
             metric_name=_metric_name(score),
@@ -145,7 +149,12 @@ def _number(value: float | None) -> float:
     return float(f"{value or 0.0:.6g}")
 
 
-def _judge(score: Score) -> str:
+def _arguments(score: Score) -> dict[str, object]:
+    return {"n": score.n, "judge": judge_without_places(score), "flags": list(score.flags)}
+
+
+def judge_without_places(score: Score) -> str:
+    """Return a score's judge without the address of its endpoint, and without local paths."""
     return str(without_places(score.judge))
 
 
@@ -170,7 +179,7 @@ def _table(scores: Sequence[Score]) -> str:
                 else "–"
             ),
             "n": score.n,
-            "judge": _judge(score),
+            "judge": judge_without_places(score),
             "flags": " ".join(score.flags),
         }
         for score in scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import model_checkpoint
@@ -25,6 +27,12 @@ from kdharness.harness.models.older_readers import older_config, older_notes, ol
 from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.reports.eval_results import (
+    EvalResultSpec,
+    check_registered,
+    parse_spec,
+    result_files,
+)
 from kdharness.harness.reports.hub_card import hub_card, hub_id
 from kdharness.harness.store import Store
 from kdharness.harness.util.redact import redact
@@ -69,12 +77,23 @@ class Publication:
     files: dict[str, Path | bytes]
     notes: list[str] = field(default_factory=list)
     """What the publisher should know about them."""
+    results: tuple[EvalResultSpec, ...] = ()
+    """Which of them are listed by which benchmarks of the hub."""
 
     @property
     def card(self) -> str:
         """The model card."""
         part = self.files[CARD]
         return part.decode() if isinstance(part, bytes) else part.read_text("utf-8")
+
+    @property
+    def eval_results(self) -> dict[str, str]:
+        """The files for leaderboards of the hub: name -> text."""
+        return {
+            name: part.decode()
+            for name, part in self.files.items()
+            if name.startswith(f"{EVAL_RESULTS_FOLDER}/") and isinstance(part, bytes)
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """Return name and size of each file."""
@@ -85,7 +104,14 @@ class Publication:
 
 
 def prepare(
-    paths: Paths, name: str, repo: str, *, merged: bool = False, trust_remote_code: bool = False
+    paths: Paths,
+    name: str,
+    repo: str,
+    *,
+    merged: bool = False,
+    trust_remote_code: bool = False,
+    results: Sequence[str] = (),
+    percent: bool = False,
 ) -> Publication:
     """Collect what is published of a checkpoint, without any network access.
 
@@ -95,15 +121,19 @@ def prepare(
         repo: `org/name` on the hub.
         merged: publish an adapter merged into its base.
         trust_remote_code: whether the base's own code may run to merge it.
+        results: scores for leaderboards of the hub, each as `BENCH:METRIC=ORG/DATASET:TASK`.
+        percent: write those as percent.
 
     Raises:
-        ConfigError: not a hub id, no such checkpoint, an adapter whose base is not on the hub.
+        ConfigError: not a hub id, no such checkpoint, an adapter whose base is not on the hub, a
+            score that there is not or that a leaderboard should not have.
         ModelError: its weights are gone or other ones by now, or a file names a local path or
             holds a secret.
     """
     named = split_hub_name(repo)
     if named is None or named[1] is not None:
         raise ConfigError(f"{repo[:200]!r} is not a hub id", hint="hub ids look like org/name")
+    specs = tuple(parse_spec(text) for text in results)
     with Store(paths.store) as store:
         checkpoint = store.checkpoint(name) or model_checkpoint(paths, name)
         refuse_gguf(checkpoint.path)
@@ -134,9 +164,12 @@ def prepare(
             )
         card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder))
         files[CARD] = card.encode()
+        if specs:
+            scores = leaderboard(store, paths, checkpoints=[checkpoint.id])
+            files |= result_files(specs, scores, repo, percent=percent)
     config = folder / "config.json"
     known = read_json_object(config, config.name, ModelError) if "config.json" in files else {}
-    return Publication(repo, files, older_notes(known))
+    return Publication(repo, files, older_notes(known), specs)
 
 
 def published_files(folder: Path) -> list[Path]:
@@ -235,10 +268,11 @@ def publish(
 
     Raises:
         ConfigError: the repository has other contents under these names (without `force`), or is
-            public and was to be private.
+            public and was to be private; a benchmark is not registered on the hub.
         ModelError: no access, or the hub cannot be reached.
     """
     repo, api = publication.repo, HfApi()
+    check_registered(api, publication.results)
     try:
         parent, present = _present(api, repo)
         if parent and private and not api.model_info(repo).private:

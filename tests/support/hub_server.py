@@ -23,6 +23,8 @@ class HubServer:
         self.refs: dict[str, str] = {}
         self.asked: list[str] = []
         self.private = False
+        self.datasets: dict[str, dict[str, bytes]] = {}
+        """Dataset repositories and their files."""
         self.large: dict[str, bytes] = {}
         """sha256 -> an uploaded file that is kept outside of git."""
         self.lost = 0
@@ -86,6 +88,14 @@ class HubServer:
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Return (status, headers, body) for a path."""
         kind = {"Content-Type": "application/json"}
+        if path.startswith("/datasets/"):
+            dataset, _, name = path.removeprefix("/datasets/").partition("/resolve/main/")
+            if dataset not in self.datasets:
+                return 404, {**kind, "X-Error-Code": "RepoNotFound"}, b"{}"
+            data = self.datasets[dataset].get(name)
+            if data is None:
+                return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "d" * 40}, b""
+            return 200, {"ETag": f'"{_etag(data)}"', "X-Repo-Commit": "d" * 40}, data
         prefix = f"/api/models/{self.repo}"
         if path.startswith(prefix) and self.refs:
             rest = path.removeprefix(prefix).strip("/").split("/")
