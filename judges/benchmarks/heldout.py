@@ -7,6 +7,7 @@ a mean over tokens and its interval a ratio bootstrap over rows.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import MeasuredBenchmark, Reporter
 from kdharness.harness.types import Item, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.filesystem import local_path
+from kdharness.harness.util.text import listed
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
@@ -116,18 +118,35 @@ class Heldout(Benchmark):
             raise DataError(
                 "no held-out row has an assistant token to score", where=", ".join(empty[:3])
             )
+        if empty:
+            limit = config.heldout.max_length
+            reporter.say(
+                f"{len(empty)} of {len(encoded)} held-out rows cannot be scored: nothing is left "
+                f"of their answers within heldout.max_length, {limit} tokens ({listed(empty, 3)})",
+                kind="warning",
+            )
         reporter.stage("held-out loss", len(encoded))
-        done = 0
+        done, unmeasured = 0, 0
         for batch in scorer.batches([e for e in encoded if e.positions]):
             reporter.check()
             judgments: list[Judgment] = []
             for entry, values in zip(batch, scorer.measure(batch), strict=True):
+                if not math.isfinite(values["loss"]):
+                    # What is derived from such logits means nothing either.
+                    unmeasured += 1
+                    values = dict.fromkeys(values, math.nan)
                 for name, value in values.items():
                     judgments.append(self._judgment(checkpoint, entry, name, value, teacher))
             done += len(batch)
             yield judgments
             reporter.advance(done)
         scorer.close()
+        if unmeasured:
+            reporter.say(
+                f"{unmeasured} of {len(encoded)} held-out rows failed: the model's loss is not a "
+                "finite number there, so its weights may be damaged",
+                kind="warning",
+            )
 
     def _measures(self, teacher: str) -> tuple[str, ...]:
         return ("loss", "kl", "agreement") if teacher else ("loss",)
@@ -143,7 +162,11 @@ class Heldout(Benchmark):
         A judgment from an older version may have another id: it is identified by its item, metric
         and teacher.
         """
-        have = {(j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK}
+        have = {
+            (j.item, j.metric, j.baseline)
+            for j in stored
+            if j.status is JudgmentStatus.OK and j.value is not None
+        }
         return {
             self._identity(checkpoint, row, measure, teacher)
             for row in self.rows
@@ -158,7 +181,7 @@ class Heldout(Benchmark):
     def _judgment(
         self, checkpoint: str, entry: EncodedRow, measure: str, value: float, teacher: str
     ) -> Judgment:
-        row = entry.row
+        row, finite = entry.row, math.isfinite(value)
         return Judgment(
             id=self._identity(checkpoint, row, measure, teacher),
             checkpoint=checkpoint,
@@ -169,10 +192,11 @@ class Heldout(Benchmark):
             category=row.category,
             judge=EXACT,
             metric=f"{row.set}_{measure}",
-            status=JudgmentStatus.OK,
+            status=JudgmentStatus.OK if finite else JudgmentStatus.FAILED,
             created=time.time(),
-            value=value,
+            value=value if finite else None,
             weight=float(len(entry.positions)),
+            error="" if finite else f"the {measure} is not a finite number",
             baseline="" if measure == "loss" else teacher,
         )
 

@@ -14,8 +14,10 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
+from kdharness.harness.types import JudgmentStatus
 from kdharness.judges.benchmarks.heldout import Heldout
 from support.files import WriteRows
+from support.models import make_llama
 
 ROWS = [
     {
@@ -258,3 +260,62 @@ def test_duplicate_ids_and_missing_files_are_reported(paths: Paths, write_jsonl:
         load_domain_rows(paths, path)
     with pytest.raises(DataError, match="no such held-out file"):
         load_domain_rows(paths, path.with_name("none.jsonl"))
+
+
+class Warnings(NullReporter):
+    """Keeps what is said as a warning."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str, kind: str = "note") -> None:
+        if kind == "warning":
+            self.said.append(text)
+
+
+def test_rows_with_a_loss_that_is_not_finite_have_failed(
+    paths: Paths, tmp_path: Path, files: dict[str, str]
+) -> None:
+    folder = tmp_path / "damaged"
+    make_llama(folder, tie_word_embeddings=False)
+    whole, tokenizer = load_model(str(folder), paths), load_tokenizer(str(folder), paths)
+    spoiled = set(encode_chat(tokenizer, ROWS[2]["messages"], truncated=True).input_ids)
+    spoiled -= {t for row in ROWS[:2] for t in encode_chat(tokenizer, row["messages"]).input_ids}
+    with torch.no_grad():
+        whole.get_input_embeddings().weight[sorted(spoiled)] = float("nan")
+    whole.save_pretrained(folder)
+    reporter = Warnings()
+    config = EvalConfig(heldout={**files, "teacher": str(folder)})  # type: ignore[arg-type]
+    bench = Heldout.load(paths, config)
+    found = [
+        judgment
+        for batch in bench.measure("c", str(folder), paths, config, reporter, set(), "t")
+        for judgment in batch
+    ]
+    failed = {(j.metric, j.item) for j in found if j.status is JudgmentStatus.FAILED}
+    assert failed == {(f"general_{name}", "general/c") for name in ("loss", "kl", "agreement")}
+    assert all(j.value is None and "not a finite" in j.error for j in found if j.item[-1] == "c")
+    assert all(j.value is not None for j in found if (j.metric, j.item) not in failed)
+    assert reporter.said == [
+        "1 of 4 held-out rows failed: the model's loss is not a finite number there, so its "
+        "weights may be damaged"
+    ]
+    # What failed is measured again.
+    stored = bench.measured("c", found, "t")
+    assert not any(j.id in stored for j in found if j.item == "general/c")
+
+
+def test_rows_whose_answers_are_cut_away_are_named(
+    paths: Paths, tiny_teacher: Path, files: dict[str, str]
+) -> None:
+    reporter = Warnings()
+    config = EvalConfig(heldout={**files, "max_length": 24})  # type: ignore[arg-type]
+    bench = Heldout.load(paths, config)
+    found = [
+        judgment
+        for batch in bench.measure("c", str(tiny_teacher), paths, config, reporter, set())
+        for judgment in batch
+    ]
+    assert {j.item for j in found} == {"general/a", "general/c", "domain/a"}
+    (said,) = reporter.said
+    assert said.startswith("1 of 4 held-out rows cannot be scored") and "24 tokens (b)" in said
