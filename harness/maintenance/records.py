@@ -19,6 +19,7 @@ from kdharness.harness.maintenance.removed_folders import (
     moved_weights,
     set_aside,
 )
+from kdharness.harness.maintenance.renamed_bases import adapters_on, name_bases
 from kdharness.harness.maintenance.upkeep import folder_bytes
 from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.runs.status import effective_status
@@ -369,7 +370,9 @@ def rename_record(paths: Paths, store: Store, old: str, new: str, *, force: bool
                 raise ConfigError(
                     "the folder exists", where=str(folder), hint="choose another name"
                 )
+            adapters = adapters_on(paths, store, source) if is_here else []
             store.rename_run(run.id, new, source, folder if is_here else None)
+            name_bases(adapters, source.resolve(), folder.resolve())
     except sqlite3.IntegrityError as error:
         raise ConfigError(f"the name {new!r} is taken", hint="choose another name") from error
 
