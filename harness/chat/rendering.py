@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,8 +43,12 @@ _RESERVED = frozenset(
         "return_assistant_tokens_mask",
         "tokenizer_kwargs",
         "sanitize_control_tokens",
+        "strftime_now",
     }
 )
+DAY = datetime(2024, 7, 26)
+"""The day that templates are told: the one that Llama 3's have where they are told none."""
+_DIRECTIVES = ("%-d", "%e", "%-m", *(f"%{letter}" for letter in "aAbBcdDFHIjmMpSTuUwWxXyY"), "%%")
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -89,12 +94,35 @@ def render(
             [as_turn(m) for m in messages],
             tools=list(extras.tools) if extras.tools else None,
             tokenize=False,
+            chat_template=_dated(tokenizer, extras),
             add_generation_prompt=prompt,
             **extras.variables,
         )
     except Exception as error:  # jinja has its own errors, and templates may raise anything
         raise _refused(error) from error
     return str(text)
+
+
+def _dated(tokenizer: Any, extras: Extras) -> str | None:
+    """Return the template on a fixed day, or None if it is the tokenizer's own as it is."""
+    if "strftime_now" not in template_source(tokenizer, extras):
+        return None
+    tools = list(extras.tools) if extras.tools else None
+    return on_a_fixed_day(tokenizer.get_chat_template(None, tools))
+
+
+def on_a_fixed_day(source: str) -> str:
+    """Return a template that writes `DAY` where it would write today's date.
+
+    Otherwise a run could not be resumed tomorrow, and scores of two days would be of different
+    prompts. A macro of the same name goes before the library's function, which cannot be passed.
+    """
+    if "strftime_now" not in source:
+        return source
+    replacing = "".join(f"|replace({name!r}, {DAY.strftime(name)!r})" for name in _DIRECTIVES)
+    return (
+        f"{{%- macro strftime_now(form) -%}}{{{{- form{replacing} -}}}}{{%- endmacro -%}}{source}"
+    )
 
 
 def has_marks(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> bool:
@@ -122,7 +150,7 @@ def render_marked(
         rendered: Any = render_jinja_template(
             conversations=[[as_turn(m) for m in messages]],
             tools=cast(Any, tools),
-            chat_template=tokenizer.get_chat_template(None, tools),
+            chat_template=on_a_fixed_day(tokenizer.get_chat_template(None, tools)),
             return_assistant_tokens_mask=True,
             **{**tokenizer.special_tokens_map, **extras.variables},
         )

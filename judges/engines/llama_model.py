@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from kdharness.harness.chat.rendering import as_turn
+from kdharness.harness.chat.rendering import as_turn, on_a_fixed_day
 from kdharness.harness.errors import DataError, ModelError
 from kdharness.harness.models.llama_library import last_errors, llama_library
 from kdharness.harness.types import GenerationRequest
@@ -77,7 +77,7 @@ class LlamaModel:
         formatter = self.api.llama_chat_format.Jinja2ChatFormatter
         try:
             return formatter(
-                template=source,
+                template=on_a_fixed_day(source),
                 eos_token=self._word(self.llama.token_eos()),
                 bos_token=self._word(self.llama.token_bos()),
             )

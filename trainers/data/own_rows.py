@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdharness.harness.chat.rendering import render
 from kdharness.harness.config.data import SelfWritten, SourceSpec
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DAEConfig, SFTConfig, TrainConfig, untrained
@@ -177,7 +178,7 @@ def longest_rows(
 def prompt_tokens(own: SelfWritten, tokenizer: Any) -> int:
     """Return the number of tokens of a row's prompt."""
     chat = [{"role": "user", "content": own.prompt}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    text = render(tokenizer, chat, prompt=True)
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

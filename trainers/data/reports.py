@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.end_tokens import end_of_turn, pieces, stopping_tokens
+from kdharness.harness.chat.rendering import DAY, template_source
 from kdharness.harness.chat.template import CHATML, render
 from kdharness.harness.chat.traits import TemplateTraits, template_traits
 from kdharness.harness.errors import DataError
@@ -121,6 +122,11 @@ class Template:
                 "the chat template has no generation prompt: it writes "
                 f"{self.traits.unopened.strip()!r} before an answer, which is not trained "
                 "on and will be missing at generation"
+            )
+        if "strftime_now" in template_source(self.tokenizer):
+            messages.append(
+                f"the chat template writes the date: here that is always {DAY:%d %b %Y}, so that "
+                "runs and scores of different days agree; other programs write today's"
             )
         if report.unshown:
             answers = "1 answer" if report.unshown == 1 else f"{report.unshown} answers"
