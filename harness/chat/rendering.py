@@ -279,7 +279,8 @@ def _need_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
             f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template",
-            hint="set data.chat_template to a template file, or to chatml",
+            hint="to train: set data.chat_template to a template file, or to chatml; to evaluate: "
+            "add chat_template.jinja to the model's folder",
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.probes import locate
 from kdharness.harness.chat.rendering import (
+    NOTHING,
     REASONING,
     Extras,
     Message,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _OTHER_TEMPLATE = "set data.chat_template to one that renders it, or remove it from the rows"
+_IN_ROW = "move its text to a user turn, or set data.chat_template to one that renders it"
+_IN_PROMPT = "move its text to a user turn, or evaluate with a template that renders it"
 _THINK = "write the reasoning into content, as <think>…</think>, or remove it from the rows"
 
 
@@ -41,7 +44,7 @@ def check_honoured(
         _check_extras(tokenizer, messages, text, extras)
     if any(len(m) > 2 for m in messages):
         _check_fields(tokenizer, messages, text, extras)
-    _check_turns(tokenizer, messages, text, extras)
+    check_turns(tokenizer, messages, text, extras)
 
 
 def _check_extras(
@@ -119,10 +122,22 @@ def _out_of_order(messages: Sequence[Message]) -> bool:
     return False
 
 
-def _check_turns(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
+def check_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    text: str,
+    extras: Extras = NOTHING,
+    *,
+    prompt: bool = False,
 ) -> None:
-    """Check that the text holds the words of every turn, except an assistant's reasoning."""
+    """Check that the text holds the words of every turn, except an assistant's reasoning.
+
+    Args:
+        prompt: the text ends with an assistant turn opened for an answer.
+
+    Raises:
+        DataError: a turn that the template leaves out, by its role.
+    """
     drops_system = template_traits(tokenizer, extras).drops_system
     doubtful = [
         i
@@ -130,7 +145,7 @@ def _check_turns(
         if (content := _visible_text(m))
         and (content not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
     ]
-    located = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
+    located = locate(tokenizer, messages, text, prompt=prompt, extras=extras) if doubtful else None
     if located is None:
         return
     for index in doubtful:
@@ -141,11 +156,18 @@ def _check_turns(
                 "remove that text, move it to reasoning_content if it is reasoning, or set "
                 "data.chat_template to one that renders both",
             )
-        if role != "assistant" and not located[1].words[index]:
-            raise _ignored(
-                f"the {role} turn",
-                ("move its text to a user turn, or set data.chat_template to one that renders it"),
-            )
+        if (prompt or role != "assistant") and not located[1].words[index]:
+            raise _ignored(f"the {role} turn", _IN_PROMPT if prompt else _IN_ROW)
+
+
+def left_out(messages: Sequence[Message], text: str) -> str:
+    """Return the role of the first turn whose words are not in a prompt; empty if all are.
+
+    For templates that are rendered elsewhere, of which only the text is known.
+    """
+    words = " ".join(text.split())
+    missing = (m for m in messages if " ".join(_visible_text(m).split()) not in words)
+    return next((str(m["role"]) for m in missing), "")
 
 
 def _visible_text(message: Message) -> str:

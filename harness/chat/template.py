@@ -24,7 +24,7 @@ from kdharness.harness.chat.rendering import (
     render_marked,
     settle_arguments,
 )
-from kdharness.harness.chat.row_fields import check_honoured
+from kdharness.harness.chat.row_fields import check_honoured, check_turns
 from kdharness.harness.errors import DataError
 from kdharness.harness.types import IGNORE_INDEX
 
@@ -73,8 +73,12 @@ def encode_prompt(
 
     Args:
         opening: the beginning of that turn.
+
+    Raises:
+        DataError: the template refuses these turns, or leaves one of them out.
     """
     text = render(tokenizer, messages, prompt=True)
+    check_turns(tokenizer, messages, text, prompt=True)
     if opening:
         text = _begun(tokenizer, messages, text, opening)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -11,6 +11,7 @@ import numpy
 import torch
 
 from kdharness.harness.chat.rendering import as_turn, on_a_fixed_day
+from kdharness.harness.chat.row_fields import left_out
 from kdharness.harness.errors import DataError, ModelError
 from kdharness.harness.models.llama_library import last_errors, llama_library
 from kdharness.harness.types import GenerationRequest
@@ -98,6 +99,8 @@ class LlamaModel:
             text = self._template(messages=[as_turn(m) for m in request.messages]).prompt
         except Exception as error:  # templates may raise anything
             raise DataError(f"the chat template of {self.name} rejects a chat: {error}") from error
+        if role := left_out(request.messages, text):
+            raise DataError(f"the chat template of {self.name} does not render the {role} turn")
         data = (str(text) + request.opening).encode("utf-8", "replace")
         return list(self.llama.tokenize(data, add_bos=False, special=True))
 
