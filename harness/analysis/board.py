@@ -32,7 +32,7 @@ SUSPICIOUS = frozenset(
 )
 STANDARD = frozenset({"judge", "labels"})
 """Flags that do not make a score that of another benchmark."""
-VARIANTS = frozenset({"subset", "references", "version", "shots"})
+VARIANTS = frozenset({"subset", "references", "version", "shots", "older"})
 """Flags of parts and versions of a benchmark, which have columns of their own."""
 MARKS = {
     "▲": "better than the reference: the 95 % intervals do not overlap",

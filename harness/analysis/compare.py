@@ -69,6 +69,26 @@ class Side:
         return self.checkpoint.name
 
 
+def changed_between(store: Store, sides: Sequence[Side]) -> list[str]:
+    """Return a sentence for each benchmark whose questions differ between the first and another.
+
+    Both were evaluated on it, and it has changed in between: then no item is shared.
+    """
+    revisions: dict[tuple[str, str], set[str]] = {}
+    for group in groups_of(store, [side.checkpoint.id for side in sides]):
+        revisions.setdefault((group.checkpoint, group.bench), set()).add(group.revision)
+    base, *others = sides
+    return [
+        f"{bench} has changed since {base.name} or {other.name} was evaluated on it, so they have "
+        "no questions in common: evaluate both again"
+        for other in others
+        for (checkpoint, bench), own in sorted(revisions.items())
+        if checkpoint == other.checkpoint.id
+        and (theirs := revisions.get((base.checkpoint.id, bench)))
+        and not own & theirs
+    ]
+
+
 @dataclass(frozen=True)
 class PairedComparison:
     """One score of two checkpoints: the difference is other minus base."""

@@ -47,6 +47,7 @@ LEGEND = {
     "answered-by": "answers of a server or a file that could not be compared with the checkpoint",
     "contaminated": "the checkpoint's training data contains benchmark prompts or held-out rows",
     "hides": "hides an older result from another file of the same name",
+    "older": "the benchmark has changed since: not comparable with newer scores, evaluate again",
     "n-too-small": "two questions or fewer: the spread cannot be estimated",
     "as-published": "computed as the benchmark's own scripts do",
     "labels": "corrected by people's labels of this many of the judged answers",

@@ -253,8 +253,15 @@ def newest_revisions(
 ) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
     """Keep the last used of the revisions with the same flags: the data of older ones has changed.
 
-    Also returns flags for those that hide results of another file.
+    Also returns flags for those that hide results of another file, and for those of checkpoints
+    that were not evaluated again since the benchmark changed: they are of other questions.
     """
+    latest: dict[tuple[str, tuple[str, ...]], tuple[float, str]] = {}
+    for (checkpoint, bench, revision), note in notes.items():
+        if not checkpoint and "used" in note:
+            flags, used_at = tuple(note.get("flags", ())), float(note["used"])
+            here = latest.get((bench, flags), (0.0, ""))
+            latest[bench, flags] = max(here, (used_at, revision))
     rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
         note = note_of(notes, group.bench, group.revision)
@@ -268,6 +275,10 @@ def newest_revisions(
         newest = max(range(len(several)), key=lambda n: (float(used[n].get("used", 0.0)), n))
         kept.append(several[newest])
         others = hidden_files(used[newest], (note for n, note in enumerate(used) if n != newest))
-        if others:
-            hides[several[newest]] = tuple(f"hides:{name}" for name in others)
+        marks = [f"hides:{name}" for name in others]
+        group, flags = several[newest], tuple(used[newest].get("flags", ()))
+        if latest.get((group.bench, flags), (0.0, group.revision))[1] != group.revision:
+            marks.append("older")
+        if marks:
+            hides[group] = tuple(marks)
     return kept, hides

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdharness.harness.analysis.compare import COMPARISON_COLUMNS, compare_sides, sides_of
+from kdharness.harness.analysis.compare import (
+    COMPARISON_COLUMNS,
+    changed_between,
+    compare_sides,
+    sides_of,
+)
 from kdharness.harness.analysis.costs import COST_COLUMNS, TITLES, costs_of
 from kdharness.harness.analysis.metrics import is_headline
 from kdharness.harness.analysis.side_by_side import (
@@ -126,6 +131,9 @@ def compare_command(
                 continue
             for listing in listings[part]():
                 _print_listing(listing, form)
+        if "differences" in parts:
+            for sentence in changed_between(store, sides):
+                click.echo(f"note: {safe_text(sentence)}", err=True)
 
 
 def _print_listing(listing: Listing, form: str) -> None:

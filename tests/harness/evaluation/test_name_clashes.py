@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kdharness.harness.analysis.board import make_board
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
@@ -19,6 +20,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from support.commands import CommandLine
 from support.loopback import Loopback, completion
+from support.models import make_llama
 
 
 def benchmark_rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
@@ -134,3 +136,38 @@ def test_eval_command_reports_the_name_clash(
     assert results[0][0] == 0, results[0][2]
     assert results[1][0] in (1, 2) and "rename one of the two files" in results[1][2]
     assert "Traceback" not in results[1][2]
+
+
+def test_scores_from_before_the_file_changed_are_not_ranked_with_newer_ones(
+    paths: Paths, store: Store, tiny_teacher: Path, tmp_path: Path, kd: CommandLine
+) -> None:
+    """Another reference makes another benchmark: who was not evaluated again is marked."""
+    other = tmp_path / "other"
+    make_llama(other, seed=5)
+    path = write_rows(tmp_path / "faq.jsonl", benchmark_rows("Wieviel"))
+
+    def evaluated(*models: Path) -> None:
+        with Loopback(answer=lambda body: completion("x")) as server:
+            config = EvalConfig(
+                checkpoints=[str(model) for model in models],
+                benches=[str(path)],
+                answer_engine=server.spec,
+            )
+            pipeline.run(config, paths, store, NullReporter())
+
+    evaluated(tiny_teacher)
+    assert not any("older" in s.flags for s in leaderboard(store, paths))
+    write_rows(path, benchmark_rows("Wie"))
+    evaluated(other)
+    names = {s.checkpoint: "older" in s.flags for s in leaderboard(store, paths)}
+    assert names == {tiny_teacher.name: True, other.name: False}
+    # The same where only one is asked for.
+    (alone,) = {s.flags for s in leaderboard(store, paths, checkpoints=[tiny_teacher.name])}
+    assert "older" in alone
+    columns = make_board(leaderboard(store, paths)).columns
+    assert all(len(column.scores) == 1 for column in columns)
+    _, out, err = kd("compare", tiny_teacher.name, other.name)
+    assert "no items judged for both" in out and "faq has changed since" in err
+    evaluated(tiny_teacher)
+    assert not any("older" in s.flags for s in leaderboard(store, paths))
+    assert "has changed" not in kd("compare", tiny_teacher.name, other.name)[2]
