@@ -205,6 +205,8 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     print_scores(scores, options["form"])
     if run.status is not RunStatus.FINISHED:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+    if result is not None and all_failed(result):
+        sys.exit(1)
 
 
 def warn_unjudged(paths: Paths, config: EvalConfig) -> None:
@@ -220,6 +222,13 @@ def warn_unjudged(paths: Paths, config: EvalConfig) -> None:
         )
 
 
+def all_failed(result: EvaluationResult) -> bool:
+    """Return whether nothing came of an evaluation: each answer, or each judgment, has failed."""
+    answers = 0 < result["answers"] <= result["failed_answers"]
+    judgments = 0 < result["judgments"] <= result["failed_judgments"]
+    return not result["reused"] and (answers or judgments)
+
+
 def say_outcome(result: EvaluationResult) -> None:
     """Print a summary of an evaluation to stderr."""
     failed = result["failed_answers"] + result["failed_judgments"]
@@ -231,7 +240,10 @@ def say_outcome(result: EvaluationResult) -> None:
     )
     if failed or result["left"]:
         left = f"{result['left']} not asked; " if result["left"] else ""
-        click.echo(f"  {left}run the same command again to complete the rest", err=True)
+        advice = "run the same command again to complete the rest"
+        if all_failed(result):
+            advice = "none succeeded: the reason is in the run's log (kdharness logs)"
+        click.echo(f"  {left}{advice}", err=True)
     if result["waiting"]:
         click.echo(
             f"waiting for a judge: {', '.join(result['waiting'])}\n  {HOW_TO_JUDGE}", err=True

@@ -174,6 +174,7 @@ def _measure(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> Non
     ):
         job.store.add_judgments(judgments)
         job.tally.judgments += len(judgments)
+        job.tally.failed_judgments += sum(judgment.value is None for judgment in judgments)
 
 
 def note_waiting(

@@ -52,8 +52,9 @@ JUDGE = "imported:lm-eval"
 SCORER = "lm-eval"
 _STAMP = re.compile(r"[^/]*?_(\d{4}-\d\d-\d\dT[\d.-]+)\.json")
 """lm_eval ends the names of its results with the time, whatever they begin with."""
-_TASK = re.compile(r"(?! )[\w .,+-]{1,120}(?<! )")
-"""Some tasks of lm_eval have spaces in their names."""
+_UNUSUAL = re.compile(r"[^\w.+-]")
+"""Characters that names of benchmarks cannot have: spaces, and `:` `/` `|` of some tasks."""
+LONGEST_NAME = 120
 _CLOSE = 1e-6
 LONGEST_FILE = 255
 """Characters of a file's name that file systems allow."""
@@ -168,10 +169,16 @@ def _model_name(raw: Mapping[str, Any]) -> object:
 
 
 def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list[Reported]]]:
-    """Yield each task or group with its figures; add to the notes what is no number."""
+    """Yield each task or group with its figures; add to the notes what is left out."""
+    names: set[str] = set()
     for task, values in raw["results"].items():
-        if not _TASK.fullmatch(task) or not isinstance(values, dict):
+        name = _bench_name(task)
+        if not isinstance(values, dict):
             raise ValueError(f"{shown(task)} is not a task with its figures")
+        if not name or len(name) > LONGEST_NAME or name in names:
+            notes.append(f"{shown(task)} cannot be the name of a benchmark here: left out")
+            continue
+        names.add(name)
         figures = []
         directions = _object(_object(raw, "higher_is_better"), task)
         for key, value in values.items():
@@ -199,6 +206,10 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
             yield task, figures
 
 
+def _bench_name(task: str) -> str:
+    return _UNUSUAL.sub("-", task.strip()).strip("-")
+
+
 def _task(
     store: Store,
     raw: Mapping[str, Any],
@@ -213,7 +224,7 @@ def _task(
 
     The documents' answers are added to `found`.
     """
-    bench = LM_EVAL + re.sub("[ ,]", "-", task)
+    bench = LM_EVAL + _bench_name(task)
     revision = imported_revision(store, bench, _flags(raw, task), scorer=SCORER)
     # Versions before 0.4.2 note no date.
     created = number(raw.get("date") or path.stat().st_mtime, "date")
@@ -325,6 +336,8 @@ def _samples(raw: Mapping[str, Any], path: Path, task: str, notes: list[str]) ->
 
 def _samples_file(raw: Mapping[str, Any], path: Path, task: str) -> Path | None:
     """Return a task's samples file, by the names that the versions give it."""
+    if "/" in task or "\\" in task:
+        return None
     match = _STAMP.fullmatch(path.name)
     arguments = _object(raw, "config").get("model_args")
     before = re.sub("[/=]", "__", arguments) if isinstance(arguments, str) else ""

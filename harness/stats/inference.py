@@ -155,7 +155,7 @@ def ratio_interval(
         return Interval(value, None, None, n)
     ratios = top / bottom
     if _alike(ratios):
-        return Interval(value, *_agreeing(value, n, bounds), n)
+        return Interval(value, *agreeing(value, n, bounds), n)
     if n < FEW and (hits := _successes(ratios, bottom, bounds)) is not None:
         lowest, highest = bounds or (0.0, 1.0)
         low, high = (lowest + end * (highest - lowest) for end in clopper_pearson(hits, n))
@@ -191,7 +191,7 @@ def mean_intervals(
         column = columns[:, index]
         value = float(column.mean())
         if _alike(column):
-            low, high = _agreeing(value, n, bounds)
+            low, high = agreeing(value, n, bounds)
         else:
             low, high = _quantiles(draws[:, index], n)
         intervals.append(Interval(value, min(low, value), max(high, value), n))
@@ -258,7 +258,7 @@ def _quantiles(draws: NDArray[Any], n: int) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
-def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
+def agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
     """Return an interval for questions that all agree, where a bootstrap would have zero width.
 
     Unseen questions may differ by the whole range.
@@ -344,7 +344,7 @@ def _difference_ends(
 ) -> tuple[float, float]:
     n = len(a)
     if widest is not None and _alike(a[:, 0] / a[:, 1] - b[:, 0] / b[:, 1]):
-        return _agreeing(value, n, widest)
+        return agreeing(value, n, widest)
     if n < FEW:
         return _student(value, _deviations(a) - _deviations(b), widest)
     counts = resample_counts(n, resamples, seed).astype(np.float64)

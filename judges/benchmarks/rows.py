@@ -89,9 +89,10 @@ def read_rows(path: Path, config: EvalConfig) -> list[BenchRow]:
     rows: list[BenchRow] = []
     mistakes: list[str] = []
     seen: dict[str, int] = {}
-    for number, raw in read_jsonl(path):
+    for place, (number, raw) in enumerate(read_jsonl(path), 1):
         try:
-            row = check_row(raw, number, config)
+            # Empty lines do not count: with them every answer would be asked for again.
+            row = check_row(raw, place, config)
         except ValueError as error:
             mistakes.append(f"line {number}: {error}")
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kdharness.harness.stats.inference import Interval
+from kdharness.harness.stats.inference import Interval, agreeing
 from kdharness.harness.stats.metric_specs import metric_spec
 from kdharness.harness.stats.rows import (
     WHOLE,
@@ -41,9 +41,19 @@ def _score(metric: str, rows: Sequence[Row]) -> MetricValue:
 
 
 def reported(metric: str, row: Row) -> MetricValue:
-    """Return a reported value, with an interval if it came with a standard error."""
+    """Return a reported value, with an interval if it came with a standard error.
+
+    A standard error of 0 says that all documents agreed: the interval is then the one that scores
+    made here have, or none where the documents cannot have agreed on that value.
+    """
     value, n = (row.value or 0.0) / row.weight, round(row.weight)
     if row.stderr is None or not math.isfinite(row.stderr):
         return MetricValue(metric, value, None, None, n, 0)
+    low, high = metric_spec(metric).bounds if 0 <= value <= 1 else (-math.inf, math.inf)
+    if row.stderr == 0:
+        if n < 2 or value not in (low, high):
+            return MetricValue(metric, value, None, None, n, 0)
+        return metric_value(metric, Interval(value, *agreeing(value, n, (low, high)), n), n, 0)
     half = NORMAL * row.stderr
-    return metric_value(metric, Interval(value, value - half, value + half, n), n, 0)
+    ends = max(value - half, low), min(value + half, high)
+    return metric_value(metric, Interval(value, *ends, n), n, 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kdharness.harness.cli.eval import all_failed
 from kdharness.harness.paths import Paths
 from support.commands import CommandLine
 from support.files import WriteRows
@@ -283,3 +284,21 @@ def test_eval_config_stores_absolute_paths(tmp_path: Path, monkeypatch: pytest.M
     assert config.judge_config == str(tmp_path / "template.yaml")
     assert config.heldout.general == str(tmp_path / "general.jsonl")
     assert config.checkpoints == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "want"),
+    [
+        ({"answers": 4, "failed_answers": 4}, True),
+        ({"answers": 4, "judgments": 4, "failed_judgments": 4}, True),
+        ({"answers": 4, "failed_answers": 3, "judgments": 4, "failed_judgments": 3}, False),
+        ({"reused": 8}, False),
+        # One of many that were scored before fails again.
+        ({"reused": 8, "judgments": 1, "failed_judgments": 1}, False),
+        ({}, False),
+    ],
+)
+def test_an_evaluation_of_which_nothing_came_has_failed(counts: dict[str, int], want: bool) -> None:
+    names = ("answers", "failed_answers", "judgments", "failed_judgments", "reused", "left")
+    result = {**dict.fromkeys(names, 0), "usd": 0.0, "waiting": [], "checkpoints": [], **counts}
+    assert all_failed(result) is want  # type: ignore[arg-type]

@@ -110,3 +110,57 @@ def test_a_profile_names_tasks_without_samples(store: Store, paths: Paths, tmp_p
     sides = sides_of(store, ["a", "b"])
     found = profile_of(store, sides, compare_sides(store, paths, sides))
     assert found.few == {"lm-eval-t": ["b"]}
+
+
+def test_a_task_of_any_name_is_imported_beside_the_others(
+    store: Store, paths: Paths, tmp_path: Path
+) -> None:
+    figures = {"acc,none": 0.5}
+    names = ["arc", "mmlu_flan::stem", "leader/board|2", "../../etc", "a:b", "a|b", "::"]
+    path = write(tmp_path, "results.json", dict.fromkeys(names, figures))
+    (summary,) = import_lm_eval(store, path)
+    found = {bench for _, bench, _ in scores(store, paths)}
+    assert found == {
+        "lm-eval-arc",
+        "lm-eval-mmlu_flan--stem",
+        "lm-eval-leader-board-2",
+        "lm-eval-..-..-etc",
+        "lm-eval-a-b",
+    }
+    left = [note for note in summary.notes if "left out" in note]
+    assert len(left) == 2 and '"a|b"' in left[0] and '"::"' in left[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "count", "want"),
+    [
+        # As scores made here: 25 or 3 documents that agree do not prove that all others do.
+        (1.0, 0.0, 25, (0.863, 1.0)),
+        (1.0, 0.0, 3, (0.292, 1.0)),
+        (0.0, 0.0, 25, (0.0, 0.137)),
+        # No documents are right or wrong alone and have a mean of one half.
+        (0.5, 0.0, 25, None),
+        (1.0, 0.0, 1, None),
+        (0.98, 0.04, 25, (0.9016, 1.0)),
+        (0.02, 0.04, 25, (0.0, 0.0984)),
+        (0.5, 0.1, 25, (0.304, 0.696)),
+    ],
+)
+def test_a_reported_share_never_claims_certainty(
+    store: Store,
+    paths: Paths,
+    tmp_path: Path,
+    value: float,
+    error: float,
+    count: int,
+    want: tuple[float, float] | None,
+) -> None:
+    results = {"t": {"acc,none": value, "acc_stderr,none": error}}
+    counts = {"n-samples": {"t": {"original": count, "effective": count}}}
+    import_lm_eval(store, write(tmp_path, "results.json", results, **counts))
+    found = scores(store, paths)["org/m", "lm-eval-t", "acc"]
+    assert found.value == value
+    if want is None:
+        assert (found.ci_low, found.ci_high) == (None, None)
+    else:
+        assert (found.ci_low, found.ci_high) == pytest.approx(want, abs=1e-3)
