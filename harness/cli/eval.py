@@ -25,6 +25,7 @@ from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE, load_benches
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.overlapping import overlapping
 from kdharness.harness.runs.step_sources import step_sources
 from kdharness.harness.store import Store
 from kdharness.harness.types import EvaluationResult, RunStatus
@@ -188,6 +189,9 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     if options["queue"]:
         click.echo(queue_run(paths, config, options["name"]))
         return
+    with Store(paths.store) as store:
+        for sentence in overlapping(config, store):
+            click.echo(f"warning: {sentence}", err=True)
     run = launch.start(paths, config, name=options["name"])
     click.echo(f"run {run.id}", err=True)
     if options["detach"]:
