@@ -196,9 +196,14 @@ def _from_folder(asset: Asset, folder: Path, target: Path) -> None:
         shutil.copyfile(path, target / name)
 
 
+def hub_switched_off() -> bool:
+    """Return whether the user has switched the hub off."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def hub_reachable(timeout: float = 3.0) -> bool:
     """Return whether the hub's host accepts a connection; hub clients retry for minutes."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if hub_switched_off():
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
@@ -213,7 +218,10 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
 def _from_hub(asset: Asset, target: Path) -> None:
     if not hub_reachable():
-        raise AssetError("the hub is unreachable")
+        off = hub_switched_off()
+        raise AssetError(
+            "the hub is switched off (HF_HUB_OFFLINE)" if off else "the hub is unreachable"
+        )
     from huggingface_hub import hf_hub_download
 
     for name, spec in asset.files.items():

@@ -22,6 +22,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.text import safe_text
 
 published_option = click.option(
     "--as-published",
@@ -41,9 +42,10 @@ def _finish(
     """Print what was imported and the models' scores."""
     for summary in summaries:
         models = ", ".join(sorted(summary.models))
-        click.echo(f"{summary.rows} {summary.kind} rows, {summary.new} new: {models}", err=True)
+        line = f"{summary.rows} {summary.kind} rows, {summary.new} new: {models}"
+        click.echo(safe_text(line), err=True)
         for note in summary.notes:
-            click.echo(f"  {note}", err=True)
+            click.echo(f"  {safe_text(note)}", err=True)
     names = {name for summary in summaries for name in summary.models}
     benches = {bench for summary in summaries for bench in summary.benches}
     scores = leaderboard(

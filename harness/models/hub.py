@@ -7,13 +7,12 @@ so that they pass the same checks as any other folder.
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.assets import hub_reachable
+from kdharness.harness.assets import hub_reachable, hub_switched_off
 from kdharness.harness.errors import ModelError
 from kdharness.harness.util.redact import redact
 
@@ -66,6 +65,12 @@ def commit_of(repo: str, revision: str) -> str:
     if not hub_reachable():
         known = _cached_commit(repo, revision)
         if known is None:
+            if hub_switched_off():
+                raise ModelError(
+                    f"the hub is switched off (HF_HUB_OFFLINE), and {repo} is not in the local "
+                    "cache",
+                    hint="unset HF_HUB_OFFLINE, or use a local folder",
+                )
             raise ModelError(
                 f"the hub is unreachable, and {repo} is not in the local cache",
                 hint="check the network (HF_ENDPOINT, HTTPS_PROXY), or use a local folder",
@@ -145,8 +150,11 @@ def _explain(error: Exception, repo: str, revision: str) -> ModelError:
     if kind == "RevisionNotFoundError":
         return ModelError(f"{repo} has no revision {revision}", hint="use a branch, tag or commit")
     if kind == "RepositoryNotFoundError":
-        token = "" if os.environ.get("HF_TOKEN") else "; a private model needs HF_TOKEN"
-        return ModelError(f"the hub has no model {repo}", hint=f"check the name{token}")
+        return ModelError(
+            f"the hub has no model {repo}, or not for this token",
+            hint="check the name; a private model needs a token that may read it: hf auth login, "
+            "or HF_TOKEN",
+        )
     first = (redact(str(error), shapes=True).strip() or kind).splitlines()[0][:300]
     return ModelError(
         f"could not download {repo} from the hub: {first}",

@@ -173,12 +173,19 @@ def test_wrong_hash_is_reported_and_existing_files_are_kept(
 
 
 @pytest.mark.usefixtures("no_network")
-def test_offline_error_names_every_source_and_the_from_option(use_asset: Any, paths: Paths) -> None:
+@pytest.mark.parametrize(
+    ("switch", "said"),
+    [("1", "the hub is switched off (HF_HUB_OFFLINE)"), ("0", "the hub is unreachable")],
+)
+def test_offline_error_names_every_source_and_the_from_option(
+    use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch, switch: str, said: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", switch)
     use_asset(make_asset())
     with pytest.raises(AssetError) as caught:
         assets.pull(paths, "thing")
     text = str(caught.value)
-    assert "the hub is unreachable" in text
+    assert said in text
     assert "No matching distribution found" in text
     assert "kdharness data pull thing --from FOLDER" in text
     assert no_assets_left(paths)
