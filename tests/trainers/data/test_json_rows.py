@@ -194,3 +194,38 @@ def test_training_flags_select_the_same_answers_in_every_format(flags: list[int 
             if turn["role"] == "assistant" and turn.get("train", True)
         ]
         assert trained == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]
+
+
+TWICE = '{"prompt": "a", "completion": "x", "completion": "y"}'
+INSIDE = (
+    '{"messages": [{"role": "user", "content": "q"}, '
+    '{"role": "assistant", "content": "one", "content": "two"}]}'
+)
+PRETTY = TWICE.replace(", ", ",\n ")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "place"),
+    [
+        (f'{{"prompt": "q", "completion": "a"}}\n{TWICE}\n', "completion", ":2"),
+        (INSIDE, "content", ":1"),
+        (f"[{TWICE}]", "completion", ""),
+        (PRETTY, "completion", ""),
+        (json.dumps({"messages": INSIDE[len('{"messages": ') : -1]}), "content", ":1"),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(
+    text: str, field: str, place: str, tmp_path: Path
+) -> None:
+    """The last one won, and nothing was said."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError, match=f"the field '{field}' is given twice") as caught:
+        texts_of(path)
+    assert caught.value.where == f"{path}{place}"
+
+
+def test_other_files_may_repeat_a_field() -> None:
+    assert untrusted.parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="'a' is given twice"):
+        untrusted.parse_json('{"b": [{"a": 1, "a": 2}]}', unique=True)
