@@ -168,7 +168,7 @@ def test_parquet_rows_match_jsonl_rows(tmp_path: Path, write_jsonl: WriteRows) -
 @settings(max_examples=60)
 @given(flags=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=5))
 def test_training_flags_select_the_same_answers_in_every_format(flags: list[int | None]) -> None:
-    """Every row format trains on the same answers."""
+    """Every row format trains on the same answers, but those of a prompt only where it says so."""
     answers = [f"answer {i}" for i in range(len(flags))]
     openai = [
         turn
@@ -193,7 +193,12 @@ def test_training_flags_select_the_same_answers_in_every_format(flags: list[int 
             for turn in read_messages(row)
             if turn["role"] == "assistant" and turn.get("train", True)
         ]
-        assert trained == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]
+        unset = [None if "prompt" in row else 1] * (len(flags) - 1) + [1]
+        assert trained == [
+            answer
+            for answer, flag, otherwise in zip(answers, flags, unset, strict=True)
+            if (otherwise if flag is None else flag)
+        ]
 
 
 TWICE = '{"prompt": "a", "completion": "x", "completion": "y"}'
@@ -209,7 +214,7 @@ PRETTY = TWICE.replace(", ", ",\n ")
     [
         (f'{{"prompt": "q", "completion": "a"}}\n{TWICE}\n', "completion", ":2"),
         (INSIDE, "content", ":1"),
-        (f"[{TWICE}]", "completion", ""),
+        (f"[{TWICE}]", "completion", ":1"),
         (PRETTY, "completion", ""),
         (json.dumps({"messages": INSIDE[len('{"messages": ') : -1]}), "content", ":1"),
     ],
