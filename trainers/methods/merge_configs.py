@@ -43,8 +43,9 @@ def check_configs(first: Any, other: Any, name: str, other_name: str) -> None:
     ours = {"model_type": first.model_type, **ours}
     theirs = {"model_type": other.model_type, **theirs}
 
-    def plainest_first(field: str) -> tuple[bool, bool, str]:
-        return field != "model_type", isinstance(ours.get(field), list), field
+    def plainest_first(field: str) -> tuple[bool, bool, bool, str]:
+        values = ours.get(field), theirs.get(field)
+        return field != "model_type", None in values, isinstance(values[0], list), field
 
     for field in sorted(ours.keys() | theirs.keys(), key=plainest_first):
         if ours.get(field) != theirs.get(field):

@@ -129,7 +129,7 @@ DIFFERENT: list[tuple[str, dict[str, Any], str]] = [
     (
         "qwen2",
         {"use_sliding_window": True, "max_window_layers": 3},
-        "sliding_window",
+        "use_sliding_window is False in A and True in B",
     ),
 ]
 
