@@ -117,7 +117,7 @@ def kind_of(schema: Mapping[str, Any], links: Mapping[str, str]) -> str:
     if kind == "object":
         below = schema.get("additionalProperties")
         return f"mapping to {kind_of(below, links)}" if isinstance(below, dict) else "mapping"
-    bounds = [sign.format(f"{schema[key]:g}") for key, sign in BOUNDS.items() if key in schema]
+    bounds = [sign.format(f"{schema[key]:.12g}") for key, sign in BOUNDS.items() if key in schema]
     if "pattern" in schema:
         bounds.append(f"matching `{schema['pattern']}`")
     return " ".join([WORDS[str(kind)], ", ".join(bounds)]).strip()

@@ -54,6 +54,7 @@ from kdharness.trainers.resuming import (
     begun_with,
     check_state,
     damaged_state,
+    drawing_of,
     groups_of,
     keep_note,
     newest_checkpoint,
@@ -261,7 +262,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     config = with_own_rows(config, job, start, tokenizer, device)
     training, heldout = _rows(config, tokenizer, job)
     ordered = spec.model_copy(update={"length_groups": groups_of(job, spec)})
-    plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world)
+    drawing = drawing_of(job)
+    plan = plan_batches(training.rows, config.data, ordered, config.seed, job.world, drawing)
     if job.run and precision.name == "mixed":
         facts = partial(planned_facts, config, training, plan, tokenizer, job.paths)
         precision = precision_by_memory(config, job, start.path, precision, facts)

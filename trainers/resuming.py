@@ -20,6 +20,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text, is_sealed
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.data.streams import DRAWING
 from kdharness.trainers.saving import step_folders
 
 NOTE = "begun-with.json"
@@ -51,6 +52,7 @@ def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, o
         # `auto` depends on the device.
         "precision": setting.precision.name,
         "groups": groups_of(setting.job, setting.config.trainer),
+        "drawing": drawing_of(setting.job),
     }
 
 
@@ -60,12 +62,24 @@ def groups_of(job: Job, spec: TrainerSpec) -> LengthGroups:
     A run that an older version started goes on in the order it began with: those versions grouped
     the rows of whole steps.
     """
-    checkpoint = newest_checkpoint(job.folder) if job.run and job.resume else None
-    if checkpoint is None or spec.length_groups != "auto":
+    known = _resumed(job)
+    if known is None or spec.length_groups != "auto":
         return spec.grouping
-    note = job.folder / NOTE
-    known = read_json_object(note, RECORD, RunError) if note.exists() else {}
     return spec.grouping if "groups" in known else "step"
+
+
+def drawing_of(job: Job) -> int:
+    """Return how a run's rows are drawn; one that an older version started goes on as it began."""
+    known = _resumed(job)
+    return DRAWING if known is None or known.get("drawing") == DRAWING else 1
+
+
+def _resumed(job: Job) -> dict[str, Any] | None:
+    """Return the record of the inputs of a run that goes on from a checkpoint; None of others."""
+    if not (job.run and job.resume) or newest_checkpoint(job.folder) is None:
+        return None
+    note = job.folder / NOTE
+    return read_json_object(note, RECORD, RunError) if note.exists() else {}
 
 
 def _weights_of(parents: Mapping[str, str], setting: TrainContext) -> dict[str, str]:

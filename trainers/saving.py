@@ -20,6 +20,7 @@ from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import free_bytes
 from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.finite import refuse_not_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -181,8 +182,9 @@ def save_whole(
     can lose them: it is reported, and the folder is kept without that file.
 
     Raises:
-        RunError: the weights could not be written; the previous folder is kept.
+        RunError: the weights are not finite or could not be written; the previous folder is kept.
     """
+    refuse_not_finite(trainer.model, trainer.state.global_step)
     scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
     if is_main:
         shutil.rmtree(scratch, ignore_errors=True)

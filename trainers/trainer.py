@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
@@ -25,20 +26,15 @@ from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.data.layout import Layout
+from kdharness.trainers.finite import HINT, refuse_not_finite
 from kdharness.trainers.l2_start import StartAnchor
-from kdharness.trainers.losses.router import (
-    RouterCounts,
-    router_weight,
-)
+from kdharness.trainers.losses.router import RouterCounts, router_weight
 from kdharness.trainers.losses.token_weights import batch_temperature
 from kdharness.trainers.precision import sharding_policy
 from kdharness.trainers.rollouts import SampledRows
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.step import LossInputs, Objective, attach_loss, loss_inputs
-from kdharness.trainers.teachers.online import (
-    AdapterTeacher,
-    OnlineTeacher,
-)
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.waiting import wait_for_all
 
 if TYPE_CHECKING:
@@ -55,13 +51,13 @@ class _Watched(NamedTuple):
 
 
 class _BeforeTheUpdate(TrainerCallback):
-    """Looks at the losses of a step before its gradients are applied, and pulls to the start."""
+    """Looks at a step's losses and gradient before it is applied, and pulls to the start."""
 
     def __init__(self, trainer: DistillTrainer) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
-        """Raise RunError if one of them is NaN or has diverged."""
+        """Raise RunError if one of them is no number or has diverged."""
         self.trainer.check_step()
         self.trainer.pull_to_start()
 
@@ -79,6 +75,7 @@ class DistillTrainer(Trainer):
     """transformers' loop with planned batches, routed teachers and the fused loss."""
 
     processing_class: Any
+    grad_norm: Tensor | float | None = None
 
     def __init__(
         self,
@@ -266,13 +263,24 @@ class DistillTrainer(Trainer):
         self.watched.append(_Watched(step.layout, loss.detach() * share, step.parts, scores))
         self.tokens_since += step.layout.tokens
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Keep the gradient's norm, which is that of all processes, for `check_step`."""
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        # A scaler makes gradients infinite on purpose, and leaves such a step out by itself.
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.grad_norm = None if scaled else whole
+        return whole
+
     def check_step(self) -> None:
         """Collect the step's values for the log, the one time that a device is waited for.
 
         Raises:
-            RunError: a loss is NaN or has diverged; the weights are those before the step.
+            RunError: a loss is NaN or has diverged, or the gradient is not finite; the weights are
+                those before the step.
         """
         watched, self.watched = self.watched, []
+        norm, self.grad_norm = self.grad_norm, None
         if not watched:
             return
         names = sorted({name for seen in watched for name in seen.parts})
@@ -286,24 +294,29 @@ class DistillTrainer(Trainer):
             for number, seen in enumerate(watched)
             for place, score in seen.scores.items()
         }
-        values = torch.stack([v.float() for v in (*losses, *sums, *scored.values())]).tolist()
+        last = [] if norm is None else [torch.as_tensor(norm, device=losses[0].device)]
+        read = [v.float() for v in (*losses, *sums, *scored.values(), *last)]
+        values = torch.stack(read).tolist()
         for seen, value in zip(watched, values, strict=False):
             if not value < self.max_loss:
-                raise self._diverged(seen.layout, value)
+                raise self._diverged(f"the loss is {value:.4g}", [seen.layout])
+        if last and not math.isfinite(length := values.pop()):
+            text = f"the gradient's norm is {length:.4g} although the loss is finite,"
+            raise self._diverged(text, [seen.layout for seen in watched])
         for name, value in zip(names, values[len(watched) :], strict=False):
             self.sums[name] = self.sums.get(name, 0.0) + value
         if self.sampled is not None:
             own = values[len(watched) + len(names) :]
             self.sampled.keep(dict(zip(scored, own, strict=True)))
 
-    def _diverged(self, layout: Layout, value: float) -> RunError:
+    def _diverged(self, what: str, layouts: list[Layout]) -> RunError:
         data = cast(Dataset, self.train_dataset)
-        locations = [data.rows[index].where for index in layout.index]
+        rows = [data.rows[index].where for layout in layouts for index in layout.index]
+        more = [f"and {len(rows) - 8} more"] if len(rows) > 8 else []
         return RunError(
-            f"the loss is {value:.4g} at step {self.state.global_step + 1}",
-            where="; ".join(locations[:8]),
-            hint="check these rows; a lower trainer.learning_rate, more warm-up or fp32 "
-            "often helps. The last saved checkpoint is kept.",
+            f"{what} at step {self.state.global_step + 1}",
+            where="; ".join(rows[:8] + more),
+            hint=f"check these rows; {HINT}",
         )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -335,6 +348,7 @@ class DistillTrainer(Trainer):
 
         A process or machine may die at any point here: an unsealed folder is never loaded.
         """
+        refuse_not_finite(cast(Any, self.model), self.state.global_step)
         step = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if not self.is_world_process_zero():
             super()._save_checkpoint(model, trial)

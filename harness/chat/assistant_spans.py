@@ -27,6 +27,11 @@ _INSIDE = (
     "the chat template writes another turn into assistant turn {number} (before its content, as "
     "some do with tool results)"
 )
+_BEGUN = (
+    "the prompt gives the beginning of assistant turn {number}, and the chat template does not "
+    "render that turn as it is written"
+)
+_ANSWER_ALONE = "end the prompt with the user's turn, and write the whole answer as the completion"
 _NOT_CUT = "this answer is truncated: remove the row"
 _ONE_EACH = "set train: false on that turn, or make a separate row of each answer"
 
@@ -45,11 +50,12 @@ class Spans:
 
 
 def is_empty_turn(message: Message) -> bool:
-    """Return whether an assistant turn has no content, tool calls or reasoning."""
-    if message.get("tool_calls") or any(message.get(name) for name in REASONING):
+    """Return whether an assistant turn has no content, tool calls or reasoning of its own."""
+    begun = str(message.get("prefill") or "")
+    if message.get("tool_calls") or (not begun and any(message.get(name) for name in REASONING)):
         return False
     content = message.get("content")
-    return content is None or not str(content).strip()
+    return content is None or not str(content).removeprefix(begun).strip()
 
 
 class Chat:
@@ -103,12 +109,25 @@ class Chat:
                     continue
             cut = truncated and index == len(self.messages) - 1
             if marks is None:
-                spans.append(self._turn(index, number, cut))
+                found = [self._turn(index, number, cut)]
             elif len(marks) == len(turns):
-                spans.append(self._cut(index, number, marks[number]) if cut else marks[number])
+                found = [self._cut(index, number, marks[number]) if cut else marks[number]]
             else:
-                spans += self._within(self._turn(index, number, cut), marks)
+                found = self._within(self._turn(index, number, cut), marks)
+            spans += self._continued(index, number, found) if message.get("prefill") else found
         return Spans(spans, empty, unshown)
+
+    def _continued(self, index: int, number: int, found: Sequence[Span]) -> list[Span]:
+        """Return the spans of a turn without its beginning, which its prompt has given."""
+        message = self.messages[index]
+        content, given = str(message["content"]), str(message["prefill"])
+        start, end = (found[0][0], found[-1][1]) if found else (0, 0)
+        # Some templates strip what they are given.
+        place = self.text.find(content.strip(), start, end)
+        if place < 0 or not content.strip():
+            raise DataError(_BEGUN.format(number=number + 1), hint=_ANSWER_ALONE)
+        first = place + max(0, len(given) - (len(content) - len(content.lstrip())))
+        return self._within((first, end), found)
 
     @staticmethod
     def _within(turn: Span, marks: Sequence[Span]) -> list[Span]:

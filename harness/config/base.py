@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
 
 NAME = r"^\w[\w.-]{0,63}$"
 """Pattern of run names, which are folder names and arguments of commands."""
+
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy, which a training seeds as well, takes no larger one."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Settings(BaseModel):
@@ -27,7 +32,7 @@ class RunConfig(Settings):
         title="Name",
         description=("Name of the run; derived from the method by default."),
     )
-    seed: int = Field(42, ge=0, title="Seed")
+    seed: Seed = Field(42, title="Seed")
 
 
 ADDED: dict[str, Any] = {"hashed": "unless default"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from kdharness.harness.config.base import ADDED, Settings, listed
+from kdharness.harness.config.base import ADDED, Seed, Settings, listed
 
 
 class SourceSpec(Settings):
@@ -31,7 +31,9 @@ class SourceSpec(Settings):
         1.0,
         gt=0,
         title="Weight",
-        description=("Sampling weight of this source, relative to others of its kind."),
+        description=(
+            "How often one of its rows is drawn, relative to a row of other sources of its kind."
+        ),
     )
     format: Literal["auto", "messages", "prompt", "alpaca", "sharegpt"] = Field(
         "auto", title="Row format", description="auto detects the format from the fields."
@@ -40,6 +42,15 @@ class SourceSpec(Settings):
     limit: int | None = Field(
         None, ge=1, title="Limit", description="Use only the first rows, up to this many."
     )
+
+    @model_validator(mode="after")
+    def _split_is_used(self) -> Self:
+        if self.split != "train" and not self.path.startswith("hub:"):
+            raise ValueError(
+                f"split: {self.split} has no effect on {self.path}: only a hub dataset (hub:NAME) "
+                "has splits"
+            )
+        return self
 
 
 Sources = Annotated[
@@ -70,9 +81,8 @@ class SelfWritten(Settings):
         title="Temperature",
         description=("1 draws from the reference's own distribution."),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         0,
-        ge=0,
         title="Seed",
         description=("Of the rows alone: runs with other seeds share them."),
     )
@@ -121,3 +131,13 @@ class DataSpec(Settings):
         title="Allow duplicates",
         description=("Train even if held-out rows are also in the training data."),
     )
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> Self:
+        for source in self.heldout:
+            if source.weight != 1:
+                raise ValueError(
+                    f"heldout: weight: {source.weight:g} has no effect on {source.path}: every "
+                    "held-out row is scored once"
+                )
+        return self

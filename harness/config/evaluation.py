@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from kdharness.harness.config.base import ADDED, Settings, formerly
+from kdharness.harness.config.base import ADDED, Seed, Settings, formerly
 from kdharness.harness.config.tracking import Trackers, trackers_field
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import ENGINES
@@ -276,7 +276,7 @@ class EvalConfig(Settings):
         description="vllm starts a vLLM server for each checkpoint; openai:MODEL@URL, vllm:PATH "
         "or llama:FILE.gguf serves one checkpoint. Default: generate in this process.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="Seed of sampled answers.")
+    seed: Seed = Field(0, title="Seed", description="Seed of sampled answers.")
     batch_size: int = Field(
         16, ge=1, le=1024, title="Batch size", description="Chats generated in one batch."
     )

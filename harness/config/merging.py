@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kdharness.harness.config.base import ADDED, RunConfig
+from kdharness.harness.config.base import ADDED, RunConfig, Seed
 
 SPARSE = ("ties", "dare")
 """Kinds that keep a part of each difference."""
@@ -24,9 +24,8 @@ class MergeConfig(RunConfig):
     """Merging: weights are interpolated, averaged or added; nothing is trained."""
 
     method: Literal["merge"] = "merge"
-    seed: int = Field(
+    seed: Seed = Field(
         42,
-        ge=0,
         title="Seed",
         description=("What dare keeps; otherwise it only distinguishes runs of one experiment."),
     )

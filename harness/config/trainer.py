@@ -11,6 +11,7 @@ from kdharness.harness.config.kernels import BLOCK, Chunk, Kernels, check_block
 from kdharness.harness.config.on_policy import Divergence, OnPolicySpec
 from kdharness.harness.config.points import BenchPoints, check_points
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
+from kdharness.harness.config.schedule import WARMUP, Schedule, check_rates
 from kdharness.harness.config.tracking import Trackers, trackers_field
 
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
@@ -21,15 +22,15 @@ class TrainerSpec(Settings):
     """Optimisation settings shared by every method."""
 
     learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", title="Schedule"
-    )
+    schedule: Schedule = Field("cosine", title="Schedule")
     warmup_ratio: float = Field(
-        0.1,
+        WARMUP,
         ge=0,
         lt=1,
         title="Warm-up",
-        description=("Fraction of steps over which the learning rate increases."),
+        description=(
+            "Fraction of steps over which the learning rate increases; constant has none."
+        ),
     )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
     l2_start: float = Field(
@@ -47,7 +48,9 @@ class TrainerSpec(Settings):
         "adamw", title="Optimiser"
     )
     max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 disables it.")
-    epochs: float = Field(2.0, gt=0, title="Epochs")
+    epochs: float = Field(
+        2.0, gt=0, title="Epochs", description="The last step is filled up from the next epoch."
+    )
     max_steps: int | None = Field(
         None, ge=1, title="Steps", description="Stop after this many steps, before the epochs end."
     )
@@ -220,12 +223,7 @@ class TrainerSpec(Settings):
                 "length_groups: step draws a number of rows for a step, and tokens_per_batch fills "
                 "micro-batches: remove one of them"
             )
-        if self.l2_start * self.learning_rate >= 1:
-            raise ValueError(
-                f"l2_start: each step goes learning_rate · l2_start = "
-                f"{self.l2_start * self.learning_rate:g} of the way back to the start, which must "
-                f"be below 1: lower it to less than {1 / self.learning_rate:g}"
-            )
+        check_rates(self.learning_rate, self.schedule, self.warmup_ratio, self.l2_start)
         if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
             raise ValueError(
                 f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "

@@ -22,6 +22,7 @@ from kdharness.harness.models.adapters import (
 from kdharness.harness.models.generation_config import refuse_unreadable
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
 from kdharness.harness.models.resolve import local_folder, naming_base
+from kdharness.harness.models.unused import unused_note
 from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
 
@@ -159,6 +160,7 @@ def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], devi
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     model, info = loaded
     _refuse_missing(info, source)
+    model.unused_note = unused_note(info.get("unexpected_keys", ()), source)
     return model
 
 

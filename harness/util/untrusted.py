@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from kdharness.harness.errors import ConfigError, KDHarnessError
+from kdharness.harness.util.repeated_fields import ONCE_EACH
 
 CONFIG_BYTES = 256_000
 """The largest config file: nobody writes more by hand."""
@@ -109,16 +110,20 @@ def read_lines(path: Path, error: type[KDHarnessError]) -> Iterator[tuple[int, b
 # ---------------------------------------------------------------- JSON
 
 
-def parse_json(raw: str | bytes) -> Any:
+def parse_json(raw: str | bytes, *, unique: bool = False) -> Any:
     """Parse JSON into plain data; lone surrogates are replaced by U+FFFD.
+
+    Args:
+        raw: the text, or its bytes in UTF-8.
+        unique: refuse an object that has a field twice, as a row that people wrote may.
 
     Raises:
         ValueError: not JSON, not UTF-8, nested deeper than `DEPTH`, or a number with too many
-            digits.
+            digits; a `RepeatedFieldError` for a field that is given twice.
     """
     text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     try:
-        value = json.loads(text)
+        value = ONCE_EACH.decode(text) if unique else json.loads(text)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH} levels") from None
     if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):

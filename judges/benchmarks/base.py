@@ -28,6 +28,7 @@ from kdharness.harness.types import (
     Verdict,
     digest,
 )
+from kdharness.harness.util.repeated_fields import RepeatedFieldError
 from kdharness.harness.util.untrusted import parse_json, read_lines
 from kdharness.judges.scoring.verdicts import read_winner
 
@@ -158,7 +159,9 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     # Split at newlines only: str.splitlines would also split JSON strings at U+2028 and the like.
     for number, line in read_lines(path, DataError):
         try:
-            row = parse_json(line)
+            row = parse_json(line, unique=True)
+        except RepeatedFieldError as error:
+            raise DataError(str(error), where=f"{path}, line {number}") from error
         except ValueError as error:
             raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
         if not isinstance(row, dict):

@@ -160,10 +160,11 @@ def test_step_of_several_micro_batches_reads_values_once(monkeypatch: pytest.Mon
     for batch in batches:
         trainer.compute_loss(student, batch, num_items_in_batch=items)
     parts = [float(seen.parts["kl"]) for seen in trainer.watched]
+    trainer.grad_norm = torch.tensor(0.5)
     with monkeypatch.context() as patched:
         reads = Reads(patched)
         trainer.check_step()
-    assert reads.count == 1 and trainer.watched == []
+    assert reads.count == 1 and trainer.watched == [] and trainer.grad_norm is None
     assert trainer.sums == {"kl": pytest.approx(sum(parts), rel=1e-6)}
 
 

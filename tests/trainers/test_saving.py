@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import GenerationConfig
 
 from kdharness.harness.config.files import parse_config
@@ -242,7 +243,12 @@ def test_save_that_writes_no_weights_is_an_error(tmp_path: Path) -> None:
         (Path(folder) / "config.json").write_text("{}", "utf-8")
 
     accelerator = SimpleNamespace(state=SimpleNamespace())
-    trainer = SimpleNamespace(save_model=save_config_only, accelerator=accelerator)
+    trainer = SimpleNamespace(
+        save_model=save_config_only,
+        accelerator=accelerator,
+        model=torch.nn.Linear(1, 1),
+        state=SimpleNamespace(global_step=1),
+    )
     context: Any = SimpleNamespace(job=SimpleNamespace(is_main=True))
     with pytest.raises(RunError, match="no weights were written"):
         saving.save_whole(trainer, context, tmp_path / "final")

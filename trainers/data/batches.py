@@ -9,23 +9,20 @@ micro-batches of a step need only one teacher.
 
 from __future__ import annotations
 
-import bisect
-import random
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 import torch
 
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.trainer import TrainerSpec
-from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.data.layout import layout_of
-
-POOL = 256
+from kdharness.trainers.data.streams import DRAWING, POOL, Stream, make_streams, wanted_shares
 
 
 @dataclass(frozen=True)
@@ -64,136 +61,19 @@ class BatchPlan:
         return self.batches[rank::world]
 
 
-class Stream:
-    """Rows of one kind: every row once per epoch, drawn from a pool in runs of similar length."""
-
-    def __init__(
-        self,
-        rows: Sequence[TrainRow],
-        groups: dict[int, float],
-        members: dict[int, list[int]],
-        seed: str,
-        *,
-        grouped: bool = True,
-        packed: bool = False,
-    ) -> None:
-        """Fill the stream.
-
-        Args:
-            rows: all rows.
-            groups: sources with their weights.
-            members: the row indices of each source.
-            seed: what the order depends on.
-            grouped: whether rows that are taken together have similar lengths.
-            packed: whether they will stand in a micro-batch without padding.
-        """
-        self.rows = rows
-        self.grouped, self.packed = grouped, packed
-        self.random = random.Random(seed)
-        self.groups = groups
-        self.members = members
-        self.queues: dict[int, list[int]] = {source: [] for source in groups}
-        self.owed = dict.fromkeys(groups, 0.0)
-        self.pool: list[tuple[float, int]] = []
-        self.equal = len(set(groups.values())) == 1
-        self.epoch: list[int] = []
-
-    def _draw(self) -> int | None:
-        """Return the next row; None at the end of an epoch when all weights are equal."""
-        if self.equal:
-            if not self.epoch:
-                return None
-            return self.epoch.pop()
-        total = sum(self.groups.values())
-        for source, weight in self.groups.items():
-            self.owed[source] += weight / total
-        source = max(self.owed, key=lambda name: self.owed[name])
-        self.owed[source] -= 1
-        if not self.queues[source]:
-            self.queues[source] = self.random.sample(
-                self.members[source], len(self.members[source])
-            )
-        return self.queues[source].pop()
-
-    def _refill(self) -> None:
-        while len(self.pool) < POOL:
-            row = self._draw()
-            if row is None:
-                if self.pool:
-                    return
-                every_row = [row for rows in self.members.values() for row in rows]
-                self.epoch = self.random.sample(every_row, len(every_row))
-                continue
-            key = len(self.rows[row]) if self.grouped else self.random.random()
-            bisect.insort(self.pool, (key, row))
-
-    def _fitting(self, start: int, end: int, budget: int) -> int:
-        """Return how many rows of a part of the pool fit into a budget of positions, at least 1."""
-        lengths = [len(self.rows[row]) for _, row in self.pool[start:end]]
-        if self.packed:
-            sizes = list(accumulate(lengths))
-        else:
-            longest = accumulate(lengths, max)
-            sizes = [length * count for count, length in enumerate(longest, 1)]
-        return max(1, bisect.bisect_right(sizes, budget))
-
-    def take(self, count: int, budget: int | None = None) -> list[int]:
-        """Take up to `count` rows that stand together, at most `budget` positions in total."""
-        self._refill()
-        start = self.random.randrange(len(self.pool))
-        start = max(0, min(start, len(self.pool) - count))
-        end = min(start + count, len(self.pool))
-        if budget is not None:
-            end = start + self._fitting(start, end, budget)
-        taken = [row for _, row in self.pool[start:end]]
-        del self.pool[start:end]
-        return taken
-
-
-def wanted_shares(rows: Sequence[TrainRow], data: DataSpec) -> dict[str, float]:
-    """Return the target share of rows of each kind: by `domain_share`, else by data size.
-
-    Raises:
-        ConfigError: a domain share without both general and other rows.
-    """
-    kinds = sorted({row.kind for row in rows})
-    if data.domain_share is None:
-        return {kind: sum(row.kind == kind for row in rows) / len(rows) for kind in kinds}
-    others = [kind for kind in kinds if kind != "general"]
-    if not others or "general" not in kinds:
-        raise ConfigError(
-            f"domain_share needs both general and domain rows; the data has only {kinds[0]} rows",
-            where="data.domain_share",
-        )
-    share = {kind: data.domain_share / len(others) for kind in others}
-    return {"general": 1 - data.domain_share, **share}
-
-
-def make_streams(
-    rows: Sequence[TrainRow], data: DataSpec, trainer: TrainerSpec, seed: int
-) -> dict[str, Stream]:
-    """Return one stream per kind."""
-    grouped = trainer.grouping != "none"
-    streams = {}
-    for kind in sorted({row.kind for row in rows}):
-        members: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            if row.kind == kind:
-                members.setdefault(row.source, []).append(index)
-        groups = {source: data.train[source].weight for source in members}
-        streams[kind] = Stream(
-            rows, groups, members, f"{seed}/{kind}", grouped=grouped, packed=trainer.packing
-        )
-    return streams
-
-
 def plan_batches(
-    rows: Sequence[TrainRow], data: DataSpec, trainer: TrainerSpec, seed: int, world: int = 1
+    rows: Sequence[TrainRow],
+    data: DataSpec,
+    trainer: TrainerSpec,
+    seed: int,
+    world: int = 1,
+    drawing: int = DRAWING,
 ) -> BatchPlan:
     """Plan every micro-batch of a training run.
 
-    The plan ends at `max_steps`, at the first step that reaches `max_tokens` real tokens, or after
-    `epochs` (with a domain share, an epoch ends when all general rows were seen).
+    The plan ends at `max_steps`, at the first step that reaches `max_tokens` real tokens, or at the
+    first step that completes `epochs` (with a domain share, an epoch ends when all general rows
+    were seen). `drawing` is how rows are drawn, see `DRAWING`.
 
     If a step's rows are grouped by length as a whole or not at all, they are chosen first and cut
     into micro-batches afterwards: 1 x 8, 2 x 4 and 8 x 1 rows (and one or two processes) train on
@@ -201,10 +81,10 @@ def plan_batches(
     as far as it has many micro-batches.
     """
     shares = wanted_shares(rows, data)
-    streams = make_streams(rows, data, trainer, seed)
+    streams = make_streams(rows, data, trainer, seed, drawing)
     per_step = trainer.accumulation * world
     owed = dict.fromkeys(shares, 0.0)
-    steps = _steps_wanted(rows, shares, data, trainer, per_step)
+    steps = _steps_wanted(rows, shares, data, trainer, per_step, drawing)
     batches: list[list[int]] = []
     tokens = drawn = 0
     while not _enough(trainer, len(batches) // per_step, tokens, drawn, steps):
@@ -227,12 +107,19 @@ def _steps_wanted(
     data: DataSpec,
     trainer: TrainerSpec,
     per_step: int,
+    drawing: int,
 ) -> tuple[int, int]:
-    """Return (optimiser steps, rows) of all epochs; a token budget counts rows."""
+    """Return (optimiser steps, rows) of all epochs; a token budget counts rows.
+
+    The last step is whole, and so is the last epoch: what is missing comes from the next one.
+    """
     general = sum(row.kind == "general" for row in rows)
     epoch_rows = len(rows) if data.domain_share is None else general / shares["general"]
     wanted = trainer.epochs * epoch_rows
-    return max(1, round(wanted / (trainer.batch_size * per_step))), max(1, round(wanted))
+    if drawing == 1:
+        return max(1, round(wanted / (trainer.batch_size * per_step))), max(1, round(wanted))
+    drawn = max(1, math.ceil(wanted - 1e-6))  # 0.1 of 30 rows is 3.0000000000000004
+    return math.ceil(drawn / (trainer.batch_size * per_step)), drawn
 
 
 def _enough(

@@ -19,6 +19,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import IGNORE_INDEX, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
+from kdharness.trainers.data.control_tokens import first_control, without_own_ends
 from kdharness.trainers.data.reports import Report, Template
 from kdharness.trainers.data.sources import Chat, read_source
 
@@ -141,9 +142,10 @@ def _encode(
     template: Template,
 ) -> None:
     try:
+        messages, ended = without_own_ends(chat["messages"], template.traits.end_token)
         encoded = encode_chat(
             tokenizer,
-            chat["messages"],
+            messages,
             max_length=max_length,
             truncated=chat["truncated"],
             tools=chat["tools"],
@@ -154,6 +156,7 @@ def _encode(
     report.unread.update(chat["unread"])
     report.unread_turns.update(chat["unread_turns"])
     report.empty += encoded.empty
+    report.ended += ended
     if not encoded.labelled:
         report.dropped += 1
         report.lost += encoded.cut and not encoded.empty
@@ -166,6 +169,10 @@ def _encode(
     report.tokens += len(row)
     report.labelled += encoded.labelled
     report.longest = max(report.longest, len(row))
+    if found := first_control(messages, template.control):
+        report.forged += 1
+        report.first_forged = report.first_forged or f"{found!r} at {chat['where']}"
+    report.unbegun += template.beginning not in (None, row.input_ids[0])
     report.unshown += encoded.unshown
     report.straddling += encoded.straddles
     report.endless += encoded.ends and encoded.last_label not in template.ends

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdharness.harness.errors import DataError
+from kdharness.harness.util.repeated_fields import RepeatedFieldError
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.trainers.data.learning_flags import CUT, LEARN, learnt_turn, shown, was_cut
 
@@ -210,12 +211,19 @@ def joined(content: object, what: str) -> str:
     """Read a turn's content: text, or a list of text parts, which are joined.
 
     Raises:
-        DataError: neither, or a part that is not text.
+        DataError: neither, a part that is not text, or several texts that are no parts.
     """
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise DataError(f"{what} is not text: {shown(content)}")
+    if len(content) > 1 and any(isinstance(part, str) for part in content):
+        # Several answers, or a column of a table: their sum is nobody's text.
+        raise DataError(
+            f"{what} is a list of {len(content)} texts, and one text is wanted: {shown(content)}",
+            hint='write one row for each; parts of one text are written {"type": "text", '
+            '"text": …}',
+        )
     texts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
@@ -325,7 +333,9 @@ def parsed(text: str, what: str) -> Any:
         DataError: it is not valid JSON.
     """
     try:
-        return parse_json(text)
+        return parse_json(text, unique=True)
+    except RepeatedFieldError as error:
+        raise DataError(f"{what}: {error}") from error
     except ValueError as error:
         raise DataError(f"{what} is not JSON: {shown(text)}") from error
 

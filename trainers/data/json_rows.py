@@ -9,6 +9,7 @@ from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
+from kdharness.harness.util.repeated_fields import RepeatedFieldError
 from kdharness.harness.util.untrusted import parse_json, read_lines, read_text
 from kdharness.trainers.data.fields import keys, looks_like_turn
 from kdharness.trainers.data.formats import detect_format
@@ -58,7 +59,9 @@ def _array(path: Path) -> tuple[list[Any] | None, DataError | None]:
     except OSError:
         return None, None
     try:
-        value = parse_json(text)
+        value = parse_json(text, unique=True)
+    except RepeatedFieldError as error:
+        return None, _repeated(error, str(path))
     except ValueError as error:
         line = getattr(error, "lineno", 0)
         return None, DataError(
@@ -76,7 +79,9 @@ def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, object]]:
     for number, line in read_lines(path, DataError):
         where = f"{path}:{number}"
         try:
-            row = parse_json(line)
+            row = parse_json(line, unique=True)
+        except RepeatedFieldError as cause:
+            raise _repeated(cause, where) from cause
         except ValueError as cause:
             if first and error is not None:
                 raise error from cause
@@ -93,7 +98,9 @@ def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, object]]:
 def _object(path: Path, where: str, cause: ValueError) -> Iterator[tuple[str, object]]:
     """Read a file that is one object over several lines: a single row, or an error."""
     try:
-        row = parse_json(read_text(path, "the rows", error=DataError))
+        row = parse_json(read_text(path, "the rows", error=DataError), unique=True)
+    except RepeatedFieldError as error:
+        raise _repeated(error, str(path)) from error
     except ValueError:
         raise DataError(
             "this line is not JSON: unexpected end of input",
@@ -107,6 +114,10 @@ def _object(path: Path, where: str, cause: ValueError) -> Iterator[tuple[str, ob
             hint=_LAYOUT,
         )
     yield f"{path}: row 1", row
+
+
+def _repeated(error: RepeatedFieldError, where: str) -> DataError:
+    return DataError(str(error), where=where, hint="remove one of them")
 
 
 def _unfinished(error: ValueError) -> bool:

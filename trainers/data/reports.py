@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from kdharness.harness.chat.rendering import DAY, template_source
 from kdharness.harness.chat.template import CHATML, render
 from kdharness.harness.chat.traits import TemplateTraits, template_traits
 from kdharness.harness.errors import DataError
+from kdharness.trainers.data.control_tokens import added_beginning, control_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,8 +24,10 @@ class Report:
 
     Rows: `cut` at max_length, `dropped` without a labelled token, `straddling` if an answer's
     first token starts inside the prompt, `endless` if the labels do not end with a token that ends
-    generation, `lost` the dropped ones whose answer lies beyond max_length. Answers: `empty` ones,
-    and `unshown` ones whose reasoning the template drops. `unread` counts ignored fields by name.
+    generation, `lost` the dropped ones whose answer lies beyond max_length, `forged` with control
+    tokens in their text, `unbegun` without the token that the tokenizer puts before texts. Answers:
+    `empty` ones, `unshown` ones whose reasoning the template drops, and `ended` ones that were
+    written with their end of turn. `unread` counts ignored fields by name.
     """
 
     path: str
@@ -39,6 +43,10 @@ class Report:
     straddling: int = 0
     endless: int = 0
     lost: int = 0
+    forged: int = 0
+    first_forged: str = ""
+    unbegun: int = 0
+    ended: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     unread_turns: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
@@ -73,25 +81,31 @@ class Template:
     """How a tokenizer's template and files end an answer.
 
     `stops` end generation in any program; `ends` are these and the template's own end-of-turn
-    token, at which kdharness also stops.
+    token, at which kdharness also stops. `control` finds control tokens in a text, `beginning` is
+    the token that the tokenizer itself puts before a text.
     """
 
     tokenizer: Any
     traits: TemplateTraits
     stops: frozenset[int]
     ends: frozenset[int]
+    control: re.Pattern[str]
+    beginning: int | None
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
         """Read a tokenizer and its template."""
         stops, own = stopping_tokens(tokenizer), end_of_turn(tokenizer)
         ends = stops if own is None else stops | {own}
-        return cls(tokenizer, template_traits(tokenizer), frozenset(stops), frozenset(ends))
+        traits = template_traits(tokenizer)
+        control = control_tokens(tokenizer, traits.end_token)
+        beginning = added_beginning(tokenizer)
+        return cls(tokenizer, traits, frozenset(stops), frozenset(ends), control, beginning)
 
     def warnings(self, report: Report) -> list[str]:
         """Return warnings about what a model cannot learn from these rows."""
         ending = self.ending(report)
-        return [*([ending] if ending else []), *self.shapes(report)]
+        return [*([ending] if ending else []), *self.shapes(report), *self.texts(report)]
 
     def ending(self, report: Report) -> str:
         """Return a warning about how these rows' answers end; empty if there is none."""
@@ -132,6 +146,31 @@ class Template:
             answers = "1 answer" if report.unshown == 1 else f"{report.unshown} answers"
             messages.append(
                 f"the chat template drops the reasoning of {answers}, which is not trained on"
+            )
+        return messages
+
+    def texts(self, report: Report) -> list[str]:
+        """Return warnings about tokens that stand in texts, or are missing before them."""
+        messages = []
+        if report.forged:
+            messages.append(
+                f"in {_rows(report.forged, report.rows)} control tokens of this tokenizer stand "
+                f"in the text (first {report.first_forged}), which the model reads as the "
+                "beginning or end of a turn: remove them from texts, and do not render rows "
+                "with a chat template beforehand"
+            )
+        if report.ended:
+            answers = "1 answer was" if report.ended == 1 else f"{report.ended} answers were"
+            messages.append(
+                f"{answers} written with {self.traits.end_token!r} at the end, which the chat "
+                "template writes itself: it was removed from the text"
+            )
+        if report.unbegun and self.beginning is not None:
+            name = self.tokenizer.convert_ids_to_tokens(self.beginning)
+            messages.append(
+                f"in {_rows(report.unbegun, report.rows)} the text does not begin with {name!r}, "
+                "which this tokenizer puts before other texts: many such models expect it, but "
+                "the chat template does not write bos_token"
             )
         return messages
 

@@ -28,6 +28,7 @@ from kdharness.trainers.data.fields import (
 from kdharness.trainers.data.formats import ANSWERS, CHATS, detect_format
 from kdharness.trainers.data.json_rows import json_rows
 from kdharness.trainers.data.learning_flags import CUT, row_flags, shown, truth, was_cut
+from kdharness.trainers.data.prompts import with_answers
 
 Chat = dict[str, Any]
 """`{"messages": [...], "truncated": bool}` with roles system, user, assistant and tool; `tools`
@@ -234,7 +235,8 @@ def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[
         if _is_turns(question)
         else read_turns([{"role": "user", "content": _text(question, asked)}], unread)
     )
-    return [*_history(row, form, used), *asks, *_answers(row, answer, used, unread)]
+    answers = _answers(row, answer, used, unread)
+    return [*_history(row, form, used), *with_answers(asks, answers)]
 
 
 def _answers(

@@ -20,9 +20,11 @@ from kdharness.harness.models.loading import (
     load_tokenizer,
     stored_dtype,
 )
+from kdharness.harness.models.unused import unused_note_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.types import Checkpoint
+from kdharness.trainers.methods.merge_configs import check_configs
 from kdharness.trainers.methods.merge_weights import (
     State,
     average,
@@ -66,6 +68,8 @@ def train(config: MergeConfig, job: Job) -> Outcome:
                 trust_remote_code=config.trust_remote_code,
             )
         )
+        if unused := unused_note_of(models[-1]):
+            job.reporter.say(unused, kind="warning")
         job.reporter.advance(number)
         job.reporter.check()
     states = [model.state_dict() for model in models]
@@ -73,7 +77,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     new = [label for label, _ in wanted if not _made(job.folder / (label or "final"))]
     refuse_without_room(int(len(new) * saved_bytes(models[0]) * MARGIN), job.folder)
     check_states(states, names)
-    tokenizer = load_tokenizer(names[0], job.paths, trust_remote_code=config.trust_remote_code)
+    tokenizer = merged_tokenizer(names, job, trust=config.trust_remote_code)
     job.reporter.stage("merging", len(wanted))
     made = []
     vessel = copy.deepcopy(models[0])
@@ -90,6 +94,33 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     return Outcome(
         middle[0], len(wanted), {role: parent.id for role, parent in parents.items()}, middle[1]
     )
+
+
+def merged_tokenizer(names: Sequence[str], job: Job, *, trust: bool) -> Any:
+    """Return the first model's tokenizer, with the chat template of the first that has one.
+
+    A base model often has none, and a merge without one could not answer a chat.
+    """
+    tokenizers = [load_tokenizer(name, job.paths, trust_remote_code=trust) for name in names]
+    first = tokenizers[0]
+    having = {
+        name: tokenizer.chat_template
+        for name, tokenizer in zip(names, tokenizers, strict=True)
+        if tokenizer.chat_template
+    }
+    if not having:
+        return first
+    name, template = next(iter(having.items()))
+    other = next((source for source, text in having.items() if text != template), "")
+    if not first.chat_template:
+        first.chat_template = template
+        job.reporter.say(f"{names[0]} has no chat template: the merged model has that of {name}")
+    if other:
+        job.reporter.say(
+            f"the chat templates of {name} and {other} differ: the merged model has that of {name}",
+            kind="warning",
+        )
+    return first
 
 
 def _made(folder: Path) -> bool:
@@ -116,7 +147,7 @@ def _combine(
     config: MergeConfig, states: Sequence[State], names: Sequence[str], info: Mapping[str, Any]
 ) -> dict[str, Any]:
     if config.kind == "wise-ft":
-        return interpolate(states[0], states[1], float(info["alpha"]))
+        return interpolate(states[0], states[1], float(info["alpha"]), names)
     if config.kind == "average":
         return average(states, config.weights, names)
     reference, others = states[0], states[1:]
@@ -171,24 +202,9 @@ def check_parents(parents: Mapping[str, Checkpoint], config: MergeConfig, paths:
                 hint="there is nothing to merge; give two different checkpoints",
             )
     trust = config.trust_remote_code
-    properties = {}
-    for source in sources:
-        shape = load_config_of(source, paths, trust_remote_code=trust)
-        text = shape.get_text_config()
-        properties[source] = (shape.model_type, bool(getattr(text, "tie_word_embeddings", False)))
-    for source in sources[1:]:
-        for what, ours, theirs in zip(
-            ("model type", "tie_word_embeddings"),
-            properties[sources[0]],
-            properties[source],
-            strict=True,
-        ):
-            if ours != theirs:
-                raise ModelError(
-                    f"{what} is {ours} in {sources[0]} and {theirs} in {source}",
-                    hint="only models of the same architecture can be merged: "
-                    "train from the same start",
-                )
+    first, *others = [load_config_of(source, paths, trust_remote_code=trust) for source in sources]
+    for source, other in zip(sources[1:], others, strict=True):
+        check_configs(first, other, sources[0], source)
     _check_tokens(sources, paths, trust)
 
 

@@ -35,11 +35,16 @@ from kdharness.harness.errors import ModelError
 State = Mapping[str, Any]
 
 
-def interpolate(reference: State, expert: State, alpha: float) -> dict[str, Any]:
+def interpolate(
+    reference: State,
+    expert: State,
+    alpha: float,
+    names: Sequence[str] = ("reference", "expert"),
+) -> dict[str, Any]:
     """Return (1 − α) reference + α expert (WiSE-FT); the ends equal the parents bit for bit."""
     return _each(
         [reference, expert],
-        ["reference", "expert"],
+        names,
         lambda tensors: torch.lerp(tensors[0], tensors[1], alpha),
     )
 
@@ -147,8 +152,13 @@ def dare(
 def _each(
     states: Sequence[State], names: Sequence[str], combine: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """Apply `combine` to each tensor of all states; one tensor with two names once."""
-    check_states(states, names or [f"model {n}" for n in range(1, len(states) + 1)])
+    """Apply `combine` to each tensor of all states; one tensor with two names once.
+
+    Raises:
+        ModelError: states that do not fit, and values that are not finite, given or computed.
+    """
+    names = names or [f"model {n}" for n in range(1, len(states) + 1)]
+    check_states(states, names)
     merged: dict[str, Any] = {}
     done: dict[tuple[int, Any], str] = {}
     for key, first in states[0].items():
@@ -161,8 +171,27 @@ def _each(
             merged[key] = merged[done[place]]
             continue
         done[place] = key
-        merged[key] = combine([t.detach().float().cpu() for t in tensors]).to(first.dtype)
+        given = [t.detach().float().cpu() for t in tensors]
+        for name, tensor in zip(names, given, strict=True):
+            if not is_finite(tensor):
+                raise ModelError(
+                    f"{key} of {name} has NaN or infinite values",
+                    hint="its training diverged, or its file is damaged",
+                )
+        merged[key] = combine(given).to(first.dtype)
+        if not is_finite(merged[key]):
+            dtype = str(first.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{key} of the merged model has values beyond {dtype}",
+                hint="lower scale or weights",
+            )
     return merged
+
+
+def is_finite(tensor: Any) -> bool:
+    """Return whether a tensor has no NaN and no infinite value."""
+    # The extremes need no copy of a tensor, and a NaN is both of them.
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def check_states(states: Sequence[State], names: Sequence[str]) -> None:

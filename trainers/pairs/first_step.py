@@ -16,11 +16,12 @@ from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, pick_device, teacher_options
 from kdharness.harness.models.resolve import local_folder
+from kdharness.harness.models.unused import unused_note_of
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
 from kdharness.trainers.pairs.closeness import closeness, judged, sample_rows, top_tokens
 from kdharness.trainers.pairs.models import ModelFacts
-from kdharness.trainers.pairs.result import Checks, ok
+from kdharness.trainers.pairs.result import Checks, note, ok
 from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.teachers.build import shared_ids
@@ -64,7 +65,9 @@ def check_weights(
             checks.append(ok(KL, role.role, f"not measured: {reason}"))
             continue
         with measuring(role, checks):
-            student = _student(config, paths) if student is None else student
+            if student is None:
+                student = _student(config, paths)
+                _note_unused(student, "student", checks)
             width = models["student"].limits.vocabulary
             vocab = shared_ids(
                 tokenizer,
@@ -75,7 +78,14 @@ def check_weights(
                 trust_remote_code=role.trusted,
             )
             teacher = _teacher(role, config, vocab, paths)
+            _note_unused(teacher.model, role.role, checks)
             compare(config, role, student, teacher, tokenizer, data, checks)
+
+
+def _note_unused(model: object, of: str, checks: Checks) -> None:
+    """Add that a model's files have tensors that its config does not use."""
+    if unused := unused_note_of(model):
+        checks.append(note("weights", of, unused, "compare its config.json with its weights"))
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def answer_ends(template: Template, report: Report) -> Iterator[PairCheck]:
         yield ok("end labelled", report.path, detail, **values)
     for text in template.shapes(report):
         yield note("answers", report.path, text, "check with kdharness data show")
+    for text in template.texts(report):
+        yield note("texts", report.path, text, "check with kdharness data show")
 
 
 def _rows(count: int) -> str:

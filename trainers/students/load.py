@@ -8,6 +8,7 @@ from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.models.lora import missed_by_adapter, with_adapter
+from kdharness.harness.models.unused import unused_note_of
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.acceleration import attention_options
@@ -57,6 +58,8 @@ def load_student(
         **attention_options(attention),
     )
     refuse_other_heads(student, start.name)
+    if unused := unused_note_of(student):
+        job.reporter.say(unused, kind="warning")
     if spec.lora:
         student = with_adapter(student, spec.lora, start.path, fp32=precision.trained == "float32")
         if note := missed_by_adapter(student):

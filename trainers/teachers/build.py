@@ -24,6 +24,7 @@ from kdharness.harness.models.loading import (
     teacher_options,
 )
 from kdharness.harness.models.resolve import local_folder
+from kdharness.harness.models.unused import unused_note_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
@@ -117,6 +118,8 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext, *, shard: bool = False
         **attention_options(setting.config.trainer.attn_implementation),
         **more,
     )
+    if unused := unused_note_of(model):
+        setting.job.reporter.say(unused, kind="warning")
     if setting.config.trainer.packing and setting.job.run:
         check_packing(model.config, spec.model)
     if spec.quantization:

@@ -18,6 +18,7 @@ from support.chat_templates import FAMILIES
 from support.labels import (
     ANSWERS,
     AROUND,
+    MARKED,
     TEXTS,
     answer,
     expected,
@@ -251,3 +252,40 @@ def test_labels_of_shipped_rows_match_prefix_labels(family: str, plain_tokenizer
             assert encoded.labels == prefix_labels(tokenizer, row["messages"], truncated), name
             text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
             assert encoded.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+# ---------------------------------------------------------------- answers that a prompt begins
+
+PREFILLED = [
+    {"role": "user", "content": "What colour?"},
+    {"role": "assistant", "content": "It is red. Yes.", "prefill": "It is "},
+]
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "gemma2", "zephyr", "qwen3", "mistral3"])
+def test_the_beginning_that_a_prompt_gives_is_not_labelled(
+    family: str, families: dict[str, Any]
+) -> None:
+    tokenizer = families[family]
+    (whole,) = labelled(tokenizer, [PREFILLED[0], {**PREFILLED[1], "prefill": ""}])
+    (rest,) = labelled(tokenizer, PREFILLED)
+    assert "It is red. Yes." in whole
+    assert rest == whole[whole.index("red.") :] or rest == whole[whole.index(" red.") :]
+
+
+def test_generation_marks_leave_the_beginning_out_too(plain_tokenizer: Any) -> None:
+    (rest,) = labelled(marked_tokenizer(plain_tokenizer, MARKED), PREFILLED)
+    assert rest.strip() == "red. Yes.<|im_end|>"
+
+
+def test_a_completion_without_text_is_no_answer(families: dict[str, Any]) -> None:
+    turn = {**PREFILLED[1], "content": "It is ", "prefill": "It is "}
+    encoded = encode_chat(families["chatml"], [PREFILLED[0], turn])
+    assert encoded.labelled == 0 and encoded.empty == 1
+
+
+def test_a_template_that_rewrites_a_begun_answer_refuses_it(plain_tokenizer: Any) -> None:
+    template = OUR_CHATML.replace("message['content']", "message['content'] | replace('is', 'IS')")
+    tokenizer = marked_tokenizer(plain_tokenizer, template)
+    with pytest.raises(DataError, match="does not render that turn as it is written"):
+        encode_chat(tokenizer, PREFILLED)

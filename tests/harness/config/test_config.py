@@ -190,3 +190,55 @@ def test_a_weight_of_an_attention_loss_that_is_left_out_excludes_no_cache() -> N
     assert parse_config({**cached, "trainer": {"distill_weight": 0}}).teacher.cache
     with pytest.raises(ConfigError, match="attention_weight to 0"):
         parse_config({**cached, "trainer": {"distill_weight": 0.1}})
+
+
+# ---------------------------------------------------------------- settings without effect
+
+LARGEST = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        KD,
+        {"method": "merge", "reference": "a", "expert": "b"},
+        {"method": "eval", "checkpoints": ["a"]},
+    ],
+)
+def test_seeds_that_numpy_does_not_take_are_refused(values: dict[str, Any]) -> None:
+    """The run failed after everything was loaded."""
+    assert parse_config({**values, "seed": LARGEST}).seed == LARGEST
+    for seed in (LARGEST + 1, 5_000_000_000, -1):
+        with pytest.raises(ConfigError, match="seed"):
+            parse_config({**values, "seed": seed})
+
+
+def test_a_warm_up_that_the_schedule_does_not_have_is_refused() -> None:
+    def parsed(**trainer: Any) -> Any:
+        return parse_config({**KD, "trainer": trainer}).trainer
+
+    with pytest.raises(ConfigError, match="set schedule: constant_with_warmup"):
+        parsed(schedule="constant", warmup_ratio=0.5)
+    assert parsed(schedule="constant_with_warmup", warmup_ratio=0.5).warmup_ratio == 0.5
+    assert parsed(schedule="constant").schedule == "constant"
+    assert parsed(schedule="constant", warmup_ratio=0).warmup_ratio == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"train": [{"path": "a.jsonl", "split": "test"}]}, "split: test has no effect on a.jsonl"),
+        (
+            {"train": "a", "heldout": [{"path": "b", "weight": 2}]},
+            "weight: 2 has no effect on b",
+        ),
+    ],
+)
+def test_fields_of_a_source_without_effect_are_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config({**KD, "data": data})
+
+
+def test_a_hub_dataset_has_splits() -> None:
+    data = {"train": [{"path": "hub:org/name", "split": "test"}]}
+    assert parse_config({**KD, "data": data}).data.train[0].split == "test"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from statistics import mean, pstdev
 from typing import Any
 
@@ -17,6 +19,7 @@ from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.trainers.data.batches import Collator, plan_batches
 from kdharness.trainers.data.dataset import TrainRow
+from kdharness.trainers.data.streams import DRAWING
 
 
 def make_rows(general: int, domain: int = 0) -> list[TrainRow]:
@@ -49,7 +52,8 @@ def test_each_epoch_sees_every_row_once(rows: int, size: int, accumulation: int,
     plan = plan_batches(data, data_spec(), trainer, seed)
     seen = Counter(index for batch in plan.batches for index in batch)
     per_step = size * accumulation
-    assert sum(seen.values()) == max(1, round(rows / per_step)) * per_step
+    assert sum(seen.values()) == math.ceil(rows / per_step) * per_step
+    assert min(seen[i] for i in range(rows)) >= 1
     assert max(seen.values()) - min(seen[i] for i in range(rows)) <= 1 + per_step // rows
 
 
@@ -153,12 +157,99 @@ def test_batch_plan_is_deterministic_per_seed() -> None:
     )
 
 
-def test_source_weights_set_the_sampling_ratio() -> None:
-    rows = [TrainRow([1, 2, 3], [-100, 2, 3], "general", i % 2, str(i)) for i in range(40)]
-    spec = DataSpec(train=[{"path": "a", "weight": 3}, {"path": "b", "weight": 1}])
-    plan = plan_batches(rows, spec, TrainerSpec(max_steps=100, batch_size=4), 1)
-    drawn = Counter(rows[i].source for batch in plan.batches for i in batch)
-    assert drawn[0] / (drawn[0] + drawn[1]) == pytest.approx(0.75, abs=0.03)
+@pytest.mark.parametrize(("rows", "steps"), [(95, 2), (64, 1), (65, 2), (1, 1), (30, 1), (96, 2)])
+def test_the_last_step_of_an_epoch_is_whole(rows: int, steps: int) -> None:
+    trainer = TrainerSpec(epochs=1, batch_size=8, accumulation=8)
+    plan = plan_batches(make_rows(rows), data_spec(), trainer, 1)
+    assert plan.steps == steps
+    assert {index for batch in plan.batches for index in batch} == set(range(rows))
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.1, 3), (0.11, 4), (1.0, 30), (1.1, 33)])
+def test_parts_of_an_epoch_are_counted_without_rounding_errors(epochs: float, steps: int) -> None:
+    """A tenth of 30 is a little more than 3 in floating point."""
+    plan = plan_batches(make_rows(30), data_spec(), TrainerSpec(epochs=epochs, batch_size=1), 1)
+    assert plan.steps == steps
+
+
+@settings(max_examples=25)
+@given(
+    general=st.integers(1, 60),
+    domain=st.integers(1, 60),
+    share=st.floats(0.1, 0.9),
+    per_step=st.integers(1, 20),
+)
+def test_with_a_share_an_epoch_has_all_general_rows(
+    general: int, domain: int, share: float, per_step: int
+) -> None:
+    trainer = TrainerSpec(epochs=1, batch_size=per_step)
+    plan = plan_batches(make_rows(general, domain), data_spec(True, domain_share=share), trainer, 1)
+    assert {i for batch in plan.batches for i in batch} >= set(range(general))
+
+
+def test_a_token_budget_ends_after_every_row() -> None:
+    trainer = TrainerSpec(epochs=1, tokens_per_batch=60)
+    plan = plan_batches(make_rows(77), data_spec(), trainer, 3)
+    assert {index for batch in plan.batches for index in batch} == set(range(77))
+
+
+def drawn_by_source(
+    sizes: Sequence[int], weights: Sequence[float], drawing: int = DRAWING
+) -> Counter[int]:
+    """Return how often the rows of each source are drawn in 4,000 draws."""
+    rows = [
+        TrainRow([1, 2, 3], [-100, 2, 3], "general", source, f"{source}/{i}")
+        for source, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    spec = DataSpec(train=[{"path": str(i), "weight": w} for i, w in enumerate(weights)])
+    plan = plan_batches(rows, spec, TrainerSpec(max_steps=1000, batch_size=4), 1, drawing=drawing)
+    return Counter(rows[i].source for batch in plan.batches for i in batch)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "share"),
+    [
+        ((20, 20), (3, 1), 3 / 4),
+        ((200, 20), (1, 1), 10 / 11),
+        # A weight that is hardly another one hardly changes anything.
+        ((200, 20), (1, 1.01), 200 / 220.2),
+        ((200, 20), (1, 10), 1 / 2),
+        ((200, 20), (0.1, 1), 1 / 2),
+        ((20, 200), (2, 2), 1 / 11),
+    ],
+)
+def test_rows_are_drawn_by_their_number_and_their_sources_weight(
+    sizes: Sequence[int], weights: Sequence[float], share: float
+) -> None:
+    drawn = drawn_by_source(sizes, weights)
+    assert drawn[0] / drawn.total() == pytest.approx(share, abs=0.03)
+
+
+def test_a_run_of_an_older_version_draws_sources_by_their_weight_alone() -> None:
+    drawn = drawn_by_source((200, 20), (1, 1.01), drawing=1)
+    assert drawn[0] / drawn.total() == pytest.approx(0.5, abs=0.02)
+    trainer = TrainerSpec(epochs=1, batch_size=64)
+    assert plan_batches(make_rows(95), data_spec(), trainer, 1, drawing=1).steps == 1
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_a_weight_without_another_source_of_its_kind_is_refused(share: float | None) -> None:
+    train = [{"path": "g"}, {"path": "d", "kind": "domain", "weight": 5}]
+    spec = DataSpec(train=train, domain_share=share)
+    with pytest.raises(ConfigError, match="weight: 5 has no effect: d is the only source") as found:
+        plan_batches(make_rows(5, 5), spec, TrainerSpec(), 1)
+    assert found.value.where == "data.train.1.weight" and "domain_share" in str(found.value.hint)
+
+
+def test_a_weight_counts_where_any_kind_of_its_rows_has_another_source() -> None:
+    kinds = ["law", "law", "med"]
+    rows = [
+        TrainRow([1, 2], [-100, 2], kind, source, "")
+        for source, kind in zip([0, 1, 1], kinds, strict=True)
+    ]
+    spec = DataSpec(train=[{"path": "a"}, {"path": "b", "weight": 2}])
+    assert plan_batches(rows, spec, TrainerSpec(max_steps=3), 1).steps == 3
 
 
 def test_domain_share_without_domain_rows_is_rejected() -> None:

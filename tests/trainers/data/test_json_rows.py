@@ -168,7 +168,7 @@ def test_parquet_rows_match_jsonl_rows(tmp_path: Path, write_jsonl: WriteRows) -
 @settings(max_examples=60)
 @given(flags=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=5))
 def test_training_flags_select_the_same_answers_in_every_format(flags: list[int | None]) -> None:
-    """Every row format trains on the same answers."""
+    """Every row format trains on the same answers, but those of a prompt only where it says so."""
     answers = [f"answer {i}" for i in range(len(flags))]
     openai = [
         turn
@@ -193,4 +193,44 @@ def test_training_flags_select_the_same_answers_in_every_format(flags: list[int 
             for turn in read_messages(row)
             if turn["role"] == "assistant" and turn.get("train", True)
         ]
-        assert trained == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]
+        unset = [None if "prompt" in row else 1] * (len(flags) - 1) + [1]
+        assert trained == [
+            answer
+            for answer, flag, otherwise in zip(answers, flags, unset, strict=True)
+            if (otherwise if flag is None else flag)
+        ]
+
+
+TWICE = '{"prompt": "a", "completion": "x", "completion": "y"}'
+INSIDE = (
+    '{"messages": [{"role": "user", "content": "q"}, '
+    '{"role": "assistant", "content": "one", "content": "two"}]}'
+)
+PRETTY = TWICE.replace(", ", ",\n ")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "place"),
+    [
+        (f'{{"prompt": "q", "completion": "a"}}\n{TWICE}\n', "completion", ":2"),
+        (INSIDE, "content", ":1"),
+        (f"[{TWICE}]", "completion", ":1"),
+        (PRETTY, "completion", ""),
+        (json.dumps({"messages": INSIDE[len('{"messages": ') : -1]}), "content", ":1"),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(
+    text: str, field: str, place: str, tmp_path: Path
+) -> None:
+    """The last one won, and nothing was said."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError, match=f"the field '{field}' is given twice") as caught:
+        texts_of(path)
+    assert caught.value.where == f"{path}{place}"
+
+
+def test_other_files_may_repeat_a_field() -> None:
+    assert untrusted.parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="'a' is given twice"):
+        untrusted.parse_json('{"b": [{"a": 1, "a": 2}]}', unique=True)

@@ -272,3 +272,68 @@ def test_reasoning_fields_of_a_turn_are_kept() -> None:
         assert read_messages({"messages": [ASK, {**RED, name: "Hm."}]})[1][name] == "Hm."
     both = {**RED, "reasoning": "a", "thinking": "b"}
     assert "more than one field" in error_message_of({"messages": [ASK, both]})
+
+
+# ---------------------------------------------------------------- several texts in one field
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"prompt": "q", "completion": ["alt one", "alt two"]}, "the completion is a list of 2"),
+        ({"prompt": ["a", "b"], "completion": ["x", "y"]}, "the prompt is a list of 2 texts"),
+        ({"instruction": ["a", "b"], "output": ["x", "y"]}, "instruction is a list of 2 texts"),
+        ({"instruction": "q", "input": ["a", "b"], "output": "x"}, "input is a list of 2 texts"),
+        ({"prompt": "q", "completion": "x", "system": ["a", "b"]}, "system is a list of 2 texts"),
+        ({"messages": [ASK, {**RED, "content": ["a", "b"]}]}, "content is a list of 2 texts"),
+        ({"messages": [ASK, {**RED, "content": ["a", {"text": "b"}]}]}, "is a list of 2 texts"),
+    ],
+)
+def test_a_list_of_texts_is_not_one_text(row: Any, what: str) -> None:
+    """Several answers, or the columns of a table, were glued together."""
+    assert what in error_message_of(row)
+
+
+def test_parts_of_a_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "Re"}, {"type": "text", "text": "d."}]
+    for content in (parts, ["Red."], [{"text": "Red."}]):
+        assert read_messages({"messages": [ASK, {**RED, "content": content}]}) == [ASK, RED]
+        assert read_messages({"prompt": "What colour?", "completion": content}) == [ASK, RED]
+
+
+# ---------------------------------------------------------------- turns of a prompt
+
+OLD = {"role": "assistant", "content": "Old."}
+
+
+@pytest.mark.parametrize("answer", ["Red.", [RED]])
+def test_answers_in_a_prompt_are_context(answer: Any) -> None:
+    row = {"prompt": [ASK, OLD, ASK], "completion": answer}
+    assert read_messages(row) == [ASK, {**OLD, "train": False}, ASK, RED]
+    row["prompt"] = [ASK, {**OLD, "train": True}, ASK]
+    assert read_messages(row) == [ASK, {**OLD, "train": True}, ASK, RED]
+
+
+@pytest.mark.parametrize("answer", ["d.", [{**RED, "content": "d."}]])
+def test_an_answer_that_the_prompt_begins_is_one_turn(answer: Any) -> None:
+    begun = {"role": "assistant", "content": "Re"}
+    row = {"prompt": [ASK, begun], "completion": answer}
+    assert read_messages(row) == [ASK, {**RED, "prefill": "Re"}]
+    assert read_messages({**row, "prompt": [ASK, {**begun, "train": True}]}) == [ASK, RED]
+    assert (
+        read_messages({**row, "prompt": [ASK, {**begun, "content": ""}], "completion": "Red."})[1]
+        == RED
+    )
+
+
+def test_a_completion_that_begins_with_another_turn_begins_nothing() -> None:
+    row = {"prompt": [ASK, OLD], "completion": [ASK, RED]}
+    assert read_messages(row) == [ASK, {**OLD, "train": False}, ASK, RED]
+
+
+def test_beginnings_that_no_text_can_continue_are_refused() -> None:
+    calling = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    text = error_message_of({"prompt": [ASK, calling], "completion": "Red."})
+    assert "calls a tool" in text
+    row = {"prompt": [ASK, OLD], "completion": "Red.", "reasoning_content": "Hm."}
+    assert "reasoning, which comes before it" in error_message_of(row)

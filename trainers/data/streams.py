@@ -1,0 +1,179 @@
+"""The order in which rows are drawn: one stream for each kind, from one or several sources."""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from kdharness.harness.config.data import DataSpec
+from kdharness.harness.config.trainer import TrainerSpec
+from kdharness.harness.errors import ConfigError
+from kdharness.trainers.data.dataset import TrainRow
+
+POOL = 256
+DRAWING = 2
+"""How rows are drawn: 2 since an epoch is whole and a weight is that of a row. A run that began
+with 1 goes on with it: epochs were rounded to the nearest step, and unequal weights were those of
+whole sources."""
+
+
+class Stream:
+    """Rows of one kind: every row once per epoch, drawn from a pool in runs of similar length."""
+
+    def __init__(
+        self,
+        rows: Sequence[TrainRow],
+        weights: Mapping[int, float],
+        members: dict[int, list[int]],
+        seed: str,
+        *,
+        drawing: int = DRAWING,
+        grouped: bool = True,
+        packed: bool = False,
+    ) -> None:
+        """Fill the stream.
+
+        Args:
+            rows: all rows.
+            weights: sources with the weight of each of their rows.
+            members: the row indices of each source.
+            seed: what the order depends on.
+            drawing: see `DRAWING`.
+            grouped: whether rows that are taken together have similar lengths.
+            packed: whether they will stand in a micro-batch without padding.
+        """
+        self.rows = rows
+        self.grouped, self.packed = grouped, packed
+        self.random = random.Random(seed)
+        self.groups = {
+            source: weight * (len(members[source]) if drawing > 1 else 1)
+            for source, weight in weights.items()
+        }
+        self.members = members
+        self.queues: dict[int, list[int]] = {source: [] for source in weights}
+        self.owed = dict.fromkeys(weights, 0.0)
+        self.pool: list[tuple[float, int]] = []
+        self.equal = len(set(weights.values())) == 1
+        self.epoch: list[int] = []
+
+    def _draw(self) -> int | None:
+        """Return the next row; None at the end of an epoch when all weights are equal."""
+        if self.equal:
+            if not self.epoch:
+                return None
+            return self.epoch.pop()
+        total = sum(self.groups.values())
+        for source, weight in self.groups.items():
+            self.owed[source] += weight / total
+        source = max(self.owed, key=lambda name: self.owed[name])
+        self.owed[source] -= 1
+        if not self.queues[source]:
+            self.queues[source] = self.random.sample(
+                self.members[source], len(self.members[source])
+            )
+        return self.queues[source].pop()
+
+    def _refill(self) -> None:
+        while len(self.pool) < POOL:
+            row = self._draw()
+            if row is None:
+                if self.pool:
+                    return
+                every_row = [row for rows in self.members.values() for row in rows]
+                self.epoch = self.random.sample(every_row, len(every_row))
+                continue
+            key = len(self.rows[row]) if self.grouped else self.random.random()
+            bisect.insort(self.pool, (key, row))
+
+    def _fitting(self, start: int, end: int, budget: int) -> int:
+        """Return how many rows of a part of the pool fit into a budget of positions, at least 1."""
+        lengths = [len(self.rows[row]) for _, row in self.pool[start:end]]
+        if self.packed:
+            sizes = list(accumulate(lengths))
+        else:
+            longest = accumulate(lengths, max)
+            sizes = [length * count for count, length in enumerate(longest, 1)]
+        return max(1, bisect.bisect_right(sizes, budget))
+
+    def take(self, count: int, budget: int | None = None) -> list[int]:
+        """Take up to `count` rows that stand together, at most `budget` positions in total."""
+        self._refill()
+        start = self.random.randrange(len(self.pool))
+        start = max(0, min(start, len(self.pool) - count))
+        end = min(start + count, len(self.pool))
+        if budget is not None:
+            end = start + self._fitting(start, end, budget)
+        taken = [row for _, row in self.pool[start:end]]
+        del self.pool[start:end]
+        return taken
+
+
+def wanted_shares(rows: Sequence[TrainRow], data: DataSpec) -> dict[str, float]:
+    """Return the target share of rows of each kind: by `domain_share`, else by data size.
+
+    Raises:
+        ConfigError: a domain share without both general and other rows.
+    """
+    kinds = sorted({row.kind for row in rows})
+    if data.domain_share is None:
+        return {kind: sum(row.kind == kind for row in rows) / len(rows) for kind in kinds}
+    others = [kind for kind in kinds if kind != "general"]
+    if not others or "general" not in kinds:
+        raise ConfigError(
+            f"domain_share needs both general and domain rows; the data has only {kinds[0]} rows",
+            where="data.domain_share",
+        )
+    share = {kind: data.domain_share / len(others) for kind in others}
+    return {"general": 1 - data.domain_share, **share}
+
+
+def make_streams(
+    rows: Sequence[TrainRow],
+    data: DataSpec,
+    trainer: TrainerSpec,
+    seed: int,
+    drawing: int = DRAWING,
+) -> dict[str, Stream]:
+    """Return one stream per kind.
+
+    Raises:
+        ConfigError: a weight that nothing is weighed against.
+    """
+    members: dict[str, dict[int, list[int]]] = {}
+    for index, row in enumerate(rows):
+        members.setdefault(row.kind, {}).setdefault(row.source, []).append(index)
+    if drawing > 1:
+        _refuse_lone_weights(members, data)
+    return {
+        kind: Stream(
+            rows,
+            {source: data.train[source].weight for source in members[kind]},
+            members[kind],
+            f"{seed}/{kind}",
+            drawing=drawing,
+            grouped=trainer.grouping != "none",
+            packed=trainer.packing,
+        )
+        for kind in sorted(members)
+    }
+
+
+def _refuse_lone_weights(members: Mapping[str, Mapping[int, object]], data: DataSpec) -> None:
+    """Refuse a weight on a source that is the only one of its kind.
+
+    Raises:
+        ConfigError: the source and its kind.
+    """
+    beside = {source for kind in members.values() if len(kind) > 1 for source in kind}
+    for kind, sources in sorted(members.items()):
+        for source in sources:
+            spec = data.train[source]
+            if spec.weight != 1 and source not in beside:
+                raise ConfigError(
+                    f"weight: {spec.weight:g} has no effect: {spec.path} is the only source of "
+                    f"{kind} rows, and a weight is relative to other sources of the same kind",
+                    where=f"data.train.{source}.weight",
+                    hint="remove it; data.domain_share sets how many rows of each kind are drawn",
+                )
