@@ -29,6 +29,7 @@ from kdharness.harness.types import (
     digest,
 )
 from kdharness.harness.util.untrusted import parse_json, read_lines
+from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.scoring.verdicts import read_winner
 
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -233,6 +234,11 @@ def winner_verdict(call: JudgeCall, reply: Reply) -> Verdict:
     if verdict.value is not None and call.order == 1:
         return Verdict(verdict.status, 1 - verdict.value, verdict.info)
     return verdict
+
+
+def is_cut_off(answer: Answer) -> bool:
+    """Return whether an answer met its token limit, or is nothing but unfinished reasoning."""
+    return answer.finish is Finish.LENGTH or never_ended(answer.text)
 
 
 def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:

@@ -16,11 +16,13 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.types import Answer, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.util.thoughts import spoken
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
     fill,
+    is_cut_off,
     rating_verdict,
     read_jsonl,
     revision_flags,
@@ -184,12 +186,12 @@ class MTBench(Benchmark):
     def _call(self, item: Item, turn: int, turns: dict[int, Answer]) -> JudgeCall:
         name = prompt_name("single", item.category, turn)
         fields = judge_fields(item, turn)
-        fields["answer"] = fields["answer_1"] = turns[1].text
+        fields["answer"] = fields["answer_1"] = spoken(turns[1].text)
         if turn == 2:
-            fields["answer_2"] = turns[2].text
+            fields["answer_2"] = spoken(turns[2].text)
         answer = turns[turn]
         info: dict[str, Any] = {"prompt": name}
-        if answer.finish is Finish.LENGTH:
+        if is_cut_off(answer):
             info["truncated"] = True
         call = JudgeCall(
             item=item.id,

@@ -19,10 +19,10 @@ from kdharness.harness.stats.inference import Interval, student_quantile
 from kdharness.harness.stats.metric_specs import CREATIVE, HARD, SHARE
 from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once, metric_value
 from kdharness.harness.types import JudgmentStatus, MetricValue, Verdict
+from kdharness.harness.util.thoughts import without_thoughts
 from kdharness.judges.scoring.mentions import given
 from kdharness.judges.scoring.metric_values import by_category, measure, measured
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
-from kdharness.judges.scoring.thinking import without_thoughts
 from kdharness.judges.scoring.verdicts import UNREADABLE
 
 Floats = NDArray[np.float64]

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from kdharness.harness.types import JudgmentStatus, Verdict
+from kdharness.harness.util.thoughts import without_thoughts
 from kdharness.judges.scoring.mentions import given
 from kdharness.judges.scoring.plain_ratings import is_confidence, object_rating, plain_ratings
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words, sentence_before, settle
-from kdharness.judges.scoring.thinking import without_thoughts
 
 # A judge's text may be adversarial: no pattern here may scan the same text twice.
 _DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
