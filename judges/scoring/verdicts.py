@@ -105,9 +105,9 @@ def read_rating(
 
 def _ratings(text: str, low: float, high: float) -> list[Mark]:
     """Return all ratings in a text, without the scale and the format example."""
-    whole = object_rating(text)
-    if whole is not None:
-        return [whole]
+    alone = object_rating(text)
+    if alone is not None:
+        return [alone]
     marks: list[Mark] = []
     brackets = 0
     for match in _BRACKETS.finditer(text):
@@ -175,8 +175,8 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
         if side and inside.islower() and text[match.start() - 1 : match.start()].isidentifier():
             continue  # "rows[[a]]" is code
         if side or _WINNERS.fullmatch(inside):
-            value = values.get(side[1].upper(), 0.5) if side else None
-            marks.append(Mark(match.start(), match.end(), value))
+            won = values.get(side[1].upper(), 0.5) if side else None
+            marks.append(Mark(match.start(), match.end(), won))
     if len({mark.value for mark in marks}) > 1:
         marks = [mark for mark in marks if not _IF.match(text, mark.end)]
     marks = own_words(text, [mark for mark in marks if not is_quoted(text, mark)])
