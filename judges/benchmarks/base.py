@@ -220,7 +220,7 @@ def revision_flags(
 def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
     """Return the verdict, or an unreadable one if the judge was cut off: it may not be final.
 
-    An engine that stops at a call's `stops` has not cut anything off.
+    An engine that stops after a verdict has not cut anything off.
     """
     if reply.finish is not Finish.LENGTH:
         return verdict

@@ -43,6 +43,7 @@ from kdharness.judges.benchmarks.base import (
 )
 from kdharness.judges.benchmarks.rows import JUDGED, BenchRow, read_rows
 from kdharness.judges.scoring import exact_metrics
+from kdharness.judges.scoring.endings import RATING, WINNER
 from kdharness.judges.scoring.expected import OPENING, as_expected, read_expected
 from kdharness.judges.scoring.verdicts import cut_thinking, read_rating
 
@@ -261,7 +262,7 @@ class UserBench(Benchmark):
             messages=_chat(template, row, user),
             answer=answer.id,
             max_tokens=1024,
-            stops=("]]",),
+            verdict=RATING,
             info={"truncated": True} if is_cut_off(answer) else {},
         )
         return as_expected(call) if self.needs_opening else call
@@ -290,7 +291,7 @@ class UserBench(Benchmark):
             baseline=self.pairwise_with,
             order=order,
             max_tokens=1024,
-            stops=("]]",),
+            verdict=WINNER,
             info={"len_1": len(spoken(other[turn].text)), "len_2": len(spoken(mine[turn].text))},
         )
 

@@ -28,6 +28,7 @@ from kdharness.judges.benchmarks.base import (
     revision_flags,
     subset,
 )
+from kdharness.judges.scoring.endings import RATING
 from kdharness.judges.scoring.expected import OPENING, as_expected, read_expected
 from kdharness.judges.scoring.verdicts import read_rating
 
@@ -48,7 +49,6 @@ REFERENCES = {
     "classic": "reference_answer/gpt-4.jsonl",
 }
 JUDGE_TOKENS = 2048
-VERDICT_ENDS = ("]]",)
 ANSWER_TOKENS = 1024
 
 
@@ -201,7 +201,7 @@ class MTBench(Benchmark):
             messages=chat(self.prompts[name], fields),
             answer=answer.id,
             max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS,
+            verdict=RATING,
             info=info,
         )
         return as_expected(call) if self.needs_opening else call

@@ -20,12 +20,12 @@ from kdharness.judges.benchmarks.base import (
 )
 from kdharness.judges.benchmarks.mt_bench import (
     JUDGE_TOKENS,
-    VERDICT_ENDS,
     MTBenchFiles,
     chat,
     judge_fields,
     prompt_name,
 )
+from kdharness.judges.scoring.endings import WINNER
 
 
 class MTBenchPair(Benchmark):
@@ -110,7 +110,7 @@ class MTBenchPair(Benchmark):
             baseline=self.against,
             order=order,
             max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS,
+            verdict=WINNER,
             info=info,
         )
 
