@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kdharness.judges.scoring.choices import names
-from kdharness.judges.scoring.folding import normalise
+from kdharness.judges.scoring.folding import normalise, unwrapped
 from kdharness.judges.scoring.json_fields import field_f1
 from kdharness.judges.scoring.words import words
 
@@ -21,8 +21,12 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if the answer equals a reference after `normalise`, else 0."""
-    return float(normalise(answer) in {normalise(reference) for reference in references})
+    """Return 1 if the answer equals a reference after `normalise`, else 0.
+
+    It may be wrapped, as in `$42$`, where the reference is not.
+    """
+    given = {normalise(answer), normalise(unwrapped(answer))}
+    return float(not given.isdisjoint(normalise(reference) for reference in references))
 
 
 def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()) -> float:

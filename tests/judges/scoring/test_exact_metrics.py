@@ -216,3 +216,39 @@ def test_json_f1_of_long_lists_takes_no_time() -> None:
     text = json.dumps(rows)
     assert exact_metrics.json_f1(text, [json.dumps(rows[::-1])]) == 1.0
     assert exact_metrics.json_f1(text.replace("item", "x"), [text]) > 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("(42)", "42", 1.0),
+        ("$42$", "42", 1.0),
+        ("$$42$$.", "42", 1.0),
+        (r"\(42\)", "42", 1.0),
+        (r"\[42\]", "42", 1.0),
+        (r"\boxed{42}", "42", 1.0),
+        (r"**$\boxed{42}$**", "42", 1.0),
+        ("_Paris_", "Paris", 1.0),
+        ("__Paris__", "Paris", 1.0),
+        ('"Paris"', "Paris", 1.0),
+        ("(Paris).", "Paris", 1.0),
+        ("Paris<|im_end|>", "Paris", 1.0),
+        ("Paris.</s>\n", "Paris", 1.0),
+        ("(42)", "(42)", 1.0),
+        ("$42$", "$42$", 1.0),
+        # As it was: what belongs to the answer counts.
+        ("$42", "42", 0.0),
+        ("(0, 1)", "[0, 1]", 0.0),
+        ("(a)(b)", "a)(b", 0.0),
+        ("f(x)", "x", 0.0),
+        ("snake_case", "snakecase", 0.0),
+        ("**", "*", 0.0),
+        (".5", "5", 0.0),
+        ("x²", "x2", 0.0),
+        ("-42", "42", 0.0),
+    ],
+)
+def test_what_surrounds_an_exact_answer_does_not_count(
+    answer: str, reference: str, value: float
+) -> None:
+    assert exact_metrics.exact_match(answer, [reference]) == value
