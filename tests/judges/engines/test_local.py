@@ -203,12 +203,13 @@ def test_a_reply_ends_with_the_line_of_its_verdict(
 ) -> None:
     """It was cut off at the first "]]": a scale, a quotation or code took the verdict's place."""
     engine, texts = local_engine, {}
+    assert engine.model is not None  # its end tokens are known once it is loaded
     for text in (
         "On a scale from [[1]] to [[10]], this earns [[8]].",
         "The code uses seen[nums[i]].\nRating: [[9]]\nUser: Next?\nRating: [[2]]",
     ):
         script = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
-        tokens = iter([*script, *[next(iter(engine.end_tokens or [0]))] * 50])
+        tokens = iter([*script, *[next(iter(engine.end_tokens))] * 50])
 
         def scripted(logits: torch.Tensor, tokens: Any = tokens) -> torch.Tensor:
             forced = torch.full_like(logits, -1e9)
