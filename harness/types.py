@@ -321,10 +321,10 @@ class GenerationRequest:
     """A chat to continue. `temperature` below 1e-4 means greedy.
 
     `choices` are first tokens whose log-probability is needed; an engine with the full distribution
-    adds them to the top ones, an endpoint cannot. After one of the `stops`, an engine may stop.
-    `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
-    endpoint counts reasoning against the limit. With an `opening` the reply begins with this text;
-    it has no text, and its `top_logprobs` are those of the whole numbers 1 to 10.
+    adds them to the top ones, an endpoint cannot. An engine may stop after one of the `stops`, or
+    after the line that gives a `verdict` ("rating", "winner"). `thinking_room` are tokens for
+    reasoning models whose endpoint counts reasoning against the limit. With an `opening` the reply
+    begins with it and has no text; its `top_logprobs` are those of the whole numbers 1 to 10.
     """
 
     messages: tuple[Message, ...]
@@ -336,6 +336,7 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     thinking_room: int = 0
     opening: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -363,8 +364,7 @@ class Reply:
 class JudgeCall:
     """A request to a judge about one answer (or pair), and what identifies it.
 
-    `info` is stored with the judgment; `order` distinguishes the two orders of a pair; `opening`
-    is as in `GenerationRequest`.
+    `info` is stored with the judgment, `order` tells a pair's two; see also `GenerationRequest`.
     """
 
     item: str
@@ -382,6 +382,7 @@ class JudgeCall:
     stops: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
     opening: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ LEGEND = {
     "other-language": "answers in a different script than the question",
     "judge": "result of the judge's report card: untested, toy, near-chance, or its weakness",
     "sampled-verdicts": "the judge rejects a temperature: its verdicts are sampled at its default",
+    "sampled-answers": "the server rejects a temperature: answers are sampled at its default",
     "answered-by": "answers of a server or a file that could not be compared with the checkpoint",
     "contaminated": "the checkpoint's training data contains benchmark prompts or held-out rows",
     "hides": "hides an older result from another file of the same name",

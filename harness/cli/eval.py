@@ -200,7 +200,7 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     run = follow(paths, run.id)
     result = run.info.get("result")
     if result is not None:
-        say_outcome(result)
+        say_outcome(result, config.budget)
     scores = scores_of(
         paths,
         result["checkpoints"] if result is not None else None,
@@ -233,8 +233,12 @@ def all_failed(result: EvaluationResult) -> bool:
     return not result["reused"] and (answers or judgments)
 
 
-def say_outcome(result: EvaluationResult) -> None:
-    """Print a summary of an evaluation to stderr."""
+def say_outcome(result: EvaluationResult, budget: float | None = None) -> None:
+    """Print a summary of an evaluation to stderr.
+
+    Args:
+        budget: the limit of its cost in dollars, which may be why calls were not made.
+    """
     failed = result["failed_answers"] + result["failed_judgments"]
     click.echo(
         f"{result['answers']} answers, {result['judgments']} judgments"
@@ -244,6 +248,8 @@ def say_outcome(result: EvaluationResult) -> None:
     )
     if failed or result["left"]:
         left = f"{result['left']} not asked; " if result["left"] else ""
+        if result["left"] and budget is not None:
+            left = f"{result['left']} not asked within the budget of ${budget:g} (--budget); "
         advice = "run the same command again to complete the rest"
         if all_failed(result):
             advice = "none succeeded: the reason is in the run's log (kdharness logs)"

@@ -19,6 +19,7 @@ from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish, GenerationRequest, Item, Message, Reply, digest
+from kdharness.harness.util.thoughts import spoken
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -32,12 +33,15 @@ REFUSED = {
 
 
 def conversation(item: Item, turn: int, said: Sequence[str]) -> tuple[Message, ...]:
-    """Return the chat up to turn `turn` (from 1), including the model's earlier answers."""
+    """Return the chat up to turn `turn` (from 1), including the model's earlier answers.
+
+    A model's reasoning is no part of its answer, and chat templates leave it out as well.
+    """
     messages = list(item.messages)
     for step in range(turn):
         messages.append({"role": "user", "content": item.turns[step]})
         if step < turn - 1:
-            messages.append({"role": "assistant", "content": said[step]})
+            messages.append({"role": "assistant", "content": spoken(said[step])})
     return tuple(messages)
 
 

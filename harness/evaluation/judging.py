@@ -146,6 +146,10 @@ def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
     )
     if call.opening:
         parts = (*parts, "opening", call.opening)
+    ending: str = getattr(engine, "verdict_ending", "")
+    if call.verdict and ending:
+        # Older versions stopped such a judge at its first brackets: no key of theirs is the same.
+        return [digest(*parts, engine.identity, "ending", ending)]
     plain = digest(*parts)
     return [digest(*parts, engine.identity), plain] if engine.identity else [plain]
 
@@ -264,6 +268,7 @@ def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationReq
         stops=call.stops,
         thinking_room=0 if call.top_logprobs else room,
         opening=call.opening,
+        verdict=call.verdict,
     )
 
 

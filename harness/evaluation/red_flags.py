@@ -32,7 +32,15 @@ def record_red_flags(
     for kind, found in answered_elsewhere(answers).items():
         note["flags"].append(f"answered-by:{kind}")
         note["items"][f"answered-by:{kind}"] = found[:50]
+    if sampled := sampled_answers(answers):
+        note["flags"].append("sampled-answers")
+        note["items"]["sampled-answers"] = sampled[:50]
     job.store.set_bench_note(bench.label, bench.revision, note, subject.checkpoint.id)
+
+
+def sampled_answers(answers: Sequence[Answer]) -> list[str]:
+    """Return the items that an endpoint answered at its own temperature, not at the one asked."""
+    return sorted({a.item for a in answers if "temperature" in a.info.get("without", ())})
 
 
 def answered_elsewhere(answers: Sequence[Answer]) -> dict[str, list[str]]:

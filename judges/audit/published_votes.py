@@ -226,13 +226,15 @@ def _calls(
             user: Message = {"role": "user", "content": prompt}
             # FastChat's prompts of one turn say themselves how to rate.
             chat = (user,) if told else ({"role": "system", "content": system}, user)
-            request = GenerationRequest(chat, 0.0, max_tokens, stops=("]]",))
+            request = GenerationRequest(
+                chat, 0.0, max_tokens, verdict="rating" if kind == RATING else "winner"
+            )
             yield _Call(index, kind, order, request)
             if expected and kind == RATING:
                 first = replace(
                     request,
                     max_new_tokens=1,
-                    stops=(),
+                    verdict="",
                     opening=OPENING,
                     top_logprobs=MOST_TOP,
                     choices=NUMBERS,

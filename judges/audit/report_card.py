@@ -19,6 +19,7 @@ from kdharness.harness.protocols import Engine
 from kdharness.harness.stats.metric_specs import EXPECTED
 from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Message, Reply
 from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, ProbeQuestion, probes
+from kdharness.judges.scoring.endings import RATING, WINNER
 from kdharness.judges.scoring.expected import MOST_TOP, NUMBERS, OPENING, read_expected
 from kdharness.judges.scoring.verdicts import read_first_token, read_rating, read_winner
 
@@ -145,7 +146,7 @@ def _expected(question: Question) -> Question:
     request = replace(
         question.request,
         max_new_tokens=1,
-        stops=(),
+        verdict="",
         opening=OPENING,
         top_logprobs=MOST_TOP,
         choices=NUMBERS,
@@ -174,7 +175,7 @@ def _pair(
         tokens,
         top_logprobs=top,
         choices=names if top else (),
-        stops=() if top else ("]]",),
+        verdict="" if top else WINNER,
     )
     return Question(check, item, order, request)
 
@@ -182,7 +183,7 @@ def _pair(
 def _rating(check: str, item: int, question: str, answer: str, tokens: int) -> Question:
     text = f"Question:\n{question}\n\nAnswer:\n{answer}"
     return Question(
-        check, item, 0, GenerationRequest(_chat(RATE, text), 0.0, tokens, stops=("]]",))
+        check, item, 0, GenerationRequest(_chat(RATE, text), 0.0, tokens, verdict=RATING)
     )
 
 

@@ -17,9 +17,17 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, JudgmentStatus, Reply, Verdict
+from kdharness.harness.types import Answer, Item, JudgeCall, JudgmentStatus, Reply, Verdict
+from kdharness.harness.util.thoughts import spoken
 from kdharness.harness.util.untrusted import parse_json, read_text
-from kdharness.judges.benchmarks.base import Benchmark, fill, rating_verdict, revision_flags, subset
+from kdharness.judges.benchmarks.base import (
+    Benchmark,
+    fill,
+    is_cut_off,
+    rating_verdict,
+    revision_flags,
+    subset,
+)
 from kdharness.judges.benchmarks.evaluator_config import read_evaluator
 from kdharness.judges.scoring.verdicts import (
     UNREADABLE,
@@ -218,17 +226,19 @@ class AlpacaEval(Benchmark):
 
     def _call(self, item: Item, answer: Answer, base: str) -> JudgeCall:
         instruction = item.turns[0]
+        # Neither shown nor counted as length: a model's reasoning is no part of its answer.
+        mine, base = spoken(answer.text), spoken(base)
         switched = is_switched(instruction)
-        shown = (answer.text, base) if switched else (base, answer.text)
+        shown = (mine, base) if switched else (base, mine)
         fields = {"instruction": instruction, "output_1": shown[0], "output_2": shown[1]}
         info: dict[str, object] = {
             "len_1": len(base),
-            "len_2": len(answer.text),
+            "len_2": len(mine),
             "switched": switched,
         }
-        if base == answer.text:
+        if base == mine:
             info["equal"] = True
-        if answer.finish is Finish.LENGTH:
+        if is_cut_off(answer):
             info["truncated"] = True
         tokens = (self.template.first, self.template.second)
         return JudgeCall(

@@ -16,10 +16,11 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.types import Answer, Item, JudgeCall, Reply, Verdict, digest
 from kdharness.harness.util.untrusted import read_text
 from kdharness.judges.benchmarks.base import (
     Benchmark,
+    is_cut_off,
     rating_verdict,
     read_jsonl,
     revision_flags,
@@ -150,7 +151,7 @@ class ArenaHard(Benchmark):
             "len_2": len(mine),
             **style_difference(style_of(mine), style_of(theirs)),
         }
-        if answer.finish is Finish.LENGTH:
+        if is_cut_off(answer):
             info["truncated"] = True
         metric = self.metrics[item.id]
         return [

@@ -30,6 +30,7 @@ from kdharness.harness.types import (
 )
 from kdharness.harness.util.repeated_fields import RepeatedFieldError
 from kdharness.harness.util.untrusted import parse_json, read_lines
+from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.scoring.verdicts import read_winner
 
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -222,7 +223,7 @@ def revision_flags(
 def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
     """Return the verdict, or an unreadable one if the judge was cut off: it may not be final.
 
-    An engine that stops at a call's `stops` has not cut anything off.
+    An engine that stops after a verdict has not cut anything off.
     """
     if reply.finish is not Finish.LENGTH:
         return verdict
@@ -236,6 +237,11 @@ def winner_verdict(call: JudgeCall, reply: Reply) -> Verdict:
     if verdict.value is not None and call.order == 1:
         return Verdict(verdict.status, 1 - verdict.value, verdict.info)
     return verdict
+
+
+def is_cut_off(answer: Answer) -> bool:
+    """Return whether an answer met its token limit, or is nothing but unfinished reasoning."""
+    return answer.finish is Finish.LENGTH or never_ended(answer.text)
 
 
 def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:

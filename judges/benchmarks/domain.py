@@ -29,10 +29,12 @@ from kdharness.harness.types import (
     digest,
 )
 from kdharness.harness.util.filesystem import local_path
+from kdharness.harness.util.thoughts import spoken
 from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
+    is_cut_off,
     rating_verdict,
     read_jsonl,
     revision_flags,
@@ -41,6 +43,7 @@ from kdharness.judges.benchmarks.base import (
 )
 from kdharness.judges.benchmarks.rows import JUDGED, BenchRow, read_rows
 from kdharness.judges.scoring import exact_metrics
+from kdharness.judges.scoring.endings import RATING, WINNER
 from kdharness.judges.scoring.expected import OPENING, as_expected, read_expected
 from kdharness.judges.scoring.verdicts import cut_thinking, read_rating
 
@@ -249,7 +252,7 @@ class UserBench(Benchmark):
     def _rate(
         self, row: BenchRow, turns: dict[int, Answer], turn: int, answer: Answer
     ) -> JudgeCall:
-        user = f"{_context(row, turns, turn)}\n\n<answer>\n{answer.text}\n</answer>"
+        user = f"{_context(row, turns, turn)}\n\n<answer>\n{spoken(answer.text)}\n</answer>"
         template = _RATE_ALONE if self.needs_opening else _RATE
         call = JudgeCall(
             item=row.item.id,
@@ -259,8 +262,8 @@ class UserBench(Benchmark):
             messages=_chat(template, row, user),
             answer=answer.id,
             max_tokens=1024,
-            stops=("]]",),
-            info={"truncated": True} if answer.finish is Finish.LENGTH else {},
+            verdict=RATING,
+            info={"truncated": True} if is_cut_off(answer) else {},
         )
         return as_expected(call) if self.needs_opening else call
 
@@ -274,7 +277,7 @@ class UserBench(Benchmark):
     ) -> JudgeCall:
         sides = (mine, other) if order == 0 else (other, mine)
         shown = "\n\n".join(
-            f"<answer_{letter}>\n{side[turn].text}\n</answer_{letter}>"
+            f"<answer_{letter}>\n{spoken(side[turn].text)}\n</answer_{letter}>"
             for letter, side in zip("AB", sides, strict=True)
         )
         user = f"{_context(row, mine, turn)}\n\n{shown}"
@@ -288,8 +291,8 @@ class UserBench(Benchmark):
             baseline=self.pairwise_with,
             order=order,
             max_tokens=1024,
-            stops=("]]",),
-            info={"len_1": len(other[turn].text), "len_2": len(mine[turn].text)},
+            verdict=WINNER,
+            info={"len_1": len(spoken(other[turn].text)), "len_2": len(spoken(mine[turn].text))},
         )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
@@ -317,7 +320,7 @@ def _context(row: BenchRow, turns: dict[int, Answer], turn: int) -> str:
     parts = [f"<{m['role']}>\n{m['content']}\n</{m['role']}>" for m in row.item.messages]
     for step in range(1, turn):
         parts.append(f"<request>\n{row.item.turns[step - 1]}\n</request>")
-        parts.append(f"<earlier_answer>\n{turns[step].text}\n</earlier_answer>")
+        parts.append(f"<earlier_answer>\n{spoken(turns[step].text)}\n</earlier_answer>")
     parts.append(f"<request>\n{row.item.turns[turn - 1]}\n</request>")
     if turn == len(row.item.turns):
         parts += [f"<reference>\n{text}\n</reference>" for text in row.item.references]

@@ -16,16 +16,19 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.metric_specs import EXPECTED_RATING
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.types import Answer, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.util.thoughts import spoken
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
     fill,
+    is_cut_off,
     rating_verdict,
     read_jsonl,
     revision_flags,
     subset,
 )
+from kdharness.judges.scoring.endings import RATING
 from kdharness.judges.scoring.expected import OPENING, as_expected, read_expected
 from kdharness.judges.scoring.verdicts import read_rating
 
@@ -46,7 +49,6 @@ REFERENCES = {
     "classic": "reference_answer/gpt-4.jsonl",
 }
 JUDGE_TOKENS = 2048
-VERDICT_ENDS = ("]]",)
 ANSWER_TOKENS = 1024
 
 
@@ -184,12 +186,12 @@ class MTBench(Benchmark):
     def _call(self, item: Item, turn: int, turns: dict[int, Answer]) -> JudgeCall:
         name = prompt_name("single", item.category, turn)
         fields = judge_fields(item, turn)
-        fields["answer"] = fields["answer_1"] = turns[1].text
+        fields["answer"] = fields["answer_1"] = spoken(turns[1].text)
         if turn == 2:
-            fields["answer_2"] = turns[2].text
+            fields["answer_2"] = spoken(turns[2].text)
         answer = turns[turn]
         info: dict[str, Any] = {"prompt": name}
-        if answer.finish is Finish.LENGTH:
+        if is_cut_off(answer):
             info["truncated"] = True
         call = JudgeCall(
             item=item.id,
@@ -199,7 +201,7 @@ class MTBench(Benchmark):
             messages=chat(self.prompts[name], fields),
             answer=answer.id,
             max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS,
+            verdict=RATING,
             info=info,
         )
         return as_expected(call) if self.needs_opening else call

@@ -8,22 +8,24 @@ from typing import Any, ClassVar
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Item, JudgeCall, Reply, Verdict
+from kdharness.harness.util.thoughts import spoken
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
+    is_cut_off,
     revision_flags,
     subset,
     winner_verdict,
 )
 from kdharness.judges.benchmarks.mt_bench import (
     JUDGE_TOKENS,
-    VERDICT_ENDS,
     MTBenchFiles,
     chat,
     judge_fields,
     prompt_name,
 )
+from kdharness.judges.scoring.endings import WINNER
 
 
 class MTBenchPair(Benchmark):
@@ -92,11 +94,11 @@ class MTBenchPair(Benchmark):
         for letter, side in zip(
             "ab", (mine, theirs) if order == 0 else (theirs, mine), strict=True
         ):
-            fields[f"answer_{letter}"] = fields[f"answer_{letter}_1"] = side[1].text
+            fields[f"answer_{letter}"] = fields[f"answer_{letter}_1"] = spoken(side[1].text)
             if turn == 2:
-                fields[f"answer_{letter}_2"] = side[2].text
+                fields[f"answer_{letter}_2"] = spoken(side[2].text)
         info: dict[str, Any] = {"prompt": name}
-        if Finish.LENGTH in (mine[turn].finish, theirs[turn].finish):
+        if is_cut_off(mine[turn]) or is_cut_off(theirs[turn]):
             info["truncated"] = True
         return JudgeCall(
             item=item.id,
@@ -108,7 +110,7 @@ class MTBenchPair(Benchmark):
             baseline=self.against,
             order=order,
             max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS,
+            verdict=WINNER,
             info=info,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdharness.harness.types import GenerationRequest
 from kdharness.harness.util.untrusted import parse_json
+from kdharness.judges.engines.trouble import CONTENT
 
 GREEDY = 1e-4
 """The temperature below which nothing is sampled."""
@@ -30,6 +31,22 @@ _ROLES = re.compile(
     r"system.{0,60}role|role.{0,60}system|roles must alternate|system message"
     r"|(?:developer|system) (?:instruction|prompt)s?\b.{0,30}not (?:enabled|supported|allowed)"
 )
+
+
+# What an error says of a parameter that it refuses.
+_REFUSES = re.compile(
+    r"unsupported|not (?:be |currently )?(?:supported|allowed|permitted|accepted|available|used"
+    r"|set|recogni[sz]ed|enabled|implemented|valid)"
+    r"|\b(?:does|do)(?: not|n['’]t) (?:support|accept|allow)"
+    r"|\bonly\b|\bmust\b|should be|has to be|deprecated|removed|invalid|unknown|unrecogni[sz]ed"
+    r"|unexpected|extra (?:inputs|fields|parameter)|cannot|can['’]t|greater than|less than|between"
+    r"|out of range|rejected|refus|forbidden|no longer|strictly|positive",
+)
+_QUOTE = re.compile(r"\"([^\"]{1,2000})\"|'([^']{1,2000})'|“([^”]{1,2000})”|`([^`]{1,2000})`")
+_OWN_BODY = re.compile(
+    r"['\"](?:input|body|request|messages)['\"]\s{0,3}:\s{0,3}[\[{].*", re.DOTALL
+)
+_SHORT_NAME = 40
 
 
 @dataclass
@@ -130,12 +147,15 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
 
     Log-probabilities are never dropped here: that would silently mix two kinds of scores.
     """
-    text = _words(message).lower()
+    named = _named(message)
+    # A refused text may speak of anything, and so may what is quoted of the request.
+    text = _without_own(_words(message), sent).lower()
+    text = "" if CONTENT.search(text) else text
     # Endpoints word this error in many ways; all of them name the parameter.
     if "max_completion_tokens" in text and "max_tokens" in sent and not dialect.completion_tokens:
         dialect.completion_tokens = True
         return True
-    if "temperature" in text and "temperature" in sent and dialect.temperature:
+    if _refused("temperature", text, named) and "temperature" in sent and dialect.temperature:
         warmer = dialect.coldest == 0 and sent["temperature"] == 0 and _ABOVE_ZERO.search(text)
         dialect.coldest = COLDEST if warmer else dialect.coldest
         dialect.temperature = bool(warmer)
@@ -143,7 +163,7 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
     if _CONTINUES.search(text) and "continue_final_message" in sent and dialect.continues:
         dialect.continues = False
         return True
-    if re.search(r"\bseed\b", text) and "seed" in sent and dialect.seed:
+    if _refused("seed", text, named) and "seed" in sent and dialect.seed:
         dialect.seed = False
         return True
     has_system = any(m.get("role") == "system" for m in sent.get("messages", ()))
@@ -153,6 +173,54 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
     limit = sent.get("max_completion_tokens", sent.get("max_tokens", 0))
     about_limit = re.search(r"max\w{0,12}_tokens|max tokens|context", text) is not None
     return about_limit and _other_limit(dialect, text, limit)
+
+
+def _refused(name: str, text: str, named: frozenset[str]) -> bool:
+    """Return whether an error refuses a parameter: it names it as such, or in a sentence."""
+    if name in named:
+        return True
+    return any(
+        re.search(rf"(?<![a-z]){name}\b", part) and _REFUSES.search(part)
+        for part in re.split(r"[.!?;]\s|\n", text)
+    )
+
+
+def _named(message: str) -> frozenset[str]:
+    """Return the parameters that an error names in a field of its own: `param`, `loc`."""
+    try:
+        value = parse_json(message)
+    except ValueError:
+        return frozenset()
+    return frozenset(word.lower() for word in _fields(value, 0) if len(word) <= _SHORT_NAME)
+
+
+def _fields(value: object, depth: int) -> list[str]:
+    if depth > 8:
+        return []
+    if isinstance(value, Mapping):
+        own = [part for key, part in value.items() if key in ("param", "loc")]
+        found = [word for part in own for word in _texts(part, depth)]
+        return found + [word for part in value.values() for word in _fields(part, depth + 1)]
+    parts = list(value) if isinstance(value, (list, tuple)) else []
+    return [word for part in parts for word in _fields(part, depth + 1)]
+
+
+def _without_own(text: str, sent: Mapping[str, Any]) -> str:
+    """Return an error's text without what it quotes of the request's messages."""
+    text = _OWN_BODY.sub(" ", text)
+    contents = [str(message.get("content", "")) for message in sent.get("messages", ())]
+    for content in contents:
+        if len(content) > 3:
+            text = text.replace(content, " ")
+    folded = " ".join(" ".join(contents).lower().split())
+
+    def kept(match: re.Match[str]) -> str:
+        quoted = " ".join(next(part for part in match.groups() if part is not None).split())
+        inside = quoted.lower().rstrip(".… ")
+        # A name of one word may be a parameter, and in the request as well.
+        return " " if " " in inside and inside in folded else match[0]
+
+    return _QUOTE.sub(kept, text)
 
 
 def refuses_a_role(message: str) -> bool:

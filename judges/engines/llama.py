@@ -29,6 +29,7 @@ from kdharness.judges.engines.numbers import read_one
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
 from kdharness.judges.engines.token_estimates import free_estimate
+from kdharness.judges.scoring.endings import ENDING, has_given
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 CPU = torch.device("cpu")
@@ -54,6 +55,7 @@ class LlamaEngine:
     """One request after the other; deterministic for a seed."""
 
     deterministic = True
+    verdict_ending = ENDING
 
     def __init__(self, source: str, paths: Paths, *, device: str = "auto", name: str = "") -> None:
         """Create the engine; nothing is loaded before the first request.
@@ -242,4 +244,8 @@ def _reason(model: LlamaModel, job: _Job, tokens: list[int]) -> Finish | None:
             whole = model.text(job.prompt[-PROMPT_END:] + tokens, special=True)
             if not is_unfinished(whole):
                 return Finish.STOP
+    if job.request.verdict and "\n" in model.text(tokens[-1:]):
+        whole = model.text(job.prompt[-PROMPT_END:] + tokens, special=True)
+        if has_given(model.text(tokens), job.request.verdict) and not is_unfinished(whole):
+            return Finish.STOP
     return Finish.LENGTH if len(tokens) >= job.limit else None

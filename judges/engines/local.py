@@ -42,6 +42,7 @@ from kdharness.judges.engines.logprobs import Wanted, first_logprobs
 from kdharness.judges.engines.numbers import NumberReader, numerals
 from kdharness.judges.engines.openings import IN_REASONING, LONGEST, OPENED_END, instead
 from kdharness.judges.engines.sampling import BROKEN, Sampler, temperature_of
+from kdharness.judges.scoring.endings import ENDING, has_given
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 # Padded prompt tokens per batch: bounds memory for long prompts.
@@ -73,6 +74,7 @@ class LocalEngine:
     """Batched generation, sorted by length; deterministic for a seed."""
 
     deterministic = True
+    verdict_ending = ENDING
 
     def __init__(
         self,
@@ -326,6 +328,10 @@ class LocalEngine:
             tail = self.tokenizer.decode(row.tokens[-6:])
             # A verdict inside the reasoning does not end the reply.
             if any(stop in tail for stop in row.request.stops) and not self._is_thinking(row):
+                return Finish.STOP
+        if row.request.verdict and "\n" in self.tokenizer.decode([token]):
+            text = self.tokenizer.decode(row.tokens, skip_special_tokens=True)
+            if has_given(text, row.request.verdict) and not self._is_thinking(row):
                 return Finish.STOP
         return Finish.LENGTH if len(row.tokens) >= row.limit else None
 

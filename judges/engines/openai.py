@@ -321,7 +321,7 @@ class OpenAIEngine:
                 waited_at = self.streak.answers
                 attempt = 0 if spaced else attempt + 1
                 patient = slept < PATIENCE or self.streak.answers == answers
-                if not (error.trouble is Trouble.RETRY and attempt <= self.retries and patient):
+                if not (error.is_retried(attempt, self.retries) and patient):
                     return self._given_up(error)
                 if self._stopping or self.budget.is_passed:
                     return self._given_up(error)

@@ -76,6 +76,8 @@ BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|inte
 
 _SAYS = ("detail", "error_msg", "error_code", "errors", "msg")
 """Fields in which a body reports an error without an `error` field."""
+EMPTY_RETRIES = 2
+"""How often an empty reply is asked for again."""
 
 
 def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
@@ -267,6 +269,8 @@ def _nothing(
     finish: Finish, message: Mapping[str, object], value: Mapping[str, object]
 ) -> CallError:
     """Return why a reply has no answer."""
+    if tool := _tool_called(message):
+        return CallError(f"the reply is a call of a tool ({tool}), not a text", Trouble.GIVE_UP)
     thought = bool(_thought(message).strip()) or thought_tokens(value) > 0
     shown = f"finish_reason {finish.value}"
     if thought:
@@ -282,7 +286,19 @@ def _nothing(
             Trouble.GIVE_UP,
             thinks=True,
         )
-    return CallError("the reply is empty", Trouble.RETRY)
+    # It is billed, and at temperature 0 the next one is hardly ever another.
+    return CallError("the reply is empty", Trouble.RETRY, most=EMPTY_RETRIES)
+
+
+def _tool_called(message: Mapping[str, object]) -> str:
+    """Return the name of the tool that a message calls; empty if it calls none."""
+    calls = message.get("tool_calls")
+    first = calls[0] if isinstance(calls, list) and calls else message.get("function_call")
+    if not isinstance(first, dict):
+        return ""
+    function = first.get("function", first)
+    name = function.get("name") if isinstance(function, dict) else None
+    return name[:60] if isinstance(name, str) and name else "unnamed"
 
 
 def refuse_cut_thought(reply: Reply) -> None:

@@ -12,7 +12,7 @@ import re
 from kdharness.harness.util.redact import KEY_NAMES
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.dialect import speaks_of_logprobs
-from kdharness.judges.engines.trouble import CallError, Trouble, short
+from kdharness.judges.engines.trouble import CONTENT, CallError, Trouble, short
 
 LONGEST_ASKED_WAIT = 900.0
 """The longest wait, in seconds, that an endpoint may ask for before the run ends."""
@@ -29,13 +29,6 @@ HINTS = {
     407: "the proxy requires a user name and a password in its URL",
 }
 
-_CONTENT = re.compile(
-    r"moderation|flagged|content[ _-]?(?:filter|policy|management)|responsibleai|safety|unsafe"
-    r"|policy violation|prohibited|harmful|inappropriate|sensitive|guardrail|risk control"
-    r"|data.?inspection|violat\w{1,6} .{0,60}polic|usage polic|exists? risk"
-    r"|敏感|不安全|违规|違規|风险",
-    re.IGNORECASE,
-)
 _KEY = re.compile(
     r"api[ _-]?key|credential|authenti|authori[sz]|permission|not allowed to (?:access|sample|use)"
     r"|unsupported_country|country, region|access denied"
@@ -77,7 +70,9 @@ _TOO_LARGE = re.compile(
     r"request too large|reduce your message|tokens must be reduced", re.IGNORECASE
 )
 _A_MINUTE = re.compile(
-    r"per[ _-]?(?:minute|second)|\brpm\b|\btpm\b|requests?_per_min|minute", re.IGNORECASE
+    r"per[ _-]?(?:minute|second)|\brpm\b|\btpm\b|\bqps\b|requests?_per_min|minute|concurren\w{1,4}"
+    r"|too many requests at once",
+    re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
     r"exceeds? the (?:available |model'?s? |maximum )?context|context[ _](?:length|window|size)"
@@ -144,7 +139,7 @@ def _refused(status: int, message: str, marks: str) -> CallError:
         return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
     if status == 403 and _BLOCKED.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
-    if _CONTENT.search(marks):
+    if CONTENT.search(marks):
         return CallError(message, Trouble.GIVE_UP)
     if status in (400, 403, 404, 422) and _NO_MODEL.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_MODEL)

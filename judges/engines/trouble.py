@@ -11,6 +11,15 @@ from kdharness.harness.util.untrusted import parse_json
 
 LONGEST_ERROR = 20_000
 
+CONTENT = re.compile(
+    r"moderation|flagged|content[ _-]?(?:filter|policy|management)|responsibleai|safety|unsafe"
+    r"|policy violation|prohibited|harmful|inappropriate|sensitive|guardrail|risk control"
+    r"|data.?inspection|violat\w{1,6} .{0,60}polic|usage polic|exists? risk"
+    r"|敏感|不安全|违规|違規|风险",
+    re.IGNORECASE,
+)
+"""Words of an error about what a text says."""
+
 
 class Trouble(Enum):
     """How to handle a failed call.
@@ -47,6 +56,7 @@ class CallError(Exception):
         lacks_logprobs: whether it was rejected because log-probabilities were requested.
         thinks: whether the model spent its tokens on reasoning.
         used: the tokens of the call, which may be billed although it failed.
+        most: how often it may be tried again at most, if less often than other errors.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class CallError(Exception):
         lacks_logprobs: bool = False,
         thinks: bool = False,
         used: Used | None = None,
+        most: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -68,6 +79,12 @@ class CallError(Exception):
         self.lacks_logprobs = lacks_logprobs
         self.thinks = thinks
         self.used = used
+        self.most = most
+
+    def is_retried(self, attempt: int, retries: int) -> bool:
+        """Return whether a call is tried again after its failure number `attempt`."""
+        most = retries if self.most is None else min(retries, self.most)
+        return self.trouble is Trouble.RETRY and attempt <= most
 
 
 def short(text: str, limit: int = 300) -> str:
@@ -81,10 +98,25 @@ def short(text: str, limit: int = 300) -> str:
         if isinstance(inner, dict):
             inner = inner.get("message", inner)
         message = inner if isinstance(inner, str) else json.dumps(inner)
+        if beside := message_of(text):
+            message = f"{message}: {beside}"
     except ValueError:
         message = re.sub(r"<[^<>]+>", " ", text)
     message = " ".join(message.split())
     return message if len(message) <= limit else message[:limit] + "…"
+
+
+def message_of(text: str, limit: int = 300) -> str:
+    """Return the `message` beside an error that is only a code; empty if there is none."""
+    try:
+        value = parse_json(text[:LONGEST_ERROR])
+    except ValueError:
+        return ""
+    value = value[0] if isinstance(value, list) and value else value
+    if not isinstance(value, dict) or not isinstance(value.get("error"), str):
+        return ""
+    message = value.get("message", value.get("detail"))
+    return " ".join(message.split())[:limit] if isinstance(message, str) else ""
 
 
 def advice(error: CallError) -> str:

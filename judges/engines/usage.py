@@ -61,23 +61,51 @@ def is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
 def usage(value: Mapping[str, object], request: GenerationRequest, text: str) -> Used:
     """Return a call's input and output tokens; estimated if the endpoint does not report them."""
     usage = mapping(value.get("usage"))
-    read = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
-    wrote = count(usage.get("completion_tokens")) or count(usage.get("output_tokens"))
-    total = count(usage.get("total_tokens"))
-    wrote = wrote or (total - read if read and total > read else 0)
+    read, wrote = _read(usage), _written(usage)
     if read and (wrote or not text):
         return Used(read, wrote)
     guessed = max(1, estimated_tokens(text)) if text else 0
     return Used(read or prompt_estimate(request), wrote or guessed, estimated=True)
 
 
+def _read(usage: Mapping[str, Any]) -> int:
+    """Return the input tokens; Anthropic counts those in its cache beside the others."""
+    return count(usage.get("prompt_tokens")) or count(usage.get("input_tokens")) + _cached(usage)
+
+
+def _cached(usage: Mapping[str, Any]) -> int:
+    names = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    return sum(count(usage.get(name)) for name in names)
+
+
+def _written(usage: Mapping[str, Any]) -> int:
+    """Return the output tokens with those of hidden reasoning, which are billed as well.
+
+    Gemini and xAI count reasoning in the total alone. A total that is smaller than its parts, or
+    that only adds the cache, says nothing of it.
+    """
+    wrote = count(usage.get("completion_tokens")) or count(usage.get("output_tokens"))
+    prompt = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
+    beyond = count(usage.get("total_tokens")) - prompt - wrote
+    hidden = beyond if prompt and beyond > 0 and beyond != _cached(usage) else 0
+    reasoned = _reasoning(usage)
+    # Fewer written than thought: the thoughts were not counted.
+    return wrote + (hidden or (reasoned if reasoned > wrote else 0))
+
+
+def _reasoning(usage: Mapping[str, Any]) -> int:
+    """Return the reported reasoning tokens."""
+    names = ("completion_tokens_details", "output_tokens_details")
+    details = (mapping(usage.get(name)) for name in names)
+    return max(count(part.get("reasoning_tokens")) for part in details)
+
+
 def thought_tokens(value: Mapping[str, object]) -> int:
     """Return the reasoning tokens: as reported, or the total beyond input and output."""
     usage = mapping(value.get("usage"))
-    details = mapping(usage.get("completion_tokens_details"))
     read, wrote = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     hidden = count(usage.get("total_tokens")) - read - wrote if read else 0
-    return count(details.get("reasoning_tokens")) or max(0, hidden)
+    return _reasoning(usage) or max(0, hidden)
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -19,9 +19,10 @@ from kdharness.harness.stats.inference import Interval, student_quantile
 from kdharness.harness.stats.metric_specs import CREATIVE, HARD, SHARE
 from kdharness.harness.stats.rows import Row, ScoreContext, complete, counted_once, metric_value
 from kdharness.harness.types import JudgmentStatus, MetricValue, Verdict
+from kdharness.harness.util.thoughts import without_thoughts
+from kdharness.judges.scoring.mentions import given
 from kdharness.judges.scoring.metric_values import by_category, measure, measured
-from kdharness.judges.scoring.several import Mark, is_quoted, own_words
-from kdharness.judges.scoring.thinking import without_thoughts
+from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
 from kdharness.judges.scoring.verdicts import UNREADABLE
 
 Floats = NDArray[np.float64]
@@ -45,6 +46,7 @@ _STEPS = {
     "A<<B": -2,
 }
 _DOUBLE, _SINGLE = re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]")
+_SPACED = re.compile(r"\[\[(\s{0,3}[AB]\s{0,3}[<>=]{1,2}\s{0,3}[AB]\s{0,3})\]\]")
 _LISTED = re.compile(
     r"\A[^\n]{0,60}\b(?:significantly|slightly|relatively)\b[^\n]{0,40}:\W*\Z", re.I
 )
@@ -60,8 +62,9 @@ def read_step(reply: str, *, published: bool = False) -> tuple[Verdict, int | No
     """Return a verdict's status and its step: 2 for A>>B, … -2 for B>>A, as printed.
 
     The benchmark takes the last label in double brackets, else the last in single ones. Not
-    published: reasoning is removed first, and neither a repetition of the five choices nor a
-    label that the judge quotes from an answer is a verdict.
+    published: reasoning is removed first; neither a repetition of the five choices nor a label
+    that the judge quotes from an answer, decides against or only imagines is a verdict; labels on
+    several things ("Turn 1: [[A>B]] Turn 2: [[B>A]]") are none.
     """
     if published:
         found = _DOUBLE.findall(reply.upper()) or _SINGLE.findall(reply.upper())
@@ -71,15 +74,17 @@ def read_step(reply: str, *, published: bool = False) -> tuple[Verdict, int | No
     if unfinished:
         return UNREADABLE, None
     text = text.replace("\\[", "[").replace("\\]", "]").upper()
+    text = _SPACED.sub(lambda match: re.sub(r"\s", "", match[0]), text)
     matches = list(_DOUBLE.finditer(text)) or list(_SINGLE.finditer(text))
     marks = [Mark(m.start(), m.end(), _STEPS.get(m[1])) for m in matches]
     choices = [mark for mark in marks if _is_choice(text, mark.start)]
     if len({mark.value for mark in choices}) > 1:
         marks = [mark for mark in marks if mark not in choices]
     marks = own_words(text, [mark for mark in marks if not is_quoted(text, mark)])
-    if not marks or marks[-1].value is None:
+    mark = settle(text, given(text, marks), compares=True)
+    if mark is None or mark.value is None:
         return UNREADABLE, None
-    return Verdict(JudgmentStatus.OK), int(marks[-1].value)
+    return Verdict(JudgmentStatus.OK), int(mark.value)
 
 
 def _is_choice(text: str, start: int) -> bool:

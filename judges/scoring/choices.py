@@ -55,7 +55,8 @@ _LINE_START = re.compile(r"(?:^|\n)[\s>*_#-]*$")
 _LINE_END = re.compile(r"[\s*_.!。]*(?:\n|$)")
 _COMPOUND = re.compile(r"[-'’./&@:](?!s\b)\w|[+#]")
 _IN_COMPOUND = re.compile(r"\w[-'’./&@]$")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:;,\n—–-])[\s\"'(*]*$")
+# Not after a comma: "Yes, no doubt" and "Yes, no fee is charged" answer Yes.
+_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n—–-])[\s\"'(*]*$")
 _LABELLED = re.compile(r"\s*[(\[]?(?P<label>[^\W\d_]|\d{1,2})[)\].:](?:\s+(?P<text>\S.*))?\s*")
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 

@@ -166,8 +166,27 @@ _DECLARES = tuple(
         r"(?:^|\n)####[ \t*(\[$]{0,6}\Z",
     )
 )
+# "Wait, no, it's C", "Correction: C".
+_CORRECTED = re.compile(
+    r"(?:\A|[.!?\n,;—–-])\s{0,3}(?:\b(?:wait|actually|sorry|oops|hmm|no|correction|scratch that|"
+    r"on second thought)\b[\s,.:;!—–-]{1,4}){1,4}(?:(?:it|that|this)(?:['’]s|\s{1,2}(?:is|was|"
+    r"should be|must be|would be))\b|i\s{1,2}meant?\b|make\s{1,2}(?:that|it)\b)?" + _TO,
+    re.IGNORECASE,
+)
+# Somebody else's answer, or one under a condition that does not hold.
+_SUPPOSES = re.compile(
+    r"\b(?:you|one|people|some|many|they|someone|students?|readers?)\b[^.!?\n]{0,20}\b(?:think|say|"
+    r"believe|assume|argue|guess|expect|claim)\w{0,2}(?:\s{1,2}that)?(?:\s{1,2}(?:the|my))?\W{0,3}\Z",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\b(?:if(?!\s+(?:i|we|one|you)\b)|(?<!\bi )(?<!\bwe )had|were|suppose)\b", re.IGNORECASE
+)
+_ARTICLE = re.compile(r"(?:the|my)\s+", re.IGNORECASE)
+_WOULD = re.compile(r"\bwould be\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"[.!?\n]\s")
 _NOT_IT = re.compile(
-    r"(?:incorrect|wrong|false|bad|worst|common|tempting|other|another|possible|plausible|next|"
+    r"(?:student(?:['’]?s)?|user(?:['’]?s)?|candidate(?:['’]?s)?|their|his|her|submitted|incorrect|wrong|false|bad|worst|common|tempting|other|another|possible|plausible|next|"
     r"not|never|[\w]{0,9}n['’]t|if|cannot|you|they|people|many|some|might|could)\s*\Z",
     re.IGNORECASE,
 )
@@ -263,14 +282,25 @@ def _is_declared(text: str, group: Sequence[Mention]) -> bool:
     before = text[max(0, start - REACH) : start]
     if _BOX.search(before) and _BOXED.match(text, end):
         return True
+    if _CORRECTED.search(before) and not _GOES_ON.match(text, end):
+        return True
     for pattern in _DECLARES:
         match = pattern.search(before)
-        if match is None:
+        if match is None or _is_supposed(before[: match.start()], match[0]):
             continue
         kind = match["kind"] if "kind" in pattern.groupindex else None
         if not _NOT_IT.search((kind or "").strip() or before[: match.start()]):
             return True
     return False
+
+
+def _is_supposed(before: str, words: str) -> bool:
+    """Return whether words that declare an answer only suppose it, by what stands before them."""
+    sentence = _SENTENCE.split(before)[-1]
+    article = _ARTICLE.match(words)
+    if _SUPPOSES.search(sentence + (article[0] if article else "")):
+        return True
+    return _WOULD.search(words) is not None and _CONDITION.search(sentence) is not None
 
 
 def _is_right(text: str, group: Sequence[Mention]) -> bool:

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Any
 
 from kdharness.judges.scoring.choices import names
-from kdharness.judges.scoring.folding import normalise
+from kdharness.judges.scoring.folding import normalise, unwrapped
+from kdharness.judges.scoring.json_fields import field_f1
 from kdharness.judges.scoring.words import words
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)(?:\.\d*)?(?:e[+-]?\d+)?|[+-]?\.\d+(?:e[+-]?\d+)?")
-
-_LARGEST = 300
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if the answer equals a reference after `normalise`, else 0."""
-    return float(normalise(answer) in {normalise(reference) for reference in references})
+    """Return 1 if the answer equals a reference after `normalise`, else 0.
+
+    It may be wrapped, as in `$42$`, where the reference is not.
+    """
+    given = {normalise(answer), normalise(unwrapped(answer))}
+    return float(not given.isdisjoint(normalise(reference) for reference in references))
 
 
 def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()) -> float:
@@ -84,46 +83,11 @@ def _is_citation(value: object) -> bool:
     return isinstance(value, list) and len(value) == 1 and type(value[0]) is int
 
 
-def flatten(value: object, path: str = "") -> Counter[tuple[str, str]]:
-    """Return a JSON value as a multiset of (path, normalised scalar); list order is ignored."""
-    pairs: Counter[tuple[str, str]] = Counter()
-    if isinstance(value, dict):
-        for key, part in value.items():
-            pairs.update(flatten(part, f"{path}.{normalise(str(key))}"))
-        if not value:
-            pairs[(path, "{}")] += 1
-    elif isinstance(value, list):
-        for part in value:
-            pairs.update(flatten(part, f"{path}[]"))
-        if not value:
-            pairs[(path, "[]")] += 1
-    else:
-        pairs[(path, _scalar(value))] += 1
-    return pairs
-
-
-def _scalar(value: object) -> str:
-    """Normalise a JSON scalar: 5, 5.0 and "5" are the same, and so are true and "true"."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = normalise(str(value))
-    digits = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
-    if not _NUMBER.fullmatch(digits):
-        # A number with leading zeros is a code, and "1,5" is not fifteen.
-        return text
-    number = Decimal(digits)
-    if not -_LARGEST < number.adjusted() < _LARGEST:
-        return digits
-    # Integers to the last digit, like barcodes; others to a float's precision.
-    return str(int(number)) if number == number.to_integral_value() else f"{float(number):.12g}"
-
-
 def json_f1(answer: str, references: Sequence[str]) -> float:
     """Return the F1 over (field, value) pairs of the answer's JSON against the best reference.
 
-    An answer without valid JSON scores 0: the format is part of the task.
+    The order of a list does not matter, but what belongs to one element does. An answer without
+    valid JSON scores 0: the format is part of the task.
     """
     best = 0.0
     for reference in references:
@@ -132,15 +96,10 @@ def json_f1(answer: str, references: Sequence[str]) -> float:
         if value is None or wanted is None:
             continue
         try:
-            best = max(best, _f1(flatten(value), flatten(wanted)))
+            best = max(best, field_f1(value, wanted))
         except RecursionError:
             continue
     return best
-
-
-def _f1(got: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -> float:
-    total = sum(got.values()) + sum(wanted.values())
-    return 2 * sum((got & wanted).values()) / total if total else 0.0
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:

@@ -100,6 +100,7 @@ def as_expected(call: JudgeCall) -> JudgeCall:
         top_logprobs=MOST_TOP,
         choices=NUMBERS,
         stops=(),
+        verdict="",
     )
 
 

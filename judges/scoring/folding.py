@@ -27,6 +27,36 @@ _TYPOGRAPHY: dict[int, str | None] = {
 }
 
 
+# What a model writes around an answer: emphasis, mathematics, one pair of brackets, its own end.
+_END_TOKEN = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|eot_id|end|endoftext|end_of_text|return)\|>|</s>|<eos>|<end_of_turn>))+"
+    r"\s*\Z"
+)
+_WRAPPED = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"\$\$?([^$]+)\$\$?",
+        r"\\\((.+)\\\)",
+        r"\\\[(.+)\\\]",
+        r"\\boxed\s{0,3}\{([^{}]+)\}",
+        r"__?([^_]+)__?",
+        # An interval keeps its brackets: (0, 1) is not [0, 1].
+        r"\(([^(),;]+)\)",
+    )
+)
+
+
+def unwrapped(text: str) -> str:
+    r"""Return an answer without what only surrounds it: `(42)`, `$42$`, `\boxed{42}`, `_Paris_`."""
+    text = _END_TOKEN.sub("", text)
+    while True:
+        inner = text.strip(_SIGNS + "\n\t")
+        match = next((m for pattern in _WRAPPED if (m := pattern.fullmatch(inner))), None)
+        if match is None:
+            return text
+        text = match[1]
+
+
 def fold_width(text: str) -> str:
     """Return the text with one form per letter (NFKC) and single spaces."""
     if not text.isascii():

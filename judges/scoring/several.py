@@ -19,7 +19,8 @@ _SHORT = 3
 """Up to this many words between two verdicts make them a list, unless one is a correction."""
 
 
-def _set(words: str) -> frozenset[str]:
+def words_of(words: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
     return frozenset(words.split())
 
 
@@ -27,21 +28,21 @@ _SENTENCE = re.compile(r"[.!?;。！？；\n]")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _NAMES_IT = re.compile(r"[:：=|]\W{0,9}\Z")
 _ARROW = re.compile(r"[→⇒]|[-=]>")
-_FINAL = _set(
+_FINAL = words_of(
     "overall final finally total average mean conclusion altogether combined together verdict "
     "summary sum therefore thus hence all"
 )
-_CORRECTS = _set(
+_CORRECTS = words_of(
     "no but wait hmm sorry actually rather instead correction corrected correcting revised "
     "revise revising adjusted adjust updated update changed change reconsidered reconsider "
     "reconsidering reflection second-guess better new now actual"
 )
-_GIVES = _set(
+_GIVES = words_of(
     "so earn earns deserve deserves merit merits give gives giving gave rate rates rated "
     "rating score scores scored grade grades award awards assign assigns get gets choose "
     "chose pick prefer judge"
 )
-_PLAIN = _set(
+_PLAIN = words_of(
     "the a an my this that it its is are be i i'd i’d i'll i’ll would will of to for and so "
     "in on at by as with also here answer answers response responses reply output assistant "
     "assistants ai model user quality given"
@@ -71,6 +72,18 @@ _COUNTED = re.compile(
     r"(\d{1,3}|one|two|three|four|[a-d])\b",
     re.IGNORECASE,
 )
+# In a comparison "the first answer" is a side, "the first turn" is a part of what is judged.
+_COUNTED_PARTS = re.compile(
+    r"\b(first|second|third|fourth|1st|2nd|3rd|4th)\s{1,3}(?:turn|question|part|task|round|"
+    r"criterion|aspect|prompt|item)\b"
+    r"|\b(?:turn|question|part|task|round|criterion|aspect|prompt|item)s?\s{0,3}"
+    r"(?:no\.?|number|#)?\s{0,3}(\d{1,3}|one|two|three|four)\b",
+    re.IGNORECASE,
+)
+_EARLIER = re.compile(
+    r"\b(?:previous|earlier|prior|preceding|last) (?:turn|question|answer|response|round)\b",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(
     r"(?:like this|for (?:example|instance)|e\.g\.|such as|in the form(?:at)? of"
     r"|(?:this|the|following|required|requested|given|strict) format)\W{0,6}"
@@ -97,8 +110,12 @@ class Mark:
     value: float | None
 
 
-def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
-    """Return the verdict that counts; None if unreadable, or if the verdicts differ in subject."""
+def settle(text: str, marks: Sequence[Mark], *, compares: bool = False) -> Mark | None:
+    """Return the verdict that counts; None if unreadable, or if the verdicts differ in subject.
+
+    Args:
+        compares: whether a verdict is about both answers, so that naming one is no subject.
+    """
     marks = marks[-_MOST:]
     if not marks or marks[-1].value is None:
         return None
@@ -106,11 +123,11 @@ def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
     others = [mark for mark in marks[:-1] if mark.value not in (None, last.value)]
     if not others:
         return last
-    labels = {mark: _label(text, marks, index) for index, mark in enumerate(marks)}
+    labels = {mark: label_of(text, marks, index) for index, mark in enumerate(marks)}
     last_words = _words(labels[last])
     if last_words & _FINAL:
         return last
-    if any(_apart(labels[other], labels[last]) for other in others):
+    if any(_apart(labels[other], labels[last], compares) for other in others):
         return None
     between = text[marks[-2].end : last.start]
     words = _WORD.findall(between.lower())
@@ -151,29 +168,42 @@ def _is_quotation(text: str, mark: Mark, start: int, end: int) -> bool:
     return not alone or _TELLS.search(text[max(0, start - 40) : start]) is not None
 
 
-def _label(text: str, marks: Sequence[Mark], index: int) -> str:
-    """Return the label of a verdict: its sentence since the previous verdict."""
+def label_of(text: str, marks: Sequence[Mark], index: int, *, whole: bool = False) -> str:
+    """Return the label of a verdict: its sentence since the previous verdict.
+
+    Args:
+        whole: keep the blanks at its end.
+    """
     start = marks[index].start
     begin = max(0, start - _CONTEXT, marks[index - 1].end if index else 0)
-    return _SENTENCE.split(text[begin:start].rstrip())[-1]
+    label = _SENTENCE.split(text[begin:start].rstrip())[-1]
+    return label + " " if whole and text[start - 1 : start].isspace() else label
+
+
+def sentence_before(text: str, start: int) -> str:
+    """Return the beginning of the sentence that a verdict at `start` is in."""
+    return _SENTENCE.split(text[max(0, start - _CONTEXT) : start].rstrip())[-1]
 
 
 def _words(label: str) -> set[str]:
     return set(_WORD.findall(label.lower()))
 
 
-def _apart(one: str, two: str) -> bool:
+def _apart(one: str, two: str, compares: bool) -> bool:
     """Return whether two labels are about two things: numbered ones, or different headings."""
-    first, second = _counted(one), _counted(two)
+    first, second = _counted(one, compares), _counted(two, compares)
     if first and second:
         return first != second
+    if bool(_EARLIER.search(one)) != bool(_EARLIER.search(two)):
+        return True
     if not (_NAMES_IT.search(one) and _NAMES_IT.search(two)):
         return False
     theirs, ours = _words(one) - _PLAIN - _GIVES, _words(two) - _PLAIN - _GIVES
     return bool(theirs and ours and theirs != ours and not ours & _CORRECTS)
 
 
-def _counted(label: str) -> frozenset[str]:
+def _counted(label: str, compares: bool) -> frozenset[str]:
     """Return the numbers or letters of the things in a label."""
-    names = (match[1] or match[2] for match in _COUNTED.finditer(label))
+    pattern = _COUNTED_PARTS if compares else _COUNTED
+    names = (match[1] or match[2] for match in pattern.finditer(label))
     return frozenset(_NUMBERS.get(name.lower(), name.lower()) for name in names)

@@ -12,8 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from kdharness.harness.types import JudgmentStatus, Verdict
-from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
-from kdharness.judges.scoring.thinking import without_thoughts
+from kdharness.harness.util.thoughts import without_thoughts
+from kdharness.judges.scoring.mentions import given
+from kdharness.judges.scoring.plain_ratings import is_confidence, object_rating, plain_ratings
+from kdharness.judges.scoring.several import Mark, is_quoted, own_words, sentence_before, settle
 
 # A judge's text may be adversarial: no pattern here may scan the same text twice.
 _DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
@@ -31,17 +33,9 @@ _BY_NAME = re.compile(
 _OF = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}\[{0,2}(\d{1,9})\b", re.IGNORECASE)
 _TOTAL = re.compile(r"\W{0,3}(?:/|out of|of)\W{0,3}", re.IGNORECASE)
 _SCALE = re.compile(r"\s{0,9}(?:to|through|and|[-–—~…]|\.{2,3})\s{0,9}", re.IGNORECASE)
-# A single bracket is a rating if the text calls it one, and a citation otherwise.
-_NAMED = re.compile(
-    r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\]",
-    re.IGNORECASE,
+_WINNER = re.compile(
+    r"\s{0,9}(?:(?:assistant|model|answer|response)\s{1,3})?([ABC]|tie|draw)\s{0,9}", re.IGNORECASE
 )
-_LAST = re.compile(
-    r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out of)\s{0,9}10)?"
-    r"\W{0,99}$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_WINNER = re.compile(r"\s{0,9}(?:(?i:assistant|model|answer|response)\s{1,3})?([ABC])\s{0,9}")
 _WINNERS = re.compile(r"\W{0,9}[ABC]\W{0,9}(?:(?:or|and|vs)\W{0,9})?[ABC]\b.{0,40}")
 _IF = re.compile(
     r"[\"'”’)\s]{0,4}(?:if|when|means|indicates|stands for|for (?:an? )?(?:tie|draw)|for equal)",
@@ -82,8 +76,9 @@ def read_rating(
 ) -> Verdict:
     """Read an MT-Bench rating: `[[7]]`, else `[7]`.
 
-    Not published: reasoning is removed first; `[[10/10]]` is read; the scale and the quoted format
-    are not ratings; the last of several ratings counts, and none if they rate several things
+    Not published: reasoning is removed first; `[[10/10]]` is read, and so is a reply that is
+    `8`, "Rating: 8" or JSON; the scale, the quoted format, and what an ideal answer would get are
+    not ratings; the last of several ratings counts, and none if they rate several things
     (FastChat takes the first number); a single `[n]` counts only if the words before it call it a
     rating (FastChat takes a citation `[1]` for a score); a value outside `low`-`high` is not a
     score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
@@ -98,7 +93,7 @@ def read_rating(
     if unfinished:
         return _unreadable(OPEN_THOUGHT)
     text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
-    marks = own_words(text, _ratings(text, low, high))
+    marks = given(text, own_words(text, _ratings(text, low, high)))
     mark = settle(text, marks)
     if mark is None or mark.value is None:
         return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
@@ -110,6 +105,9 @@ def read_rating(
 
 def _ratings(text: str, low: float, high: float) -> list[Mark]:
     """Return all ratings in a text, without the scale and the format example."""
+    alone = object_rating(text)
+    if alone is not None:
+        return [alone]
     marks: list[Mark] = []
     brackets = 0
     for match in _BRACKETS.finditer(text):
@@ -124,9 +122,13 @@ def _ratings(text: str, low: float, high: float) -> list[Mark]:
         mark = Mark(match.start(), match.end(), float(number[1]) if number and fits else None)
         if marks and _ends_scale(text, marks[-1], mark, low, high):
             marks.pop()
-        elif not _is_total(text, marks, mark, high) and not is_quoted(text, mark):
+        elif not (
+            _is_total(text, marks, mark, high)
+            or is_quoted(text, mark)
+            or is_confidence(sentence_before(text, mark.start))
+        ):
             marks.append(mark)
-    return marks if brackets else _without_brackets(text)
+    return marks if brackets else plain_ratings(text)
 
 
 def _whole_of(text: str, end: int) -> str | None:
@@ -148,28 +150,13 @@ def _is_total(text: str, marks: Sequence[Mark], mark: Mark, high: float) -> bool
     return _TOTAL.fullmatch(text, marks[-1].end, mark.start) is not None
 
 
-def _without_brackets(text: str) -> list[Mark]:
-    """Return ratings without double brackets that cannot be citations."""
-    stripped = text.strip()
-    whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s{0,9}/\s{0,9}10)?\.?", stripped)
-    if whole:
-        return [Mark(0, len(text), float(whole[1]))]
-    named = list(_NAMED.finditer(text))
-    if named:
-        return [Mark(match.start(1) - 1, match.end(), float(match[1])) for match in named]
-    lines = list(_LAST.finditer(text.rstrip()))
-    # Only at the end of the reply: in the middle such words may refer to anything.
-    if not lines or lines[-1].end() < len(text.rstrip()):
-        return []
-    return [Mark(match.start(1), match.end(1), float(match[1])) for match in lines]
-
-
 def read_winner(reply: str, *, published: bool = False) -> Verdict:
     """Read a pairwise verdict as printed: A is 1.0, B is 0.0, a tie ([[C]]) is 0.5.
 
     FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: reasoning is removed
-    first, repetitions of the rules ("[[A]] if …") are ignored, and the last of several verdicts
-    counts, or none if they are about several things.
+    first, repetitions of the rules ("[[A]] if …") and the side that lost ("[[B]] rather than
+    [[A]]") are ignored, `[[Tie]]` is read, and the last of several verdicts counts, or none if
+    they are about several things.
     """
     values = {"A": 1.0, "B": 0.0, "C": 0.5}
     if published:
@@ -185,12 +172,16 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
     for match in _BRACKETS.finditer(text):
         inside = match[1].strip("*_`'\"")
         side = _WINNER.fullmatch(inside)
+        if side and inside.islower() and text[match.start() - 1 : match.start()].isidentifier():
+            continue  # "rows[[a]]" is code
         if side or _WINNERS.fullmatch(inside):
-            marks.append(Mark(match.start(), match.end(), values[side[1]] if side else None))
+            won = values.get(side[1].upper(), 0.5) if side else None
+            marks.append(Mark(match.start(), match.end(), won))
     if len({mark.value for mark in marks}) > 1:
         marks = [mark for mark in marks if not _IF.match(text, mark.end)]
     marks = own_words(text, [mark for mark in marks if not is_quoted(text, mark)])
-    mark = settle(text, marks)
+    marks = given(text, marks)
+    mark = settle(text, marks, compares=True)
     if mark is None or mark.value is None:
         return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
     return Verdict(JudgmentStatus.OK, mark.value)

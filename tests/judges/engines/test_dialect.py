@@ -126,3 +126,48 @@ def test_request_fields_quoted_in_an_error_are_not_treated_as_rejected() -> None
         }
     )
     assert not adapt(Dialect(), quoted, {"temperature": 0, "seed": 1})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": 'rejected by the safety system: "What temperature should the seed have?"'},
+        {"message": "Invalid prompt: 'What temperature should…' is only text", "code": "bad"},
+        {"message": "flagged", "metadata": {"flagged_input": "only the seed must be warm"}},
+        {
+            "message": "This model's maximum context length is 4096 tokens. "
+            "Prompt begins: 'What temperature'"
+        },
+        {
+            "message": "[{'loc': ('body',), 'msg': 'Value error, template not allowed', 'input': "
+            "{'messages': [{'content': 'What temperature'}], 'temperature': 0.7, 'seed': 3}}]"
+        },
+        {"message": "groq does not support this. Supported: temperature, max_tokens, seed"},
+    ],
+)
+def test_errors_that_quote_the_request_switch_nothing_off(error: dict[str, Any]) -> None:
+    sent = {
+        "messages": [{"role": "user", "content": "What temperature should the seed have?"}],
+        "max_tokens": 64,
+        "temperature": 0.7,
+        "seed": 3,
+    }
+    known = Dialect()
+    assert not adapt(known, json.dumps({"error": error}), sent)
+    assert known == Dialect()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Not valid.", "param": "temperature"},
+        {"message": "Unsupported parameter: 'temperature' is not supported with this model."},
+        {"message": "`temperature` is deprecated for this model."},
+        {"message": "temperature: only 1 is allowed. You wrote: What temperature is it?"},
+    ],
+)
+def test_errors_about_the_parameter_switch_it_off(error: dict[str, Any]) -> None:
+    sent = {"messages": [{"role": "user", "content": "What temperature is it?"}]}
+    known = Dialect()
+    assert adapt(known, json.dumps({"error": error}), {**sent, "temperature": 0.7, "seed": 3})
+    assert not known.temperature and known.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -195,3 +196,29 @@ def test_preallocated_cache_matches_the_dynamic_cache() -> None:
     dynamic.batch_select_indices(keep)
     keys = torch.randn(2, 2, 1, 4)
     assert torch.equal(preallocated.update(keys, keys)[0], dynamic.update(keys, keys)[0])
+
+
+def test_a_reply_ends_with_the_line_of_its_verdict(
+    local_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off at the first "]]": a scale, a quotation or code took the verdict's place."""
+    engine, texts = local_engine, {}
+    assert engine.model is not None  # its end tokens are known once it is loaded
+    for text in (
+        "On a scale from [[1]] to [[10]], this earns [[8]].",
+        "The code uses seen[nums[i]].\nRating: [[9]]\nUser: Next?\nRating: [[2]]",
+    ):
+        script = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        tokens = iter([*script, *[next(iter(engine.end_tokens))] * 50])
+
+        def scripted(logits: torch.Tensor, tokens: Any = tokens) -> torch.Tensor:
+            forced = torch.full_like(logits, -1e9)
+            forced[:, next(tokens)] = 0.0
+            return forced
+
+        monkeypatch.setattr(engine, "_next_logits", scripted)
+        request = make_request("x", max_new_tokens=200, verdict="rating")
+        texts[text] = dict(engine.stream([request]))[0].text
+    first, second = texts.values()
+    assert first.endswith("earns [[8]].")
+    assert second.endswith("Rating: [[9]]")

@@ -65,7 +65,7 @@ def test_steps_are_read(reply: str, step: int) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ["", "A is better.", "[[A]]", "[[>]]", "[[A>B>A]]", CHOICES, "<think>[[A>B]]", "[[A > B]]"],
+    ["", "A is better.", "[[A]]", "[[>]]", "[[A>B>A]]", CHOICES, "<think>[[A>B]]"],
 )
 def test_replies_without_a_step_are_unreadable(reply: str) -> None:
     verdict, step = read_step(reply)

@@ -371,3 +371,32 @@ def test_time_grows_no_faster_than_the_answer() -> None:
 def test_blank_choice_is_never_mentioned() -> None:
     assert named_choices(".", ["", "other"]) == set()
     assert accuracy("other.", ["other"], ["\r", "other"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "given"),
+    [
+        ("Yes, no doubt.", "Yes No", "Yes"),
+        ("Yes, no fee is charged", "Yes No", "Yes"),
+        ("**Yes**, no doubt.", "Yes No", "Yes"),
+        ("No, it is not.", "Yes No", "No"),
+        ("Is it fair? Yes, no.", "Yes No", None),
+        ("The answer is B. Wait, no, it's C.", "A B C", "C"),
+        ("The answer is B. Actually, C.", "A B C", "C"),
+        ("Answer: B\nCorrection: C", "A B C", "C"),
+        ("The answer is B. No, A is wrong.", "A B C", "B"),
+        ("The answer is B. There is no A.", "A B C", "B"),
+        ("The answer is B. You might think the answer is A, but it is wrong.", "A B C", "B"),
+        ("The answer is B. Some people say the answer is C.", "A B C", "B"),
+        ("It is 2. The answer is B. If x were 3, the answer would be A.", "A B C", "B"),
+        ("A is close. If I had to choose, the answer would be B.", "A B C", "B"),
+        ("Correct answer: B. Student answer: A.", "A B C", "B"),
+        ("Student answer: A. Correct answer: B.", "A B C", "B"),
+    ],
+)
+def test_corrections_count_and_suppositions_do_not(
+    answer: str, choices: str, given: str | None
+) -> None:
+    options = choices.split()
+    found = [option for option in options if accuracy(answer, [option], options)]
+    assert found == ([given] if given else [])

@@ -169,3 +169,86 @@ def test_metrics_are_between_0_and_1(answer: str, reference: str) -> None:
 def test_json_f1_of_itself_is_1(value: dict) -> None:  # type: ignore[type-arg]
     text = json.dumps(value)
     assert exact_metrics.json_f1(text, [text]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        # Fields that were swapped between the elements of a list.
+        ('[{"n": "mug", "q": 2}, {"n": "pan", "q": 1}]', None, 1.0),
+        ('[{"n": "pan", "q": 1}, {"n": "mug", "q": 2}]', None, 1.0),
+        ('[{"n": "mug", "q": 1}, {"n": "pan", "q": 2}]', None, 0.5),
+        ('[{"n": "mug", "q": 2}]', None, 2 * 2 / 6),
+        ("[[4, 3], [2, 1]]", "[[1, 2], [3, 4]]", 1.0),
+        ("[[1, 4], [3, 2]]", "[[1, 2], [3, 4]]", 0.5),
+        ("[1, 1, 2]", "[1, 2, 2]", 2 / 3),
+        ('{"a": ["5", 6]}', '{"a": [6.0, 5]}', 1.0),
+        # Texts are compared as texts.
+        ('{"a": "1.10"}', '{"a": "1.1"}', 0.0),
+        ('{"a": "12E3"}', '{"a": "12000"}', 0.0),
+        ('{"a": "+49301234"}', '{"a": "49301234"}', 0.0),
+        ('{"a": "12.30"}', '{"a": "12.3"}', 0.0),
+        ('{"a": "Red."}', '{"a": "red"}', 1.0),
+        ('{"a": "5"}', '{"a": 5.0}', 1.0),
+        ('{"a": 5}', '{"a": "5.0"}', 1.0),
+        ('{"a": "true"}', '{"a": true}', 1.0),
+        # Other kinds.
+        ('{"a.b": 1}', '{"a": {"b": 1}}', 0.0),
+        ('{"a": NaN}', '{"a": "nan"}', 0.0),
+        ('{"a": "null"}', '{"a": null}', 0.0),
+        ('{"a": null}', '{"a": null}', 1.0),
+        ('{"a": [null]}', '{"a": ["null"]}', 0.0),
+        ('{"a": []}', '{"a": {}}', 0.0),
+        ('{"a": []}', '{"a": []}', 1.0),
+        ('{"A": 1}', '{"a": 1}', 1.0),
+        ('{"a": 1}', '{"a": true}', 0.0),
+    ],
+)
+def test_json_f1_keeps_what_belongs_together(
+    answer: str, reference: str | None, value: float
+) -> None:
+    reference = reference or '[{"n": "mug", "q": 2}, {"n": "pan", "q": 1}]'
+    assert exact_metrics.json_f1(answer, [reference]) == pytest.approx(value)
+
+
+def test_json_f1_of_long_lists_takes_no_time() -> None:
+    rows = [{"n": f"item {n}", "q": n} for n in range(1500)]
+    text = json.dumps(rows)
+    assert exact_metrics.json_f1(text, [json.dumps(rows[::-1])]) == 1.0
+    assert exact_metrics.json_f1(text.replace("item", "x"), [text]) > 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("(42)", "42", 1.0),
+        ("$42$", "42", 1.0),
+        ("$$42$$.", "42", 1.0),
+        (r"\(42\)", "42", 1.0),
+        (r"\[42\]", "42", 1.0),
+        (r"\boxed{42}", "42", 1.0),
+        (r"**$\boxed{42}$**", "42", 1.0),
+        ("_Paris_", "Paris", 1.0),
+        ("__Paris__", "Paris", 1.0),
+        ('"Paris"', "Paris", 1.0),
+        ("(Paris).", "Paris", 1.0),
+        ("Paris<|im_end|>", "Paris", 1.0),
+        ("Paris.</s>\n", "Paris", 1.0),
+        ("(42)", "(42)", 1.0),
+        ("$42$", "$42$", 1.0),
+        # As it was: what belongs to the answer counts.
+        ("$42", "42", 0.0),
+        ("(0, 1)", "[0, 1]", 0.0),
+        ("(a)(b)", "a)(b", 0.0),
+        ("f(x)", "x", 0.0),
+        ("snake_case", "snakecase", 0.0),
+        ("**", "*", 0.0),
+        (".5", "5", 0.0),
+        ("x²", "x2", 0.0),
+        ("-42", "42", 0.0),
+    ],
+)
+def test_what_surrounds_an_exact_answer_does_not_count(
+    answer: str, reference: str, value: float
+) -> None:
+    assert exact_metrics.exact_match(answer, [reference]) == value

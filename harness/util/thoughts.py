@@ -158,3 +158,12 @@ def _unwrapped(text: str) -> str:
         if end is None:
             return text
         text = text[: end.start()]
+
+
+def spoken(text: str) -> str:
+    """Return what a reader sees of an answer: it as it is, or what is outside its reasoning.
+
+    An answer without reasoning keeps its blanks, so that calls about it keep their identity.
+    """
+    outside, _ = without_thoughts(text)
+    return text if outside == text.strip() else outside
