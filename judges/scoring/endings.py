@@ -16,10 +16,13 @@ ENDING = "the line of the verdict"
 # Nothing but the verdict and plain words for it. Quotation marks may quote an answer, and "initial
 # rating", "turn 1" and "style" announce further ones.
 _LINE = re.compile(
-    r"[\s*_#>:.()-]*(?:(?:the|my|so|is|i|give|final|overall|rating|score|grade|verdict|therefore|"
-    r"thus|answer)\b[\s*_:,.()-]{1,9}){0,6}\\?\[\\?\[[^\[\]\n]{1,40}\]\\?\][\s*_.!)]*",
+    r"[\s*_#>:.()-]*(?:(?:the|my|so|is|i|i['’]d|it|this|for|to|of|would|rate|give|deserves|earns|final|"
+    r"overall|rating|score|grade|verdict|therefore|thus|hence|answer|response|assistant|[ab]|better)"
+    r"\b[\s*_:,.()-]{1,9}){0,9}(?:(?<=:\s)[\"“])?\\?\[\\?\[[^\[\]\n]{1,40}\]\\?\][\"”]?"
+    r"(?:\s{0,2}/\s{0,2}10\b|\s{1,2}out of (?:10|ten)\b)?[\s*_.!)]*",
     re.IGNORECASE,
 )
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _LONGEST_LINE = 200
 
 
@@ -28,7 +31,8 @@ def has_given(text: str, kind: str) -> bool:
     if not text.rstrip(" \t").endswith("\n") or text.count("```") % 2:
         return False
     line = text.rstrip().rpartition("\n")[2]
-    if len(line) > _LONGEST_LINE or not _LINE.fullmatch(line):
+    sentence = _SENTENCE.split(line[-_LONGEST_LINE:])[-1]
+    if len(sentence) == _LONGEST_LINE or not _LINE.fullmatch(sentence):
         return False
     read = read_winner if kind == WINNER else read_rating
     return read(text).value is not None

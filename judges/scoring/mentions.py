@@ -23,9 +23,9 @@ _FILL = (
     r"(?:[\s*_\"'“‘`(]{0,4}(?:the|an?|my|its|of|assistant|answer|response|model|option|merely|just|"
     r"only|simply|previous|initial|first|original|earlier|full|perfect|mere|even)\b){0,4}"
 )
-_UP_TO = _FILL + r"[\s*_\"'“‘`(]{0,6}\Z"
+_UP_TO = r"[\s*_\"'“‘`(]{0,6}\Z"
 # What the other one is compared with, or what was decided against.
-_AGAINST = re.compile(
+_AGAINST_WORDS = (
     r"(?:\b(?:instead of|rather than|in place of|as opposed to|over|not|neither|nor|than|beats?|"
     r"outperforms?|surpass(?:es)?|outdoes|defeats?|edges out|wins against|"
     r"(?:superior|preferable|preferred) to|(?:down|up) from|against|versus|vs\.?|"
@@ -33,7 +33,18 @@ _AGAINST = re.compile(
     r"(?:is|are|be|was|falls?|stays?|remains?|comes?|lies|just|slightly|well|far)\s+"
     r"(?:below|under|above|short of)|"
     r"(?:changed?|lower(?:ed)?|raised?|reduced?|revised?|moved?|went|adjusted?|dropped)\b"
-    r"[^.\n]{0,20}\bfrom)|n['’]t)" + _UP_TO,
+    r"[^.\n]{0,20}\bfrom)|n['’]t)"
+)
+_AGAINST = re.compile(_AGAINST_WORDS + _FILL + _UP_TO, re.IGNORECASE)
+# "better than the previous answer [[8]]" rates this one.
+_AGAINST_RATING = re.compile(
+    _AGAINST_WORDS + _FILL.replace("assistant|answer|response|model|option|", "") + _UP_TO,
+    re.IGNORECASE,
+)
+_AT_MOST = re.compile(
+    r"(?:\b(?:no|not|never|hardly|cannot)\b|n['’]t\b)[^.\n]{0,30}?\b(?:more|less|higher|lower)\s+than\b"
+    + _FILL
+    + _UP_TO,
     re.IGNORECASE,
 )
 # "[[A]] is worse than [[B]]": neither is given.
@@ -71,7 +82,7 @@ _IMAGINED = tuple(
         rf"(?:\w+\s+){{0,2}}?{_NOUN}[^.]*{_MODAL}",
         rf"{_CLAUSE}(?:an?|any|only an?|every)\s+(?:\w+\s+){{0,2}}?{_PRAISED}\s+"
         rf"(?:\w+\s+){{0,2}}?{_NOUN}[^.]*{_MODAL}",
-        r"\b(?:ideal|perfect)\s+(?:score|rating|grade|mark)\b[^.]{0,20}\Z",
+        r"\bthe\s+(?:ideal|perfect)\s+(?:score|rating|grade|mark)\b[^.]{0,20}\Z",
         rf"{_CLAUSE}had\s+(?!i\b)\w+[^.]*{_MODAL}",
         r"(?<!even )(?<!as )\bif\s+(?!i\b|one\b|you\b|forced|asked)[^.]*\b(?:had|were)\b[^.]*"
         + _MODAL,
@@ -93,10 +104,15 @@ _MAYBE_IMAGINED = tuple(
         r"(?<!even )(?<!as )\bif\s+(?!i\b|one\b|you\b|forced|asked)[^.]*"
         r"\b(?:had|were|was|would|could)\b",
         r"\b(?<!\bI )(?<!rating )(?<!score )(?<!verdict )(?:would|could|might|may)\b[^.]{0,40}\Z",
+        r"\b(?:ideal|perfect)\s+(?:score|rating|grade|mark)\b[^.]{0,20}\Z",
         r"\botherwise\b[^.]{0,40}\Z",
         r"\bfor (?:reference|comparison|context)\b",
         r"\b(?:needed|required|necessary|enough|sufficient)\s+(?:for|to\s+\w+)(?:\s+an?)?\W{0,3}\Z",
     )
+)
+# After a break the sentence speaks of what is: "it could have been shorter, so I rate it [[8]]".
+_BREAK = re.compile(
+    r"[,;:—–]\s*\w|\s-\s|\b(?:so|but|yet|hence|thus|therefore|which)\b", re.IGNORECASE
 )
 _TURN = re.compile(r"\A[^\w]{0,6}(?:but|so|yet|however|hence|therefore|thus)\b", re.IGNORECASE)
 # ---------------------------------------------------------------- what is spoken about
@@ -185,14 +201,28 @@ def _level(text: str, marks: Sequence[Mark], index: int) -> int:
     clause = label if _TURN.search(label) else sentence_before(text, mark.start)
     end = marks[index + 1].start if index + 1 < len(marks) else len(text)
     behind = re.split(r"[.!?;\n]", text[mark.end : min(end, mark.end + _BEHIND)])[0]
-    if _AGAINST.search(label) or _LOSES.match(behind):
+    if _decided_against(label, text[mark.start : mark.end]) or _LOSES.match(behind):
         return _SURE
     if index:
         between = text[marks[index - 1].end : mark.start]
         if _MORE_THAN.fullmatch(between) or _POSSIBLE.match(between):
             return _SURE
-    if any(pattern.search(clause) for pattern in _IMAGINED):
+    if any(_imagines(pattern, clause) for pattern in _IMAGINED):
         return _SURE
     if any(pattern.search(clause) for pattern in _MAYBE_IMAGINED) or _STANDARD.match(behind):
         return _WEAK
     return _WEAK if _SUBJECT.match(behind) and not _WINS.match(behind) else _GIVEN
+
+
+def _decided_against(label: str, mark: str) -> bool:
+    """Return whether the words before a verdict decide against it."""
+    if not re.search(r"\d", mark):
+        return _AGAINST.search(label) is not None
+    # "It does not deserve more than [[4]]" rates.
+    return _AGAINST_RATING.search(label) is not None and not _AT_MOST.search(label)
+
+
+def _imagines(pattern: re.Pattern[str], clause: str) -> bool:
+    """Return whether what is only imagined goes on up to the verdict."""
+    found = pattern.search(clause)
+    return found is not None and not _BREAK.search(clause, found.end())
