@@ -28,6 +28,7 @@ from kdharness.harness.stats.rows import (
     value_range,
 )
 from kdharness.harness.store import Store
+from kdharness.harness.store.store import note_of
 from kdharness.harness.types import Checkpoint, Score
 
 if TYPE_CHECKING:
@@ -74,17 +75,20 @@ def changed_between(store: Store, sides: Sequence[Side]) -> list[str]:
 
     Both were evaluated on it, and it has changed in between: then no item is shared.
     """
-    revisions: dict[tuple[str, str], set[str]] = {}
+    notes = store.bench_notes()
+    revisions: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
     for group in groups_of(store, [side.checkpoint.id for side in sides]):
-        revisions.setdefault((group.checkpoint, group.bench), set()).add(group.revision)
+        # Other subsets, seeds or baselines are other revisions too, and have flags that say so.
+        flags = tuple(note_of(notes, group.bench, group.revision).get("flags", ()))
+        revisions.setdefault((group.checkpoint, group.bench, flags), set()).add(group.revision)
     base, *others = sides
     return [
         f"{bench} has changed since {base.name} or {other.name} was evaluated on it, so they have "
         "no questions in common: evaluate both again"
         for other in others
-        for (checkpoint, bench), own in sorted(revisions.items())
+        for (checkpoint, bench, flags), own in sorted(revisions.items())
         if checkpoint == other.checkpoint.id
-        and (theirs := revisions.get((base.checkpoint.id, bench)))
+        and (theirs := revisions.get((base.checkpoint.id, bench, flags)))
         and not own & theirs
     ]
 

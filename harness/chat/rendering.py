@@ -48,7 +48,13 @@ _RESERVED = frozenset(
 )
 DAY = datetime(2024, 7, 26)
 """The day that templates are told: the one that Llama 3's have where they are told none."""
-_DIRECTIVES = ("%-d", "%e", "%-m", *(f"%{letter}" for letter in "aAbBcdDFHIjmMpSTuUwWxXyY"), "%%")
+_DIRECTIVES = (
+    "%-d",
+    "%e",
+    "%-m",
+    *(f"%{letter}" for letter in "aAbBcdDFGHIjmMpSTuUVwWxXyYzZ"),
+    "%%",
+)
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -119,10 +125,9 @@ def on_a_fixed_day(source: str) -> str:
     """
     if "strftime_now" not in source:
         return source
-    replacing = "".join(f"|replace({name!r}, {DAY.strftime(name)!r})" for name in _DIRECTIVES)
-    return (
-        f"{{%- macro strftime_now(form) -%}}{{{{- form{replacing} -}}}}{{%- endmacro -%}}{source}"
-    )
+    replaced = "".join(f"|replace({name!r}, {DAY.strftime(name)!r})" for name in _DIRECTIVES)
+    body = f"{{{{- format{replaced} -}}}}"
+    return f"{{%- macro strftime_now(format) -%}}{body}{{%- endmacro +%}}{source}"
 
 
 def has_marks(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.settings import load_settings
 from kdharness.harness.config.training import TrainConfig, config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
@@ -175,15 +177,18 @@ class _Crew:
     def _start(self, one: PlannedRun) -> None:
         """Start, join or resume a run without a live worker; a live one is only joined."""
         since = time.time()
+        slots = {live.slot for live in self.live.values()}
+        slot = next(n for n in range(self.jobs) if n not in slots)
         try:
             state = state_of(self.store, one)
             if state == RunStatus.FINISHED.value:
                 self._ended(one, "done before", 0.0)
                 return
-            slots = {live.slot for live in self.live.values()}
-            slot = next(n for n in range(self.jobs) if n not in slots)
             _start_or_join(self.paths, self.store, one, state, self._share(one, slot))
         except Interrupted:
+            # It was asked to stop while it was starting, and is waited for with the others.
+            if self.store.run(one.name) is not None and self.live:
+                self.live[one.name] = _Live(one, since, slot)
             raise
         except KDHarnessError as error:
             took = time.time() - since
@@ -200,6 +205,8 @@ class _Crew:
         if isinstance(config, EvalConfig):
             device = config.device
         gpus = visible_gpus(os.environ, count_gpus()) if self.jobs > 1 else []
+        if gpus and isinstance(config, EvalConfig) and _is_split(config, self.paths):
+            return {}
         return machine_share(slot, abreast, device, os.environ, usable_cores(), gpus)
 
     def _is_ready(self, one: PlannedRun) -> bool:
@@ -214,7 +221,13 @@ class _Crew:
         """Show the live runs, and note which have ended."""
         shown = []
         for name, live in list(self.live.items()):
-            run = find_run(self.store, name)
+            try:
+                run = find_run(self.store, name)
+            except KDHarnessError as error:
+                # Somebody removed it: the others go on.
+                del self.live[name]
+                self._ended(live.planned, "failed", time.time() - live.since, error.message)
+                continue
             status = effective_status(run)
             if status.is_live:
                 shown.append(self._state(run))
@@ -273,10 +286,19 @@ class _Crew:
         """Kill all live runs. Raises Interrupted always."""
         names = list(self.live)
         for name in names:
-            kill_worker(self.store, name)
+            # One of another machine or user is left; it was asked to stop.
+            with suppress(RunError):
+                kill_worker(self.store, name)
         were = "was" if len(names) == 1 else "were"
         stored = "what it had stored" if len(names) == 1 else "what they had stored"
         raise Interrupted(f"{listed(names, 3)} {were} killed; {stored} is kept", hint=AGAIN)
+
+
+def _is_split(config: EvalConfig, paths: Paths) -> bool:
+    """Return whether an evaluation starts a vLLM that needs several GPUs."""
+    engines = [*config.judge, config.answer_engine or ""]
+    served = any(engine.partition(":")[0] == "vllm" for engine in engines)
+    return served and (load_settings(paths).vllm.tensor_parallel_size or 1) > 1
 
 
 def _was(status: str) -> str:

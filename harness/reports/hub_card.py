@@ -149,10 +149,6 @@ def _number(value: float | None) -> float:
     return float(f"{value or 0.0:.6g}")
 
 
-def _arguments(score: Score) -> dict[str, object]:
-    return {"n": score.n, "judge": judge_without_places(score), "flags": list(score.flags)}
-
-
 def judge_without_places(score: Score) -> str:
     """Return a score's judge without the address of its endpoint, and without local paths."""
     return str(without_places(score.judge))

@@ -21,7 +21,8 @@ def overlapping(config: EvalConfig, store: Store) -> list[str]:
         theirs = run.config
         if run.method != config.method or run.pid == os.getpid():
             continue
-        if not effective_status(run).is_live or theirs.get("shard") != config.shard:
+        shards = theirs.get("shard"), config.shard
+        if not effective_status(run).is_live or (all(shards) and shards[0] != shards[1]):
             continue
         models = [name for name in config.checkpoints if name in (theirs.get("checkpoints") or ())]
         ours = {bench_name(bench) for bench in config.benches}

@@ -40,7 +40,8 @@ _REFUSES = re.compile(
     r"|\b(?:does|do)(?: not|n['’]t) (?:support|accept|allow)"
     r"|\bonly\b|\bmust\b|should be|has to be|deprecated|removed|invalid|unknown|unrecogni[sz]ed"
     r"|unexpected|extra (?:inputs|fields|parameter)|cannot|can['’]t|greater than|less than|between"
-    r"|out of range|rejected|refus|forbidden|no longer|strictly|positive",
+    r"|out of range|rejected|refus|forbidden|no longer|strictly|positive|\bfixed\b|illegal"
+    r"|not in\b|\brange\b|\bneeds?\b|\blimit|[<>≤≥]|非法|不支持|范围",
 )
 _QUOTE = re.compile(r"\"([^\"]{1,2000})\"|'([^']{1,2000})'|“([^”]{1,2000})”|`([^`]{1,2000})`")
 _OWN_BODY = re.compile(

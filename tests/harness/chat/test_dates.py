@@ -73,3 +73,7 @@ def test_every_form_of_the_date_is_that_days(
     monkeypatch.setattr(tokenizer, "chat_template", source)
     wanted = datetime(2024, 7, 26).strftime(form)
     assert render(tokenizer, CHAT, prompt=False).startswith(f"[{wanted}]<|im_start|>user")
+    # By the parameter's name, and after a blank that the template begins with.
+    source = "\n {{ strftime_now(format='" + form + "') }}" + TURNS
+    monkeypatch.setattr(tokenizer, "chat_template", source)
+    assert render(tokenizer, CHAT, prompt=False).startswith(f"\n {wanted}<|im_start|>user")

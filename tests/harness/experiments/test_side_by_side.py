@@ -120,6 +120,34 @@ def test_each_gets_a_gpu_of_its_own_that_another_has_left(
     assert given["x-c"] is None and given["x-d"] in ("2", "5")
 
 
+def test_a_vllm_that_needs_several_gpus_has_all_of_them(
+    workers: Workers, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    paths.home.mkdir(parents=True)
+    paths.settings.write_text("vllm: {tensor_parallel_size: 2}\n")
+    steps = {"a": {**EVALUATION, "answer_engine": "vllm"}, "b": EVALUATION}
+    executed(paths, planned_of(tmp_path, steps=steps), 2)
+    assert workers.variables["x-a"] == {}
+    assert workers.variables["x-b"]["CUDA_VISIBLE_DEVICES"] in ("2", "5")
+
+
+def test_a_run_that_is_removed_meanwhile_has_failed_and_the_others_go_on(
+    workers: Workers, paths: Paths, tmp_path: Path
+) -> None:
+    workers.seconds = 0.5
+    removed: list[str] = []
+
+    def tick(text: str) -> None:
+        if ";" in text and not removed:
+            removed.append("x-kd")
+            with Store(paths.store) as store:
+                store.db.execute("DELETE FROM runs WHERE id = 'x-kd'")
+
+    results = run_sweep(paths, planned_of(tmp_path), lambda _: None, tick, jobs=2)
+    assert [r.status for r in results] == ["failed", "finished", "skipped", "skipped"]
+
+
 @pytest.mark.parametrize(
     ("slot", "abreast", "device", "environ", "cores", "gpus", "want"),
     [

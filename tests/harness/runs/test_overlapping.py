@@ -47,6 +47,7 @@ def add_live(
         ({"benches": ["ifeval"]}, {}, ""),
         ({"shard": "1/2"}, {"shard": "2/2"}, ""),
         ({"shard": "1/2"}, {"shard": "1/2"}, "eval-1"),
+        ({}, {"shard": "1/2"}, "eval-1"),
         ({}, {"method": "kd"}, ""),
     ],
 )

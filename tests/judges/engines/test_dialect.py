@@ -164,6 +164,10 @@ def test_errors_that_quote_the_request_switch_nothing_off(error: dict[str, Any])
         {"message": "Unsupported parameter: 'temperature' is not supported with this model."},
         {"message": "`temperature` is deprecated for this model."},
         {"message": "temperature: only 1 is allowed. You wrote: What temperature is it?"},
+        {"message": "This model has beta-limitations: temperature and top_p are fixed at 1."},
+        {"message": "Temperature 0.7 not in range"},
+        {"message": "the value of temperature is illegal"},
+        {"message": "temperature 参数非法"},
     ],
 )
 def test_errors_about_the_parameter_switch_it_off(error: dict[str, Any]) -> None:
