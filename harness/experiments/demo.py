@@ -36,7 +36,8 @@ SMOKE: dict[str, Any] = {
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
 MEMORY_OF_TWO = 10e9
-"""Bytes that must be free for two of its runs at once: they take up to MEASURE GB."""
+"""Bytes that must be free for two of its runs at once; `kdharness plan` gives 2.3 GiB for SFT and
+2.8 for KD, to which Python comes, and other programs need some."""
 SUMMARY = {
     "shop": ("shop", "score"),
     "general loss": ("heldout", "general_loss"),
