@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
-from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.files import parse_stored
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.tracking import check_trackers
@@ -82,7 +82,7 @@ def stored_config(run: Run, paths: Paths) -> AnyConfig:
     """
     with Store(paths.store) as store:
         values = store.places.moved(run.config)
-    return parse_config(values, where=f"{run.folder}/config.yaml")
+    return parse_stored(values, where=f"{run.folder}/config.yaml")
 
 
 def _is_on_hub(source: str) -> bool:
