@@ -22,7 +22,7 @@ from typing import Any
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import headlines
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.files import parse_stored
 from kdharness.harness.config.training import AnyConfig, trains_on_data, trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
@@ -270,7 +270,7 @@ def do_work(
     values = store.places.moved(run.config)
     if values != run.config:
         reporter.say(f"reading this home's files, not those of {store.places.former[0]}")
-    config = parse_config(values, where=f"{run.folder}/config.yaml")
+    config = parse_stored(values, where=f"{run.folder}/config.yaml")
     if trusted := trusted_code(config):
         reporter.info["trusted_code"] = trusted
         reporter.say(f"running code from {', '.join(trusted)}", kind="warning")
@@ -354,7 +354,7 @@ def _work_on_rank(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
         run, places = store.run(run_id), store.places
     if run is None:
         return 2
-    config = parse_config(places.moved(run.config), where=f"{run.folder}/config.yaml")
+    config = parse_stored(places.moved(run.config), where=f"{run.folder}/config.yaml")
     try:
         _train(
             config,

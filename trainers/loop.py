@@ -303,7 +303,7 @@ def _rows(
 ) -> tuple[Dataset, Dataset]:
     """Load the rows of a config; a resumed run with a missing file gets a hint on how to fix it."""
     try:
-        return load_chats(config.data, tokenizer)
+        return load_chats(config.data, tokenizer, former=drawing_of(job) == 1)
     except DataError as error:
         sources = [*config.data.train, *config.data.heldout]
         if not job.resume or not any(

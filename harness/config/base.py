@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.fields import FieldInfo
 
 NAME = r"^\w[\w.-]{0,63}$"
 """Pattern of run names, which are folder names and arguments of commands."""
 
 
+_stored: ContextVar[bool] = ContextVar("stored", default=False)
+
+
+@contextmanager
+def reading_stored() -> Iterator[None]:
+    """Let pass what an older version accepted and has no effect, in configs that are read inside.
+
+    A run that was started with it must remain readable, and is resumed as it began.
+    """
+    before = _stored.set(True)
+    try:
+        yield
+    finally:
+        _stored.reset(before)
+
+
+def is_stored() -> bool:
+    """Return whether the config being read is one that a run or an experiment stored."""
+    return _stored.get()
+
+
 LARGEST_SEED = 2**32 - 1
 """NumPy, which a training seeds as well, takes no larger one."""
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+def _known_seed(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if is_stored() and type(value) is int and value > LARGEST_SEED:
+        return value
+    return check(value)
+
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), WrapValidator(_known_seed)]
 
 
 class Settings(BaseModel):

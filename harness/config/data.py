@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdharness.harness.config.base import ADDED, Seed, Settings, listed
+from kdharness.harness.config.base import ADDED, Seed, Settings, is_stored, listed
 
 
 class SourceSpec(Settings):
@@ -45,7 +45,7 @@ class SourceSpec(Settings):
 
     @model_validator(mode="after")
     def _split_is_used(self) -> Self:
-        if self.split != "train" and not self.path.startswith("hub:"):
+        if self.split != "train" and not self.path.startswith("hub:") and not is_stored():
             raise ValueError(
                 f"split: {self.split} has no effect on {self.path}: only a hub dataset (hub:NAME) "
                 "has splits"
@@ -135,7 +135,7 @@ class DataSpec(Settings):
     @model_validator(mode="after")
     def _weights_are_used(self) -> Self:
         for source in self.heldout:
-            if source.weight != 1:
+            if source.weight != 1 and not is_stored():
                 raise ValueError(
                     f"heldout: weight: {source.weight:g} has no effect on {source.path}: every "
                     "held-out row is scored once"

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdharness.harness.config.base import former_fields
+from kdharness.harness.config.base import former_fields, reading_stored
 from kdharness.harness.config.evaluation import WITHOUT_URL, EvalConfig
 from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
@@ -56,6 +56,15 @@ def parse_config(values: object, where: str = "config", written: object = None) 
         return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe_errors(error, model, written), where=where) from error
+
+
+def parse_stored(values: object, where: str = "config") -> AnyConfig:
+    """Validate the config that a run stored, as `parse_config`.
+
+    Settings without effect that an older version accepted are no errors in it.
+    """
+    with reading_stored():
+        return parse_config(values, where)
 
 
 def _booleans_as_numbers(values: object, model: Any, parent: str = "") -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from kdharness.harness.config.base import is_stored
+
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 WARMUP = 0.1
 """The share of steps with a warm-up where a config names none."""
@@ -16,7 +18,7 @@ def check_rates(rate: float, schedule: Schedule, warmup: float, l2_start: float)
         ValueError: what to change.
     """
     # A stored config names every field, so the default cannot be told from the same value given.
-    if schedule == "constant" and warmup not in (0, WARMUP):
+    if schedule == "constant" and warmup not in (0, WARMUP) and not is_stored():
         raise ValueError(
             f"warmup_ratio: {warmup:g} has no effect with schedule: constant: remove it, or set "
             "schedule: constant_with_warmup"

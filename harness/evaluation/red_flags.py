@@ -129,12 +129,15 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
 
 def training_chats(run: Run) -> Iterator[list[dict[str, Any]]]:
     """Yield the turns of every row that a run was trained on."""
+    from kdharness.harness.config.base import reading_stored
     from kdharness.harness.config.data import SourceSpec
 
     read: Any = resolve(TOOLS, "read_source", "tool")
     data = run.config.get("data") or {}
-    for source in data.get("train") or []:
-        for chat in read(SourceSpec.model_validate(source)):
+    with reading_stored():
+        sources = [SourceSpec.model_validate(source) for source in data.get("train") or []]
+    for source in sources:
+        for chat in read(source):
             yield chat["messages"]
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from kdharness.harness.config.base import reading_stored
 from kdharness.harness.config.files import dump_config
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
@@ -174,7 +175,8 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[PlannedRun]]
         ConfigError: the file is missing, or no longer matches the run.
     """
     file = paths.run(run.id) / "config.yaml"
-    sweep, planned = load_sweep(file)
+    with reading_stored():
+        sweep, planned = load_sweep(file)
     if config_hash(cast(Any, sweep)) != run.config_hash:
         raise ConfigError(
             "the stored config no longer matches this run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from kdharness.harness.config.base import reading_stored
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.experiments.demo import load_demo
@@ -43,7 +44,8 @@ def _planned(paths: Paths, run: Run) -> Sequence[PlannedRun]:
     except KDHarnessError:
         copy = paths.sweeps / f"{run.config.get('name')}.yaml"
     try:
-        return load_sweep(copy)[1]
+        with reading_stored():
+            return load_sweep(copy)[1]
     except KDHarnessError:
         return ()
 

@@ -191,12 +191,12 @@ def _of_run(new: Checkpoint, paths: Paths, store: Store) -> Checkpoint:
 
 def _parents_of(run: Run, paths: Paths, store: Store) -> dict[str, str]:
     """Return role -> id of the checkpoints that a run's config names, if they still exist."""
-    from kdharness.harness.config.files import parse_config
+    from kdharness.harness.config.files import parse_stored
     from kdharness.harness.config.references import model_references
 
     parents = {}
     try:
-        for field, source in model_references(parse_config(run.config)):
+        for field, source in model_references(parse_stored(run.config)):
             parents[field.partition(".")[0]] = find_model(source, paths, store)[0].id
     except KDHarnessError:  # a config that is no longer supported, or a model that is gone
         return parents

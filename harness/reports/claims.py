@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kdharness.harness.config.base import reading_stored
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import ClaimResult
@@ -18,7 +19,8 @@ def claims(store: Store, paths: Paths) -> Iterator[Block]:
     first = True
     for file in kept_experiments(paths):
         try:
-            sweep, planned = load_sweep(file)
+            with reading_stored():
+                sweep, planned = load_sweep(file)
         except ConfigError as error:
             yield Paragraph(f"Cannot read the claims of {file.name}: {error}")
             continue

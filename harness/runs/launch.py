@@ -103,8 +103,9 @@ def _check_request(given: AnyConfig | Run, paths: Paths, *, hub: bool = True) ->
     from kdharness.harness.runs.precheck import check_request, stored_config
 
     if str(given.method) != Method.SWEEP:
+        begun = isinstance(given, Run)
         config = stored_config(given, paths) if isinstance(given, Run) else given
-        check_request(config, paths, hub=hub)
+        check_request(config, paths, hub=hub, begun=begun)
 
 
 def _identity(config: AnyConfig) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import FOR_EACH, EvalConfig, Spec, parse_spec
-from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.files import parse_stored
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.tracking import check_trackers
@@ -37,7 +37,9 @@ from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 
 
-def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
+def check_request(
+    config: AnyConfig, paths: Paths, *, hub: bool = True, begun: bool = False
+) -> None:
     """Reject a config that refers to missing models, benchmarks or data.
 
     Loads no weights and calls no judge; benchmark files are read, so that errors are reported with
@@ -47,6 +49,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
         config: a validated config.
         paths: the home.
         hub: check on the hub that models given by hub ids exist.
+        begun: it belongs to a stored run, which may read its rows as older versions did.
 
     Raises:
         ConfigError, DataError, ModelError, AssetError: what is missing, and which field names it.
@@ -65,7 +68,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     if isinstance(config, EvalConfig) and config.answer_engine:
         _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
-        _check_data(config)
+        _check_data(config, begun=begun)
         check_trackers(config.trainer.track, "trainer.track", here=hub)
         load_points(config.trainer.eval_benches, paths)
         # Where a run is prepared for another machine, that one checks its own GPU.
@@ -82,7 +85,7 @@ def stored_config(run: Run, paths: Paths) -> AnyConfig:
     """
     with Store(paths.store) as store:
         values = store.places.moved(run.config)
-    return parse_config(values, where=f"{run.folder}/config.yaml")
+    return parse_stored(values, where=f"{run.folder}/config.yaml")
 
 
 def _is_on_hub(source: str) -> bool:
@@ -129,7 +132,7 @@ def naming_field(field: str) -> Iterator[None]:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
 
-def _check_data(config: TrainConfig) -> None:
+def _check_data(config: TrainConfig, *, begun: bool) -> None:
     """Check the template and the first row of each local data file; hub data is checked later."""
     template = config.data.chat_template
     if template and template != "chatml":
@@ -150,7 +153,7 @@ def _check_data(config: TrainConfig) -> None:
             if source.path.startswith("hub:") and source.path != "hub:":
                 continue
             try:
-                read(source.model_copy(update={"limit": 1}))
+                read(source.model_copy(update={"limit": 1}), former=begun)
             except DataError as error:
                 field = f"data.{name}.{index}.path"
                 where = f"{field}: {error.where}" if error.where else field

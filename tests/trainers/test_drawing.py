@@ -23,6 +23,7 @@ def test_only_a_run_of_an_older_version_is_drawn_as_it_was(
 ) -> None:
     folder = paths.run("r")
     (folder / "checkpoint-1").mkdir(parents=True)
+    (folder / "checkpoint-1" / "trainer_state.json").write_text("{}", "utf-8")
     if note is not None:
         (folder / NOTE).write_text(json.dumps(note), "utf-8")
     run = Job(paths, "r", folder, Listener(), resume=True)

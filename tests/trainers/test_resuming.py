@@ -21,7 +21,7 @@ from support.reporters import Listener
 
 pytestmark = pytest.mark.slow
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": f"Question {n}: what is {n} and {n}?", "completion": f"It is {2 * n}."}
     for n in range(24)
 ]
@@ -30,13 +30,15 @@ ROWS = [
 class StoppedRun:
     """A KD run on private copies of its files, stopped at step 3 of 6."""
 
-    def __init__(self, folder: Path, teacher: Path, **trainer: Any) -> None:
+    def __init__(
+        self, folder: Path, teacher: Path, rows: list[dict[str, Any]] = ROWS, **trainer: Any
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.paths = Paths(folder / "home")
         self.data, self.heldout = folder / "rows.jsonl", folder / "heldout.jsonl"
         self.student = Path(shutil.copytree(teacher, folder / "student"))
         self.teacher = Path(shutil.copytree(teacher, folder / "teacher"))
-        self.write_rows(self.data, ROWS)
+        self.write_rows(self.data, rows)
         self.write_rows(self.heldout, [{"prompt": "Other?", "completion": "Yes."}])
         self.template = folder / "t.jinja"
         self.template.write_text((teacher / "chat_template.jinja").read_text("utf-8"), "utf-8")
@@ -58,7 +60,7 @@ class StoppedRun:
             self.train(after=2, resume=False)
 
     @staticmethod
-    def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
     def train(self, after: int | None = None, *, resume: bool = True) -> Listener:
@@ -195,3 +197,27 @@ def test_a_run_of_an_older_version_goes_on_in_the_order_it_began_with(
     whole = StoppedRun(tmp_path / "whole", tiny_teacher, accumulation=2, length_groups="step")
     assert curves["step"] == [v["loss"] for _, v in whole.train().points if "loss" in v]
     assert curves["auto"] != curves["step"]
+
+
+def test_a_run_of_an_older_version_reads_its_rows_as_it_did(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those versions learnt a prompt's answers, and kept the end that an answer is written with."""
+    told = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    rows = [
+        {
+            "prompt": [*told, {"role": "user", "content": f"What is {n}?"}],
+            "completion": f"It is {n}.<|im_end|>",
+        }
+        for n in range(24)
+    ]
+    with monkeypatch.context() as older:
+        older.setattr("kdharness.trainers.loop.drawing_of", lambda job: 1)
+        run = StoppedRun(tmp_path, tiny_teacher, rows)
+    note = run.paths.runs / "r" / "begun-with.json"
+    values = json.loads(note.read_text("utf-8"))
+    with pytest.raises(RunError, match="the training rows"):
+        run.train()
+    del values["drawing"]
+    note.write_text(json.dumps(values), "utf-8")
+    assert run.train().steps == 6

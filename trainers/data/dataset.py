@@ -103,9 +103,20 @@ def set_chat_template(
 
 
 def encode_sources(
-    sources: Sequence[SourceSpec], tokenizer: PreTrainedTokenizerBase, max_length: int
+    sources: Sequence[SourceSpec],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    former: bool = False,
 ) -> Dataset:
     """Read and encode every source.
+
+    Args:
+        sources: where the rows are.
+        tokenizer: with its chat template.
+        max_length: of a row in tokens.
+        former: encode as older versions did, for a run that began with one: a prompt's assistant
+            turns are learnt, and an answer's own end of turn is not removed.
 
     Raises:
         DataError: a source in which no row has a labelled token, as happens when rows don't go
@@ -117,7 +128,9 @@ def encode_sources(
     template = Template.of(tokenizer)
     for number, source in enumerate(sources):
         report = Report(source.path, source.kind)
-        for chat in read_source(source):
+        for chat in read_source(source, former=former):
+            if not former:
+                _remove_ends(chat, template, report)
             _encode(chat, tokenizer, max_length, source, number, data, report, template)
         if not report.rows:
             raise DataError(
@@ -131,6 +144,14 @@ def encode_sources(
     return data
 
 
+def _remove_ends(chat: Chat, template: Template, report: Report) -> None:
+    try:
+        chat["messages"], ended = without_own_ends(chat["messages"], template.traits.end_token)
+    except DataError as error:
+        raise DataError(error.message, where=chat["where"], hint=error.hint) from error
+    report.ended += ended
+
+
 def _encode(
     chat: Chat,
     tokenizer: PreTrainedTokenizerBase,
@@ -142,10 +163,9 @@ def _encode(
     template: Template,
 ) -> None:
     try:
-        messages, ended = without_own_ends(chat["messages"], template.traits.end_token)
         encoded = encode_chat(
             tokenizer,
-            messages,
+            chat["messages"],
             max_length=max_length,
             truncated=chat["truncated"],
             tools=chat["tools"],
@@ -156,7 +176,6 @@ def _encode(
     report.unread.update(chat["unread"])
     report.unread_turns.update(chat["unread_turns"])
     report.empty += encoded.empty
-    report.ended += ended
     if not encoded.labelled:
         report.dropped += 1
         report.lost += encoded.cut and not encoded.empty
@@ -169,7 +188,7 @@ def _encode(
     report.tokens += len(row)
     report.labelled += encoded.labelled
     report.longest = max(report.longest, len(row))
-    if found := first_control(messages, template.control):
+    if found := first_control(chat["messages"], template.control):
         report.forged += 1
         report.first_forged = report.first_forged or f"{found!r} at {chat['where']}"
     report.unbegun += template.beginning not in (None, row.input_ids[0])
@@ -178,14 +197,16 @@ def _encode(
     report.endless += encoded.ends and encoded.last_label not in template.ends
 
 
-def load_chats(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
-    """Load the training and the held-out rows of a config.
+def load_chats(
+    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, former: bool = False
+) -> tuple[Dataset, Dataset]:
+    """Load the training and the held-out rows of a config; for `former` see `encode_sources`.
 
     Raises:
         DataError: unreadable data, or held-out rows that are also in the training data.
     """
-    train = encode_sources(spec.train, tokenizer, spec.max_length)
-    heldout = encode_sources(spec.heldout, tokenizer, spec.max_length)
+    train = encode_sources(spec.train, tokenizer, spec.max_length, former=former)
+    heldout = encode_sources(spec.heldout, tokenizer, spec.max_length, former=former)
     if not spec.allow_duplicates:
         refuse_duplicates(train, heldout)
     return train, heldout

@@ -47,6 +47,12 @@ def _continued(begun: Turn, answer: Turn) -> Turn:
             "which comes before it",
             hint="write the beginning and its reasoning into the completion",
         )
+    if any(map(begun.get, REASONING)) and not begun["content"] and begun["train"] is False:
+        raise DataError(
+            "the prompt ends with reasoning, which the completion's answer would learn as its own",
+            hint="write the reasoning into the completion, or set train: true on that turn to "
+            "learn it",
+        )
     whole = {**begun, **answer, "content": begun["content"] + answer["content"]}
     whole.pop("train", None)
     if "train" in answer:

@@ -37,15 +37,19 @@ and `variables` for the template; `unread` lists the ignored fields of the row a
 PARQUET_ROWS = 1024
 
 
-def read_source(source: SourceSpec) -> list[Chat]:
+def read_source(source: SourceSpec, *, former: bool = False) -> list[Chat]:
     """Read every row of a source as a chat.
+
+    Args:
+        source: where the rows are.
+        former: learn the assistant's turns of a prompt as well, as runs of older versions do.
 
     Raises:
         DataError: a missing file, a malformed line (with its number), an unknown row format.
     """
     chats = []
     for where, row in _raw_rows(source):
-        chats.append(to_chat(row, source.format, where))
+        chats.append(to_chat(row, source.format, where, former=former))
         if source.limit is not None and len(chats) >= source.limit:
             break
     if not chats:
@@ -146,8 +150,8 @@ _READ = {
 }
 
 
-def to_chat(row: object, form: str, where: str) -> Chat:
-    """Read one row as a chat.
+def to_chat(row: object, form: str, where: str, *, former: bool = False) -> Chat:
+    """Read one row as a chat; for `former` see `read_source`.
 
     Raises:
         DataError: fields that fit no format, an unknown role, empty or non-text content, or a
@@ -155,12 +159,12 @@ def to_chat(row: object, form: str, where: str) -> Chat:
     """
     form = detect_format(row) if form == "auto" else form
     try:
-        return _chat(row, form, where)
+        return _chat(row, form, where, former=former)
     except DataError as error:
         raise DataError(error.message, where=where, hint=error.hint) from error
 
 
-def _chat(row: object, form: str, where: str) -> Chat:
+def _chat(row: object, form: str, where: str, *, former: bool) -> Chat:
     fields: Mapping[str, object] = row if isinstance(row, Mapping) else {}
     for name, reason in _REFUSED.items():
         if fields.get(name):
@@ -173,7 +177,7 @@ def _chat(row: object, form: str, where: str) -> Chat:
     used: set[str] = set()
     unread_turns: set[str] = set()
     try:
-        messages = _messages(row, form, used, unread_turns)
+        messages = _messages(row, form, used, unread_turns, former=former)
         messages = _with_system(fields, messages)
     except DataError as error:
         raise DataError(
@@ -209,7 +213,9 @@ def _cut(fields: Mapping[str, object], messages: list[dict[str, Any]]) -> bool:
     return truncated or cut[-1] or was_cut(fields)
 
 
-def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
+def _messages(
+    row: object, form: str, used: set[str], unread: set[str], *, former: bool
+) -> list[dict[str, Any]]:
     if form == "sharegpt" and isinstance(row, list):
         return read_turns(row, unread)
     if not isinstance(row, Mapping):
@@ -236,7 +242,8 @@ def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[
         else read_turns([{"role": "user", "content": _text(question, asked)}], unread)
     )
     answers = _answers(row, answer, used, unread)
-    return [*_history(row, form, used), *with_answers(asks, answers)]
+    turns = [*asks, *answers] if former else with_answers(asks, answers)
+    return [*_history(row, form, used), *turns]
 
 
 def _answers(

@@ -15,8 +15,8 @@ from kdharness.trainers.data.dataset import TrainRow
 POOL = 256
 DRAWING = 2
 """How rows are drawn: 2 since an epoch is whole and a weight is that of a row. A run that began
-with 1 goes on with it: epochs were rounded to the nearest step, and unequal weights were those of
-whole sources."""
+with 1 goes on with it: epochs were rounded to the nearest step, unequal weights were those of whole
+sources, the assistant's turns of a prompt were learnt, and an answer's own end of turn was kept."""
 
 
 class Stream:

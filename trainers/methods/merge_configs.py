@@ -31,6 +31,7 @@ _NO_MATTER = frozenset(
 )
 # Where a rotary embedding is as it was trained at every length, its longest row is no part of it.
 _FIXED_ROTARY = ("default", "linear", "llama3")
+_ROTARY = ("rope_parameters", "rope_scaling")
 
 
 def check_configs(first: Any, other: Any, name: str, other_name: str) -> None:
@@ -42,10 +43,14 @@ def check_configs(first: Any, other: Any, name: str, other_name: str) -> None:
     ours, theirs = _function(first), _function(other)
     ours = {"model_type": first.model_type, **ours}
     theirs = {"model_type": other.model_type, **theirs}
+    for field in ours.keys() ^ theirs.keys():
+        values = theirs if field in ours else ours
+        if (implied := _implied(values, field)) is not None:
+            values[field] = implied
 
     def plainest_first(field: str) -> tuple[bool, bool, bool, str]:
-        values = ours.get(field), theirs.get(field)
-        return field != "model_type", None in values, isinstance(values[0], list), field
+        both = ours.get(field), theirs.get(field)
+        return field != "model_type", None in both, isinstance(both[0], list), field
 
     for field in sorted(ours.keys() | theirs.keys(), key=plainest_first):
         if ours.get(field) != theirs.get(field):
@@ -55,6 +60,18 @@ def check_configs(first: Any, other: Any, name: str, other_name: str) -> None:
                 hint="only models of the same architecture can be merged: train from the same "
                 "start",
             )
+
+
+def _implied(values: Mapping[str, object], field: str) -> int | None:
+    """Return what a number of heads, or their size, is in a config that leaves it out."""
+    parent, dot, name = field.rpartition(".")
+    heads = values.get(f"{parent}{dot}num_attention_heads")
+    width = values.get(f"{parent}{dot}hidden_size")
+    if not isinstance(heads, int) or heads < 1:
+        return None
+    if name == "num_key_value_heads":
+        return heads
+    return width // heads if name == "head_dim" and isinstance(width, int) else None
 
 
 def _shown(value: object) -> str:
@@ -100,6 +117,7 @@ def _leaves(values: Mapping[str, Any], parent: str) -> Iterator[tuple[str, objec
         ):
             continue
         if isinstance(value, Mapping):
+            value = _with_rope_type(value) if key in _ROTARY else value
             yield from _leaves(value, f"{parent}{key}.")
         elif value is not None:
             yield f"{parent}{key}", value
@@ -108,4 +126,15 @@ def _leaves(values: Mapping[str, Any], parent: str) -> Iterator[tuple[str, objec
 def _is_fixed(values: Mapping[str, Any]) -> bool:
     rotary = values.get("rope_parameters") or values.get("rope_scaling") or {}
     kinds = rotary.values() if all(isinstance(v, Mapping) for v in rotary.values()) else [rotary]
-    return all(kind.get("rope_type", "default") in _FIXED_ROTARY for kind in kinds)
+    return all(_with_rope_type(kind).get("rope_type", "default") in _FIXED_ROTARY for kind in kinds)
+
+
+def _with_rope_type(rotary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a rotary embedding whose kind has its name of today: `rope_type` was `type`."""
+    found = {
+        name: _with_rope_type(value) if isinstance(value, Mapping) else value
+        for name, value in rotary.items()
+    }
+    if isinstance(former := found.pop("type", None), str):
+        found.setdefault("rope_type", former)
+    return found

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
+from kdharness.harness.config.files import load_config, parse_stored, preset_names, preset_text
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.config.training import config_hash, known_config
 from kdharness.harness.errors import ConfigError
@@ -203,7 +203,7 @@ class NewRunScreen(FormScreen):
 def short_config(config: Mapping[str, object]) -> dict[str, Any]:
     """Return a stored config without the values that equal the defaults."""
     try:
-        parsed = parse_config(dict(config))
+        parsed = parse_stored(dict(config))
     except Exception:  # an old store may have configs with other fields: show them as they are
         return dict(config)
     values = parsed.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdharness.harness.config.base import reading_stored
 from kdharness.harness.config.summary import flat
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.experiments.expand import load_sweep
@@ -61,7 +62,8 @@ def known_experiments(runs: Sequence[Run], paths: Paths) -> list[Experiment]:
 def _planned(file: Path) -> frozenset[str]:
     """Return the names of an experiment's runs; none where its models or data are gone."""
     try:
-        return frozenset(planned.name for planned in load_sweep(file)[1])
+        with reading_stored():
+            return frozenset(planned.name for planned in load_sweep(file)[1])
     except KDHarnessError:
         return frozenset()
 

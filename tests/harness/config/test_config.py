@@ -13,6 +13,7 @@ from kdharness.harness.config.files import (
     dump_config,
     load_config,
     parse_config,
+    parse_stored,
     preset_names,
     preset_text,
 )
@@ -242,3 +243,24 @@ def test_fields_of_a_source_without_effect_are_refused(data: dict[str, Any], mes
 def test_a_hub_dataset_has_splits() -> None:
     data = {"train": [{"path": "hub:org/name", "split": "test"}]}
     assert parse_config({**KD, "data": data}).data.train[0].split == "test"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"trainer": {"schedule": "constant", "warmup_ratio": 0.03}},
+        {"data": {"train": [{"path": "a.jsonl", "split": "test"}]}},
+        {"data": {"train": "a", "heldout": [{"path": "b", "weight": 2}]}},
+        {"seed": LARGEST + 1},
+    ],
+)
+def test_a_stored_config_of_an_older_version_is_read(values: dict[str, Any]) -> None:
+    """Else a run that was started with it could not be resumed."""
+    stored = parse_stored({**KD, **values})
+    again = stored.model_dump(mode="json", by_alias=True)
+    assert config_hash(parse_stored(again)) == config_hash(stored)
+    with pytest.raises(ConfigError):
+        parse_config(again)
+    for broken in ({"seed": -1}, {"seed": True}, {"trainer": {"epochs": -1}}):
+        with pytest.raises(ConfigError):
+            parse_stored({**KD, **broken})

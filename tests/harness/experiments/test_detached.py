@@ -7,16 +7,19 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from kdharness.harness.config.base import reading_stored
 from kdharness.harness.config.training import config_hash
-from kdharness.harness.errors import RunError
-from kdharness.harness.experiments.detached import start_sweep, what_failed
+from kdharness.harness.errors import ConfigError, RunError
+from kdharness.harness.experiments.detached import start_sweep, stored_sweep, what_failed
 from kdharness.harness.experiments.expand import load_sweep
 from kdharness.harness.experiments.run import Result, run_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.precheck import stored_config
 from kdharness.harness.runs.status import find_run, is_alive
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
@@ -273,6 +276,24 @@ def test_name_of_a_run_that_is_not_an_experiment_is_rejected(
         )
     with pytest.raises(RunError, match="is not an experiment"):
         start_sweep(paths, sweep_file(tmp_path, steps=STEPS))
+
+
+def test_stored_experiment_of_an_older_version_is_read(paths: Paths, tmp_path: Path) -> None:
+    """Its settings without effect were accepted; in a new experiment they are refused."""
+    former = {**TRAINER, "schedule": "constant", "warmup_ratio": 0.03}
+    file = sweep_file(tmp_path, steps={"other": {**STEPS["other"], "trainer": former}})
+    with pytest.raises(ConfigError, match="warmup_ratio"):
+        load_sweep(file)
+    with reading_stored():
+        sweep, planned = load_sweep(file)
+    copy = paths.run("sweep-x") / "config.yaml"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(file.read_text("utf-8"), "utf-8")
+    run = Run("sweep-x", "sweep", RunStatus.STOPPED, {}, config_hash(cast(Any, sweep)), "", 1.0)
+    assert stored_sweep(paths, run) == (sweep, planned)
+    values = planned[0].config.model_dump(mode="json", by_alias=True)
+    kept = stored_config(replace(run, id="x-other", method="sft", config=values), paths)
+    assert kept == planned[0].config
 
 
 # ---------------------------------------------------------------- real processes

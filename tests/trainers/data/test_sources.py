@@ -337,3 +337,8 @@ def test_beginnings_that_no_text_can_continue_are_refused() -> None:
     assert "calls a tool" in text
     row = {"prompt": [ASK, OLD], "completion": "Red.", "reasoning_content": "Hm."}
     assert "reasoning, which comes before it" in error_message_of(row)
+    thinking = {"role": "assistant", "content": "", "reasoning_content": "Hm."}
+    row = {"prompt": [ASK, thinking], "completion": "Red."}
+    assert "the prompt ends with reasoning" in error_message_of(row)
+    whole = {"role": "assistant", "content": "Red.", "reasoning_content": "Hm."}
+    assert read_messages({**row, "prompt": [ASK, {**thinking, "train": True}]}) == [ASK, whole]

@@ -25,7 +25,6 @@ from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
 from kdharness.trainers.methods import merge
 from kdharness.trainers.methods.merge import train
-from kdharness.trainers.methods.merge_configs import check_configs
 from kdharness.trainers.methods.merge_weights import average, interpolate, task_arithmetic
 from support.models import make_llama, make_tokenizer
 from support.reporters import Listener
@@ -101,88 +100,6 @@ def test_a_merge_that_overflows_is_refused() -> None:
     with pytest.raises(ModelError, match="w of the merged model has values beyond float16"):
         task_arithmetic(small, [large], scale=2.0)
     assert task_arithmetic(small, [large])["w"].tolist() == [60000.0, 60000.0]
-
-
-# ---------------------------------------------------------------- models that differ
-
-LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-LINEAR = {"rope_type": "linear", "factor": 2.0}
-DIFFERENT: list[tuple[str, dict[str, Any], str]] = [
-    ("llama", {"rope_theta": 5e5}, "rope_theta is 10000.0 in A and 500000.0 in B"),
-    (
-        "llama",
-        {"rope_scaling": LINEAR},
-        "rope_type is default in A and linear",
-    ),
-    (
-        "llama",
-        {"num_attention_heads": 8, "num_key_value_heads": 4},
-        "num_attention_heads is 4 in A",
-    ),
-    ("llama", {"rms_norm_eps": 1e-3}, "rms_norm_eps is 1e-06 in A and 0.001 in B"),
-    ("llama", {"hidden_act": "gelu"}, "hidden_act is silu in A and gelu in B"),
-    ("llama", {"tie_word_embeddings": True}, "tie_word_embeddings is False in A and True in B"),
-    ("mixtral", {"num_experts_per_tok": 1}, "num_experts_per_tok is 2 in A and 1 in B"),
-    ("mistral", {"sliding_window": 8}, "sliding_window is 4096 in A and 8 in B"),
-    ("gemma2", {"final_logit_softcapping": 5.0}, "final_logit_softcapping is 30.0 in A and 5.0"),
-    ("gemma2", {"layer_types": ["full_attention"] * 26}, "layer_types"),
-    (
-        "qwen2",
-        {"use_sliding_window": True, "max_window_layers": 3},
-        "use_sliding_window is False in A and True in B",
-    ),
-]
-
-
-@pytest.mark.parametrize(("family", "changes", "message"), DIFFERENT)
-def test_models_that_use_equal_weights_differently_are_refused(
-    family: str, changes: dict[str, Any], message: str
-) -> None:
-    first, other = config_of(family), config_of(family, **changes)
-    with pytest.raises(ModelError, match=message):
-        check_configs(first, other, "A", "B")
-    with pytest.raises(ModelError, match=message.split(" is ")[0]):
-        check_configs(other, first, "B", "A")
-
-
-def test_another_kind_of_model_is_refused_first() -> None:
-    with pytest.raises(ModelError, match="model type is llama in A and mistral in B"):
-        check_configs(config_of("llama"), config_of("mistral"), "A", "B")
-
-
-@pytest.mark.parametrize(
-    ("family", "changes"),
-    [
-        ("llama", {"bos_token_id": 7, "eos_token_id": [2, 3], "pad_token_id": 0}),
-        ("llama", {"attention_dropout": 0.1, "initializer_range": 0.5, "use_cache": False}),
-        ("llama", {"dtype": "bfloat16", "unsloth_version": "2025.1", "architectures": ["X"]}),
-        # Rows may be longer; the rotary embedding is the same.
-        ("llama", {"max_position_embeddings": 8192}),
-        ("mixtral", {"output_router_logits": True, "router_aux_loss_coef": 0.1}),
-        ("qwen2", {"max_window_layers": 3}),
-    ],
-)
-def test_fields_that_do_not_change_the_function_may_differ(
-    family: str, changes: dict[str, Any]
-) -> None:
-    check_configs(config_of(family), config_of(family, **changes), "A", "B")
-
-
-def test_the_longest_row_counts_where_the_rotary_embedding_depends_on_it() -> None:
-    scaled = {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
-    first = config_of("llama", **scaled)
-    other = config_of("llama", max_position_embeddings=8192, **scaled)
-    with pytest.raises(ModelError, match="max_position_embeddings is 2048 in A and 8192 in B"):
-        check_configs(first, other, "A", "B")
-
-
-def config_of(family: str, **changes: Any) -> Any:
-    import transformers
-
-    names = {"llama": "Llama", "mistral": "Mistral", "mixtral": "Mixtral"}
-    names |= {"gemma2": "Gemma2", "qwen2": "Qwen2"}
-    shape = LLAMA if family == "llama" else {}
-    return getattr(transformers, f"{names[family]}Config")(**{**shape, **changes})
 
 
 # ---------------------------------------------------------------- the chat template
