@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -208,9 +207,9 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     )
     print_scores(scores, options["form"])
     if run.status is not RunStatus.FINISHED:
-        sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+        raise click.exceptions.Exit(130 if run.status is RunStatus.STOPPED else 1)
     if result is not None and all_failed(result):
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def warn_unjudged(paths: Paths, config: EvalConfig) -> None:

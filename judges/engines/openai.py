@@ -309,7 +309,7 @@ class OpenAIEngine:
             try:
                 reply = await self.call(client, request)
             except CallError as error:
-                last = error
+                last = error.after(last)
                 if error.used is not None:
                     bill.add(error.used)
                 if error.thinks and request.thinking_room and not roomy:

@@ -80,11 +80,18 @@ class CallError(Exception):
         self.thinks = thinks
         self.used = used
         self.most = most
+        self.times = 0
+
+    def after(self, before: CallError | None) -> CallError:
+        """Return this error, knowing how many with a limit of their own the call has had."""
+        self.times = (before.times if before is not None else 0) + (self.most is not None)
+        return self
 
     def is_retried(self, attempt: int, retries: int) -> bool:
         """Return whether a call is tried again after its failure number `attempt`."""
-        most = retries if self.most is None else min(retries, self.most)
-        return self.trouble is Trouble.RETRY and attempt <= most
+        if self.most is not None and self.times > self.most:
+            return False
+        return self.trouble is Trouble.RETRY and attempt <= retries
 
 
 def short(text: str, limit: int = 300) -> str:

@@ -222,7 +222,9 @@ def test_hardly_any_mass_is_no_verdict(paths: Paths, store: Store) -> None:
 @pytest.mark.slow
 def test_the_command_with_a_local_judge(kd: CommandLine, paths: Paths, tiny_teacher: Path) -> None:
     line = f"eval --ckpt {tiny_teacher} --bench mt-bench --judge local:{tiny_teacher} --limit 4"
-    kd.ok(*line.split(), "--max-new-tokens", "6", "--rating", "expected")
+    code, _, err = kd(*line.split(), "--max-new-tokens", "6", "--rating", "expected")
+    # Of so small a judge every distribution may be unreadable, which is said and exits with 1.
+    assert code == ("none succeeded" in err)
     rows = json.loads(kd.ok("leaderboard", "--format", "json"))
     found = {row["metric"]: row for row in rows if row["bench"] == "mt-bench"}
     assert found["expected_rating"]["n"] + found["expected_rating"]["n_failed"] == 8

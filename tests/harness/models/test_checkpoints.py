@@ -304,6 +304,8 @@ def test_judgments_of_a_local_judge_from_older_versions_are_reused(
     """They were stored under the judge's name only: valid while its files are older."""
     from kdharness.judges.engines.local import LocalEngine
 
+    # Replies that end with the line of their verdict are other calls than those of old.
+    monkeypatch.setattr(LocalEngine, "verdict_ending", "")
     bench = tmp_path / "rate.jsonl"
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
     eval_options: dict[str, Any] = {

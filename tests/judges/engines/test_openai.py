@@ -55,7 +55,9 @@ def test_each_fault_is_retried(fault: str) -> None:
     clean = Loopback()
     with clean:
         expected = dict(busy_engine(clean).stream(requests(20, top=5)))
-    with Loopback(fault_rate=0.4, faults=(fault,)) as server:
+    # Each empty reply is billed: the third one of a call is final.
+    rate = 0.2 if fault == "empty" else 0.4
+    with Loopback(fault_rate=rate, faults=(fault,), seed=1) as server:
         replies = dict(busy_engine(server, timeout=0.5).stream(requests(20, top=5)))
     assert server.injected[fault] > 0
     assert server.calls == 20 + sum(server.injected.values())
