@@ -69,13 +69,13 @@ def groups_of(job: Job, spec: TrainerSpec) -> LengthGroups:
 
 
 def drawing_of(job: Job) -> int:
-    """Return how a run's rows are drawn; one that an older version started goes on as it began."""
+    """Return how a run's rows are drawn; as before if an older version started it."""
     known = _resumed(job)
     return DRAWING if known is None or known.get("drawing") == DRAWING else 1
 
 
 def _resumed(job: Job) -> dict[str, Any] | None:
-    """Return the record of the inputs of a run that goes on from a checkpoint; None of others."""
+    """Return the record of the inputs of a run that is resumed; None of others."""
     if not (job.run and job.resume) or newest_checkpoint(job.folder) is None:
         return None
     note = job.folder / NOTE

@@ -47,7 +47,7 @@ _RESERVED = frozenset(
     }
 )
 DAY = datetime(2024, 7, 26)
-"""The day that templates are told: the one that Llama 3's have where they are told none."""
+"""The date that templates get: the default of Llama 3's."""
 _DIRECTIVES = (
     "%-d",
     "%e",

@@ -1,4 +1,4 @@
-"""Adapters whose base model moves with its run: they name its folder, and are told the new one."""
+"""Adapters whose base model moves with its run: their configs get the new folder."""
 
 from __future__ import annotations
 

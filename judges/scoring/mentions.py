@@ -1,8 +1,8 @@
 """Verdicts that a judge names without giving them: losers, ideals, conditions. Pure.
 
 "[[B]] is better than [[A]]", "A perfect answer would get [[10]]" and "had it been complete,
-[[A]]" end with a verdict that is not the judge's own. Such words are told from verdicts by what
-stands around them in their sentence, and where that leaves nothing there is no verdict.
+[[A]]" end with a verdict that is not the judge's own. The words around them in
+their sentence tell them apart, and where that leaves nothing there is no verdict.
 """
 
 from __future__ import annotations
@@ -223,6 +223,6 @@ def _decided_against(label: str, mark: str) -> bool:
 
 
 def _imagines(pattern: re.Pattern[str], clause: str) -> bool:
-    """Return whether what is only imagined goes on up to the verdict."""
+    """Return whether the supposition extends to the verdict."""
     found = pattern.search(clause)
     return found is not None and not _BREAK.search(clause, found.end())

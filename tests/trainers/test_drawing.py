@@ -1,4 +1,4 @@
-"""A run goes on as it began: how its rows are drawn when it is resumed."""
+"""How the rows of a resumed run are drawn: as when it began."""
 
 from __future__ import annotations
 
