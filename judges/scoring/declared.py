@@ -295,7 +295,7 @@ def _is_declared(text: str, group: Sequence[Mention]) -> bool:
 
 
 def _is_supposed(before: str, words: str) -> bool:
-    """Return whether words that declare an answer only suppose it, by what stands before them."""
+    """Return whether words that declare an answer only suppose it, judged by what precedes them."""
     sentence = _SENTENCE.split(before)[-1]
     article = _ARTICLE.match(words)
     if _SUPPOSES.search(sentence + (article[0] if article else "")):

@@ -49,7 +49,7 @@ def without_own_ends(turns: Sequence[Turn], end: str) -> tuple[list[Turn], int]:
         The turns, and how many answers were written so.
 
     Raises:
-        DataError: a trained answer that goes on after its end.
+        DataError: a trained answer that continues after its end.
     """
     if not end:
         return list(turns), 0
@@ -61,7 +61,7 @@ def without_own_ends(turns: Sequence[Turn], end: str) -> tuple[list[Turn], int]:
             if turn.get("train", True) and end in text:
                 raise DataError(
                     f"turn {number}: the answer has {end!r} in its text, which ends an answer, and "
-                    f"goes on: {shown(content)}",
+                    f"continues: {shown(content)}",
                     hint="remove it, or set train: false on this turn",
                 )
             if text != content.rstrip():

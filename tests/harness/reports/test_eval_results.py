@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import constants, parse_eval_result_entries
+from huggingface_hub import parse_eval_result_entries
 
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
@@ -29,14 +28,10 @@ REGISTERED = b"name: Shop\ntasks:\n  - {id: main, config: default, split: test}\
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    server = HubServer(REPO)
-    server.use(monkeypatch, tmp_path / "hub-cache")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_maywrite")
-    server.datasets["lab/Shop-Bench"] = {"eval.yaml": REGISTERED}
-    yield server
-    server.server.shutdown()
+def hub(hub: HubServer) -> HubServer:
+    """Return the hub with a registered benchmark."""
+    hub.datasets["lab/Shop-Bench"] = {"eval.yaml": REGISTERED}
+    return hub
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,6 @@ from support.models import make_llama, make_tokenizer
 from support.scored_store import verdict
 
 REPO = "me/shop"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    from huggingface_hub import constants
-
-    server = HubServer(REPO)
-    server.use(monkeypatch, tmp_path / "hub-cache")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_maywrite")
-    yield server
-    server.server.shutdown()
 
 
 @pytest.fixture
