@@ -125,13 +125,13 @@ def limits_of(info: FieldInfo) -> str:
     low = high = ""
     for part in info.metadata:
         if getattr(part, "gt", None) is not None:
-            low = f"> {part.gt:g}"
+            low = f"> {text_of(part.gt)}"
         if getattr(part, "ge", None) is not None:
-            low = f"≥ {part.ge:g}"
+            low = f"≥ {text_of(part.ge)}"
         if getattr(part, "lt", None) is not None:
-            high = f"< {part.lt:g}"
+            high = f"< {text_of(part.lt)}"
         if getattr(part, "le", None) is not None:
-            high = f"≤ {part.le:g}"
+            high = f"≤ {text_of(part.le)}"
     return ", ".join(filter(None, [low, high]))
 
 
@@ -209,7 +209,8 @@ def text_of(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}" if abs(value) < 1e6 else repr(value)
+        short = f"{value:g}"
+        return short if abs(value) < 1e6 and float(short) == value else repr(value)
     if isinstance(value, list):
         return ", ".join(text_of(part) for part in value)
     if isinstance(value, Mapping):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdharness.harness.config.evaluation import HeldoutOptions
 from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
@@ -54,6 +56,17 @@ def test_field_values_round_trip_through_text(name: str) -> None:
         if field.kind in ("group", "groups", "mapping", "item") or value is MISSING:
             continue
         assert value_of(field, text_of(value)) == value, field.id
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_no_digit_of_a_number_is_lost_in_its_field(value: float) -> None:
+    assert float(text_of(value)) == value
+
+
+def test_limits_are_shown_with_every_digit() -> None:
+    fields = {field.id: field for field in fields_of(CONFIGS["kd"], {"method": "kd"})}
+    assert fields["seed"].limits == f"≥ 0, ≤ {2**32 - 1}"
+    assert fields["trainer.learning_rate"].limits == "> 0, < 1"
 
 
 def test_errors_are_mapped_to_their_fields() -> None:
