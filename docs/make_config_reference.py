@@ -31,9 +31,11 @@ PRESET --output FILE` wrote, yaml-language-server (VS Code, Neovim, Helix) finds
 itself.
 
 A config is one YAML mapping, and its `method` decides which fields it has. An unknown field is an \
-error. A string stands for a mapping where only one field matters: `teacher: NAME` is `teacher: \
-{model: NAME}`, and `train: FILE` is `train: [{path: FILE}]`. Relative paths are looked up beside \
-the config, then in the working directory.
+error. A setting that another one leaves without effect, such as `beta` with `divergence: \
+forward_kl`, is named by `config check`, by `plan` and in the run's log. A string stands for a \
+mapping where only one field matters: `teacher: NAME` is `teacher: {model: NAME}`, and `train: \
+FILE` is `train: [{path: FILE}]`. Relative paths are looked up beside the config, then in the \
+working directory.
 """
 ROOTS: dict[str, type[BaseModel]] = {**CONFIGS, "sweep": SweepConfig}
 INTRODUCED = {

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.config.training import TrainConfig, runs_code_of
+from kdharness.harness.config.unused import unused_settings
 from kdharness.harness.errors import ConfigError, DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
@@ -248,6 +249,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         check_setup(precision, spec, os.environ)
         check_kernels(spec.kernels, device)
         check_engine(spec.l2_start)
+        for sentence in unused_settings(config):
+            job.reporter.say(sentence, kind="warning")
     if spec.dtype != "auto":
         job.reporter.say(
             f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",

@@ -14,6 +14,7 @@ from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
 from kdharness.harness.config.schema import schema_text
 from kdharness.harness.config.training import CONFIGS, config_hash, known_config
+from kdharness.harness.config.unused import unused_settings
 from kdharness.harness.doctor.examine import examine
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import SweepConfig
@@ -171,7 +172,7 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
     parsed = load_config(config, overrides)
     notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
     click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
-    for line in notes:
+    for line in (*unused_settings(parsed), *notes):
         click.echo(safe_text(line), err=True)
 
 

@@ -22,6 +22,7 @@ from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE, load_benches
+from kdharness.harness.evaluation.unused import unused_settings
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.overlapping import overlapping
@@ -309,6 +310,8 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
 
 def print_plan(paths: Paths, config: EvalConfig, form: str) -> None:
     """Print the calls an evaluation would make and what they would cost."""
+    for sentence in unused_settings(config, load_benches(config, paths)):
+        click.echo(f"warning: {sentence}", err=True)
     with Store(paths.store) as store:
         rows = plan(config, paths, store)
     print_table(rows, DRY_RUN_COLUMNS, form)

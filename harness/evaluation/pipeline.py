@@ -19,6 +19,7 @@ from kdharness.harness.evaluation.judges import bench_note, open_judges, other_s
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.red_flags import record_red_flags, record_trained_rows
 from kdharness.harness.evaluation.state import Evaluation, Subject, find_checkpoint
+from kdharness.harness.evaluation.unused import unused_settings
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark, Reporter
 from kdharness.harness.registry import BENCHMARKS, resolve
@@ -43,6 +44,8 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     job = Evaluation(config, paths, store, reporter)
     judges = config.judge or default_judges(paths)
     benches = load_benches(config, paths)
+    for sentence in unused_settings(config, benches):
+        reporter.say(sentence, kind="warning")
     subjects = find_subjects(config, paths, store, reporter)
     panel = open_judges(job, judges, benches) if any(bench.needs_judge for bench in benches) else []
     try:

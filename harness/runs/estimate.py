@@ -22,6 +22,7 @@ from kdharness.harness.config.training import (
     field_of,
     runs_code_of,
 )
+from kdharness.harness.config.unused import unused_settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import loading
 from kdharness.harness.models.adapters import is_adapter
@@ -181,11 +182,13 @@ def estimate(
         config, paths, rows, engine=engine, processes=processes, device_bytes=memory
     )
     if choice is None:
-        return _estimate(config, paths, rows, engine, processes, tflops)
+        found = _estimate(config, paths, rows, engine, processes, tflops)
+        return replace(found, notes=(*unused_settings(config), *found.notes))
     name, reason = choice
     found = _estimate(with_precision(config, name), paths, rows, engine, processes, tflops)
     note = f"precision: auto is {name}: {reason}"
-    return replace(found, precision=name, notes=(*found.notes, note))
+    notes = (*unused_settings(config), *found.notes, note)
+    return replace(found, precision=name, notes=notes)
 
 
 def with_precision(config: PlannedConfig, name: str) -> PlannedConfig:
