@@ -36,7 +36,8 @@ def _unused(config: AnyConfig) -> Iterator[str]:
     if not isinstance(spec, DistillSpec):
         return
     shaping, attention = ["temperature", "divergence"], ["layer_map", "attention_layers"]
-    if spec.distill_weight == 0:
+    anchored = isinstance(config, DAEConfig) and config.trainer.non_target_weight > 0
+    if spec.distill_weight == 0 and not anchored:
         why = "distill_weight is 0, so that no teacher is followed"
         yield from changed(spec, [*shaping, "beta"], why)
         if isinstance(spec, KDSpec):

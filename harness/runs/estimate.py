@@ -182,13 +182,11 @@ def estimate(
         config, paths, rows, engine=engine, processes=processes, device_bytes=memory
     )
     if choice is None:
-        found = _estimate(config, paths, rows, engine, processes, tflops)
-        return replace(found, notes=(*unused_settings(config), *found.notes))
+        return _estimate(config, paths, rows, engine, processes, tflops)
     name, reason = choice
     found = _estimate(with_precision(config, name), paths, rows, engine, processes, tflops)
     note = f"precision: auto is {name}: {reason}"
-    notes = (*unused_settings(config), *found.notes, note)
-    return replace(found, precision=name, notes=notes)
+    return replace(found, precision=name, notes=(*found.notes, note))
 
 
 def with_precision(config: PlannedConfig, name: str) -> PlannedConfig:
@@ -332,7 +330,9 @@ def _estimate(
         # A cache with rows has its head.
         if caches[role].missing == caches[role].size:
             added += memory[f"head of teacher {role}"]
-    notes = [student.adapter.missed] if student.adapter and student.adapter.missed else []
+    notes = unused_settings(config)
+    if student.adapter and student.adapter.missed:
+        notes.append(student.adapter.missed)
     if writing:
         notes.append("general rows are not written yet: planned as long as they can get")
     if work.tokens:

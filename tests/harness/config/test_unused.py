@@ -48,6 +48,8 @@ def named(method: str, trainer: dict[str, Any], **more: Any) -> list[str]:
             ["trainer.temperature", "trainer.layer_map"],
         ),
         ("kd", {"temperature": 2, "distill_weight": 0.5}, []),
+        ("dae", {"temperature": 2, "distill_weight": 0}, ["trainer.temperature"]),
+        ("dae", {"temperature": 2, "distill_weight": 0, "non_target_weight": 1}, []),
         ("sft", {"tokens_per_batch": 512, "batch_size": 4}, ["trainer.batch_size"]),
         ("sft", {"batch_size": 4}, []),
         ("sft", {"eval_every": 10}, ["trainer.eval_every"]),
