@@ -22,6 +22,7 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
+from kdharness.tui.keys import with_keys
 from kdharness.tui.queueing import Queueing
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
@@ -31,6 +32,7 @@ from kdharness.tui.viewmodels.selection import Selection
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
     from kdharness.tui.protocol import AppProtocol
+    from kdharness.tui.settings import AppSettings
     from kdharness.tui.widgets.chart import Plane
 
 TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
@@ -41,6 +43,7 @@ class Actions(Queueing):
     """The app's actions, which screens call by name."""
 
     if TYPE_CHECKING:
+        settings: AppSettings
 
         @property
         def store(self) -> Store:
@@ -56,6 +59,10 @@ class Actions(Queueing):
     def tell(self, message: str) -> None:
         """Show a notification."""
         self.notify(message, timeout=4, markup=False)
+
+    def with_keys(self, text: str) -> str:
+        """Return a text with the keys that the settings give to the actions it names."""
+        return with_keys(text, self.settings.keys)
 
     # ------------------------------------------------------------ runs
 
@@ -246,15 +253,20 @@ class Actions(Queueing):
             if yes:
                 self.in_thread(work, self.tell)
 
-        detail = "It saves a checkpoint first and can be resumed later (p)."
+        detail = "It saves a checkpoint first and can be resumed later ({runs.pause:p})."
         stored = self.store.run(run)
         if stored is not None and stored.method == Method.SWEEP:
-            detail = "Current runs save a checkpoint first; all can be resumed later (p)."
+            detail = (
+                "Current runs save a checkpoint first; all can be resumed later ({runs.pause:p})."
+            )
         elif self.demo_is_running and run.startswith("demo-"):
-            detail += "\n\nThe demo ends with it. D on Runs continues the demo with this run."
+            detail += (
+                "\n\nThe demo ends with it. {runs.demo:D} on Runs continues the demo with this run."
+            )
         elif owner := self._experiment_of(run):
-            detail += f"\n\n{owner} ends with it. s on Experiments (w) continues both."
-        self.push_screen(Confirm(f"Stop {run}?", detail), answered)
+            again = "{experiments.start:s} on Experiments ({runs.experiments:w})"
+            detail += f"\n\n{owner} ends with it. {again} continues both."
+        self.push_screen(Confirm(f"Stop {run}?", self.with_keys(detail)), answered)
 
     def _experiment_of(self, run: str) -> str:
         """Return the running experiment that waits for this run."""
@@ -280,12 +292,13 @@ class Actions(Queueing):
 
         begun = any(run.id.startswith("demo-") for run in self.store.runs())
         detail = (
-            "It trains, aligns and scores a real small model in 8 runs: about 20 minutes on two "
-            "cores. They appear on Runs, and each can be paused (p) or stopped (X)."
+            "It trains, aligns and scores a real small model in 10 runs: about 20 minutes on two "
+            "cores. They appear on Runs, and each can be paused ({runs.pause:p}) or stopped "
+            "({runs.stop:X})."
         )
         if begun:
             detail += "\n\nFinished runs are kept: it continues with the first that is not."
-        self.push_screen(Confirm("Run the demo?", detail), answered)
+        self.push_screen(Confirm("Run the demo?", self.with_keys(detail)), answered)
 
     def start_demo(self) -> None:
         """Run the demo in a separate process, which outlives the app."""
@@ -305,7 +318,8 @@ class Actions(Queueing):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo ended before its last run: D continues it)")
+            text = "(the demo ended before its last run: {runs.demo:D} continues it)"
+            lines.append(self.with_keys(text))
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports

@@ -273,7 +273,7 @@ class HarnessApp(Choices, Actions):
         screen = self.screen
         place = screen if isinstance(screen, PlaceScreen) else None
         title = place.title_text if place else "Help"
-        about = place.about if place else ""
+        about = self.with_keys(place.about) if place else ""
         legend = place.legend() if place else ()
         self.push_screen(TextDialog(title or "Help", help_text(about, key_lines(screen), legend)))
 
@@ -306,7 +306,9 @@ class HarnessApp(Choices, Actions):
             yield SystemCommand(what, f"key {keys}", lambda a=action, n=node: self.run_action(a, n))
         if getattr(screen, "place", "") not in ("runs", "experiments"):
             yield SystemCommand(
-                "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
+                "Experiments",
+                self.with_keys("key {runs.experiments:w} on Runs"),
+                lambda: self.run_action("go('experiments')"),
             )
         subject = screen.subject() if isinstance(screen, Caring) else ""
         for what, title in CARE.items():

@@ -51,6 +51,9 @@ class Notices(Background):
         def demo_is_running(self) -> bool:
             """See the app."""
 
+        def with_keys(self, text: str) -> str:
+            """See the app."""
+
     def begin_news(self) -> None:
         """Begin with what is stored now."""
         self._news = self.store.newest_event()
@@ -111,7 +114,9 @@ class Notices(Background):
         self._alive = {name: other for name, other in self._alive.items() if name != run.id}
         if now is None or effective_status(now) is not RunStatus.INTERRUPTED:
             return
-        message = end_message(run, WENT, "its process is gone; it can be resumed (p)")
+        message = end_message(
+            run, WENT, self.with_keys("its process is gone; it can be resumed ({runs.pause:p})")
+        )
         self.tell_news(message, "error")
         paths = self.paths
         if not is_here(now):

@@ -46,6 +46,10 @@ class AppProtocol(Protocol):
         """Show a notification."""
         ...
 
+    def with_keys(self, text: str) -> str:
+        """Return a text with the keys that the settings give to the actions it names."""
+        ...
+
     def read(self, name: str, work: Work, show: Done) -> None:
         """Read something for the screen; requests with the same name run one at a time."""
         ...

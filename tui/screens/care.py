@@ -9,7 +9,6 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from kdharness.harness.errors import ConfigError, StoreError
@@ -34,7 +33,7 @@ from kdharness.harness.util.text import listed, safe_text
 from kdharness.tui.protocol import AppProtocol
 from kdharness.tui.screens.caring import CARE
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.screens.modal import Dialog, clickable_key
+from kdharness.tui.screens.modal import Dialog, Modal, clickable_key
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.viewmodels.rows import Column
 
@@ -143,21 +142,25 @@ class Remove(Dialog[tuple[Removal, bool, bool] | None]):
     def _options(self) -> Text:
         text = Text("\n")
         words = {
-            "cascade": ("c", "also delete what descends from it"),
-            "force": ("f", "delete it although something needs it"),
-            "keep": ("k", "keep the files"),
+            "cascade": ("{remove.cascade:c}", "also delete what descends from it"),
+            "force": ("{remove.force:f}", "delete it although something needs it"),
+            "keep": ("{remove.keep:k}", "keep the files"),
         }
         for name, (key, label) in words.items():
             box = "[x]" if self.options[name] else "[ ]"
-            text.append(clickable_key(key, f"{box} {label}", f"option('{name}')", "bold")).append(
-                "\n"
-            )
+            option = (self.with_keys(key), f"{box} {label}", f"option('{name}')", "bold")
+            text.append(clickable_key(*option)).append("\n")
         text.append("\n")
         if self.plan is not None and (self.options["force"] or not self._needed):
-            text.append(clickable_key("y", "delete", "yes")).append("   ")
+            yes = self.with_keys("{dialog.yes:y}")
+            text.append(clickable_key(yes, "delete", "yes")).append("   ")
         elif self._needed:
-            text.append("something depends on it: c or f first   ")
-        return text.append(clickable_key("n", "no", self.LEAVE))
+            text.append(f"{self._first_choose()}   ")
+        return text.append(clickable_key(self.with_keys("{dialog.no:n}"), "no", self.LEAVE))
+
+    def _first_choose(self) -> str:
+        text = "something depends on it: {remove.cascade:c} or {remove.force:f} first"
+        return self.with_keys(text)
 
     def action_option(self, name: str) -> None:
         """Change an option; descendants are planned again."""
@@ -172,7 +175,7 @@ class Remove(Dialog[tuple[Removal, bool, bool] | None]):
         if self.plan is None:
             return
         if self._needed and not self.options["force"]:
-            self.notify("something depends on it: c or f first", severity="warning")
+            self.notify(self._first_choose(), severity="warning")
             return
         self.dismiss((self.plan, self.options["force"], self.options["keep"]))
 
@@ -181,7 +184,8 @@ def _remove(app: AppProtocol, names: list[str]) -> None:
     for name in names:
         run, _ = find(app.store, name)
         if run is not None and (status := effective_status(run)).is_live:
-            app.complain(f"{run.id} is {status.value}: stop it first (X)")
+            first = app.with_keys("stop it first ({runs.stop:X})")
+            app.complain(f"{run.id} is {status.value}: {first}")
             return
 
     def answered(answer: tuple[Removal, bool, bool] | None) -> None:
@@ -300,7 +304,7 @@ def _split(text: str) -> list[str]:
     return list(dict.fromkeys(text.replace(",", " ").split()))
 
 
-class Note(ModalScreen[str | None]):
+class Note(Modal[str | None]):
     """A text of several lines; a changed one is not lost by one Escape."""
 
     CSS_PATH = "screens.tcss"
@@ -317,7 +321,8 @@ class Note(ModalScreen[str | None]):
         """Yield the text in a frame."""
         with Vertical(classes="dialog wide") as frame:
             frame.border_title = Text(safe_text(self.heading, 60)).plain
-            frame.border_subtitle = "F2 save · Esc cancel"
+            text = "{note.save:F2} save · {note.cancel:Esc} cancel"
+            frame.border_subtitle = self.with_keys(text)
             yield TextArea(self.text, id="note", soft_wrap=True)
 
     def on_mount(self) -> None:
@@ -342,7 +347,8 @@ class Note(ModalScreen[str | None]):
             self.dismiss(None)
             return
         self.warned = text
-        self.notify("not saved: F2 saves it, Esc again drops it", severity="warning")
+        text = "not saved: {note.save:F2} saves it, {note.cancel:Esc} again drops it"
+        self.notify(self.with_keys(text), severity="warning")
 
 
 def _note(app: AppProtocol, name: str) -> None:

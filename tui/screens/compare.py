@@ -55,14 +55,16 @@ class CompareScreen(ListPlace):
     title_text = "Compare"
     shows_pair = True
     about = (
-        "The checkpoints that are marked on any screen, or else the newest two that share a scored "
-        "benchmark. A is the base; x swaps A and the other one. Each row shows the paired "
-        "difference to A on the items both answered, with its 95 % interval around zero, on one "
-        "scale per benchmark and judge: ▲ better, ▼ worse, ≈ no significant difference, △ ▽ not "
-        "significant once p is corrected (Holm) for all scores of the benchmark shown here. [ and "
-        "] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter opens "
-        "their answers; g shows the differences between configs; o the cost of each checkpoint and "
-        "its ancestors; p what it lost beside the domain; u the training curves."
+        "The checkpoints that are marked on any screen, or else the newest two that share a "
+        "scored benchmark. A is the base; {app.swap:x} swaps A and the other one. Each row shows "
+        "the paired difference to A on the items both answered, with its 95 % interval around "
+        "zero, on one scale per benchmark and judge: ▲ better, ▼ worse, ≈ no significant "
+        "difference, △ ▽ not significant once p is corrected (Holm) for all scores of the "
+        "benchmark shown here. {compare.previous:[} and {compare.next:]} choose which checkpoint "
+        "is drawn. {compare.flips:l} lists the items whose verdict changed, {list.open:Enter} "
+        "opens their answers; {compare.config:g} shows the differences between configs; "
+        "{compare.cost:o} the cost of each checkpoint and its ancestors; {compare.profile:p} what "
+        "it lost beside the domain; {compare.curves:u} the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
@@ -102,7 +104,8 @@ class CompareScreen(ListPlace):
     def body(self) -> Iterable[Widget]:
         """Yield the compared checkpoints, and one listing for the current page."""
         yield Static(classes="head", id="what")
-        yield Listing([], self.cell, id="list", empty="press c to choose two to four checkpoints")
+        empty = "press {compare.choose:c} to choose two to four checkpoints"
+        yield Listing([], self.cell, id="list", empty=self.harness.with_keys(empty))
         yield Static(classes="detail", id="more")
 
     def on_mount(self) -> None:
@@ -124,7 +127,8 @@ class CompareScreen(ListPlace):
             self.listing().empty = "pairing the judgments …"
             self.load(list(self.names))
         else:
-            self.listing().empty = "no two checkpoints share a scored benchmark: evaluate some (6)"
+            empty = "no two checkpoints share a scored benchmark: evaluate some ({app.evaluate:6})"
+            self.listing().empty = self.harness.with_keys(empty)
         self._fill()
 
     def store_changed(self) -> None:

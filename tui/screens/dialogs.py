@@ -12,11 +12,10 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.screens.modal import Dialog, clickable_key
+from kdharness.tui.screens.modal import Dialog, Modal, clickable_key
 from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
 from kdharness.tui.widgets.filter_line import FilterLine
 from kdharness.tui.widgets.table import Listing
@@ -62,15 +61,22 @@ class Confirm(Dialog[bool]):
         else:
             text.append(
                 clickable_key(
-                    "y", "yes, when this is ready" if self.noted else "yes", "answer(True)"
+                    self.with_keys("{dialog.yes:y}"),
+                    "yes, when this is ready" if self.noted else "yes",
+                    "answer(True)",
                 )
             )
             text.append("   ")
-        text.append(clickable_key("n", "back" if self.stops else "no", "answer(False)"))
+        no = self.with_keys("{dialog.no:n}")
+        text.append(clickable_key(no, "back" if self.stops else "no", "answer(False)"))
         if self.can_wait:
             text.append("   ")
             text.append(
-                clickable_key("b", "behind what runs: it is checked when its turn comes", "queue")
+                clickable_key(
+                    self.with_keys("{dialog.queue:b}"),
+                    "behind what runs: it is checked when its turn comes",
+                    "queue",
+                )
             )
         return text
 
@@ -102,7 +108,7 @@ class Confirm(Dialog[bool]):
             self.dismiss(False)
 
 
-class Ask(ModalScreen[str | None]):
+class Ask(Modal[str | None]):
     """A text input; `check` returns what is wrong with the text, while typing."""
 
     CSS_PATH = "screens.tcss"
@@ -124,7 +130,7 @@ class Ask(ModalScreen[str | None]):
         """Yield title, help, the input, and its error."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter confirm · Esc cancel"
+            frame.border_subtitle = self.with_keys("Enter confirm · {dialog.cancel:Esc} cancel")
             if self.help_text:
                 yield Static(Text(safe_text(self.help_text, 1000)))
             yield Input(self.value, id="line")
@@ -177,9 +183,12 @@ class Choose(Dialog[list[str] | None]):
         """Yield the list in a frame."""
         with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            keys = "Space mark · " if self.many else ""
-            keys += "a type another · " if self.other else ""
-            frame.border_subtitle = f"{keys}Enter select · / filter · Esc cancel"
+            keys = "{dialog.mark:Space} mark · " if self.many else ""
+            keys += "{dialog.other:a} type another · " if self.other else ""
+            keys += (
+                "{list.open:Enter} select · {dialog.filter:/} filter · {dialog.cancel:Esc} cancel"
+            )
+            frame.border_subtitle = self.with_keys(keys)
             listing = Listing(self.columns, self.cell, id="choices", marks=self.many)
             yield listing
             line = FilterLine(listing, "filter", "narrow")
@@ -274,8 +283,9 @@ class PickFile(Dialog[str | None]):
         """Yield the folder's entries, and an input for a path."""
         with Vertical(classes="dialog list") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = (
-                "Enter open · Space select folder · ← parent · / type a path · Esc cancel"
+            frame.border_subtitle = self.with_keys(
+                "{list.open:Enter} open · {dialog.take:Space} select folder · "
+                "{dialog.up:←} parent · {dialog.type:/} type a path · {dialog.cancel:Esc} cancel"
             )
             yield Static(id="where")
             yield Files(FILE_COLUMNS, _file_cell, key="name", empty="no files here")

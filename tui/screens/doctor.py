@@ -26,8 +26,8 @@ class DoctorScreen(ListPlace):
     title_text = "Doctor"
     about = (
         "Checks versions, processors, memory, disk, store, assets, Hub and judge in a separate "
-        "process; broken checks come first. Below the list: how to fix the current one. r checks "
-        "again."
+        "process; broken checks come first. Below the list: how to fix the current one. "
+        "{doctor.look:r} checks again."
     )
     BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Re-check", id="doctor.look")]
 

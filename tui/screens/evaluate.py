@@ -12,6 +12,7 @@ from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.tui.screens.form import FormScreen
+from kdharness.tui.screens.form_tools import FIX
 from kdharness.tui.viewmodels.estimates import evaluation
 from kdharness.tui.viewmodels.form import FormState, set_value
 from kdharness.tui.viewmodels.judges import card_words
@@ -25,11 +26,11 @@ class EvaluateScreen(FormScreen):
     place = "evaluate"
     title_text = "Evaluate"
     about = (
-        "o on Checkpoints, Benchmarks and Judges opens a list; space marks entries. Stored answers "
-        "and judgments are never requested again, so starting twice costs nothing. ifeval, shop "
-        "and heldout need no judge. s shows an estimate and starts; c checks the judge; r opens "
-        "the newest evaluation. API keys of judges come only from OPENAI_API_KEY or "
-        "KDHARNESS_JUDGE_API_KEY."
+        "{form.pick:o} on Checkpoints, Benchmarks and Judges opens a list; {dialog.mark:space} "
+        "marks entries. Stored answers and judgments are never requested again, so starting twice "
+        "costs nothing. ifeval, shop and heldout need no judge. {form.start:s} shows an estimate "
+        "and starts; {evaluate.check:c} checks the judge; {evaluate.running:r} opens the newest "
+        "evaluation. API keys of judges come only from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "running", "Newest", id="evaluate.running"),
@@ -65,7 +66,8 @@ class EvaluateScreen(FormScreen):
         checked = super().look()
         if self.values.get("checkpoints") or self.values.get("imported"):
             return checked
-        errors = {("checkpoints",): "required: press o to choose", **checked.errors}
+        required = self.harness.with_keys("required: press {form.pick:o} to choose")
+        errors = {("checkpoints",): required, **checked.errors}
         return FormState(None, errors)
 
     def choose(self, checkpoints: Sequence[str]) -> None:
@@ -97,7 +99,7 @@ class EvaluateScreen(FormScreen):
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (n goes to the next one)")
+            self.harness.complain(self.harness.with_keys(FIX))
             return
 
         known = self.known(config)

@@ -47,11 +47,12 @@ class ExperimentsScreen(PanedPlace):
     about = (
         "An experiment is a file of several runs that depend on each other, over a grid of "
         "settings (kdharness sweep). Above: the built-in ones, those run in this home, and files "
-        "opened with o. Below: the runs of the chosen one with their status; if the file is "
-        "invalid, the file with its errors. Enter goes down to the runs, and opens one; Esc goes "
-        "back up. s starts or resumes it in a separate process that outlives the app; finished "
-        "runs are not repeated. X stops it: current runs save a checkpoint first. c shows "
-        "which claims of the file hold so far."
+        "opened with {experiments.file:o}. Below: the runs of the chosen one with their status; "
+        "if the file is invalid, the file with its errors. {list.open:Enter} goes down to the "
+        "runs, and opens one; {app.back:Esc} goes back up. {experiments.start:s} starts or "
+        "resumes it in a separate process that outlives the app; finished runs are not repeated. "
+        "{experiments.stop:X} stops it: current runs save a checkpoint first. "
+        "{experiments.claims:c} shows which claims of the file hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "file", "Open a file", id="experiments.file"),
@@ -188,7 +189,7 @@ class ExperimentsScreen(PanedPlace):
         style = self.listing().style_of
         text = Text()
         if view.chosen is None:
-            return Text("no experiment: o opens a file")
+            return Text(self.harness.with_keys("no experiment: {experiments.file:o} opens a file"))
         text.append(safe_text(view.chosen.name, 60), "bold")
         text.append(safe_text(f"  {view.chosen.question}\n", 400))
         wrong = sum(map(len, view.plan.wrong.values()))
@@ -262,7 +263,8 @@ class ExperimentsScreen(PanedPlace):
         if row["there"]:
             self.harness.open_run(str(row["id"]))
         else:
-            self.harness.tell(f"{row['id']} has not been started: s starts the experiment")
+            start = self.harness.with_keys("{experiments.start:s} starts the experiment")
+            self.harness.tell(f"{row['id']} has not been started: {start}")
 
     def leave_filter(self) -> bool:
         """Leave the filter, or else go back up to the experiments."""
@@ -381,7 +383,9 @@ class ExperimentsScreen(PanedPlace):
         if run:
             self.harness.pause_or_resume(run)
         else:
-            self.harness.tell("not started yet: s starts it")
+            self.harness.tell(
+                self.harness.with_keys("not started yet: {experiments.start:s} starts it")
+            )
 
     def action_log(self) -> None:
         """Open the experiment's own run with its log."""

@@ -146,15 +146,18 @@ class FormScreen(FormTools):
         text.append(safe_text(f"  {self.origin}  "))
         count = len(self.checked.errors)
         if count:
-            text.append(f"✗ {count} error{'s' * (count != 1)} (n)", sheet.style_of("bad"))
+            key = self.harness.with_keys("{form.error:n}")
+            text.append(f"✗ {count} error{'s' * (count != 1)} ({key})", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
         elif reason := self.refusal():
             text.append(f"✗ {safe_text(reason, 200)}", sheet.style_of("bad"))
         else:
-            text.append("✓ fields are valid: s shows the plan", sheet.style_of("good"))
+            valid = "✓ fields are valid: {form.start:s} shows the plan"
+            text.append(self.harness.with_keys(valid), sheet.style_of("good"))
         if self.unread:
-            text.append("  ! e: edited text that is no config yet", sheet.style_of("warn"))
+            unread = "  ! {form.edit:e}: edited text that is no config yet"
+            text.append(self.harness.with_keys(unread), sheet.style_of("warn"))
         self.query_one("#head", Static).update(text)
 
     def _panes(self) -> None:

@@ -19,6 +19,7 @@ from kdharness.tui.viewmodels.form import FormState, expand_short_forms, yaml_te
 from kdharness.tui.viewmodels.form_pages import diff_lines, read_rows, rows_lines, yaml_lines
 from kdharness.tui.viewmodels.rows import Line, text_lines
 
+FIX = "fix the marked fields first: {form.error:n} goes to the next one"
 HEADER = "# Save and quit to go back to the form; it does not keep comments.\n"
 
 
@@ -58,9 +59,10 @@ class FormTools(Drafting):
         if self.reading:
             return [[("reading the rows (loading the tokenizer takes some seconds) …", "dim")]]
         if not text:
-            return [[("fix the marked fields first: n goes to the next one", "bad")]]
+            return [[(self.harness.with_keys(FIX), "bad")]]
         changed = values != self.values
-        stale: list[Line] = [[("changed since then: r reads again", "warn")], []]
+        again = self.harness.with_keys("changed since then: {new.rows:r} reads again")
+        stale: list[Line] = [[(again, "warn")], []]
         lines = text_lines(text, "bad") if text.startswith("✗") else rows_lines(text)
         return [*stale, *lines] if changed else lines
 
@@ -108,7 +110,8 @@ class FormTools(Drafting):
         try:
             edited = edit(text, f"{self.values['method']}.yaml", self.app.suspend())
         except SuspendNotSupported:
-            self.harness.complain("this terminal cannot be handed to an editor: w writes a file")
+            text = "this terminal cannot be handed to an editor: {form.write:w} writes a file"
+            self.harness.complain(self.harness.with_keys(text))
             return
         self.app.refresh(layout=True)
         if edited.problem:
@@ -144,6 +147,7 @@ class FormTools(Drafting):
     def _keep(self, edited: str, before: str, problem: str) -> None:
         if edited != before or self.unread:
             self.unread = edited
-            problem += "\nThe form is unchanged; e opens your text again."
+            again = "\nThe form is unchanged; {form.edit:e} opens your text again."
+            problem += self.harness.with_keys(again)
             self.rebuild()
         self.harness.complain(safe_text(problem, 600))

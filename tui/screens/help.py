@@ -36,7 +36,7 @@ class TextDialog(Dialog[None]):
         """Yield a scrollable frame with the text."""
         with Vertical(classes="dialog wide") as frame:
             frame.border_title = Text(self.heading).plain
-            frame.border_subtitle = "↑↓ scroll · Esc close"
+            frame.border_subtitle = self.with_keys("↑↓ scroll · {dialog.close:Esc} close")
             with VerticalScroll():
                 yield Static(self.text)
 

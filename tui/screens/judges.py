@@ -31,9 +31,9 @@ class JudgesScreen(ListPlace):
     place = "judges"
     title_text = "Judges"
     about = (
-        "All judges that were used, checked or set as default. c tests a judge on answers of known "
-        "quality and writes its report card; a checks a judge by its SPEC. A judge without a card "
-        "is untested: its scores are flagged †."
+        "All judges that were used, checked or set as default. {judges.check:c} tests a judge on "
+        "answers of known quality and writes its report card; {judges.other:a} checks a judge by "
+        "its SPEC. A judge without a card is untested: its scores are flagged †."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "check", "Check", id="judges.check"),
@@ -52,7 +52,9 @@ class JudgesScreen(ListPlace):
             self.cell,
             id="list",
             opens=False,
-            empty="no judge yet: set one in settings.yaml, or press a",
+            empty=self.harness.with_keys(
+                "no judge yet: set one in settings.yaml, or press {judges.other:a}"
+            ),
         )
         yield TextView(id="card")
 
@@ -111,7 +113,9 @@ class JudgesScreen(ListPlace):
 
     def _tell(self, row: Row | None) -> None:
         judge = str(row["id"]) if row else ""
-        lines = card_lines(self.cards.get(judge))
+        none = self.harness.with_keys("no report card: press {judges.check:c} to create one")
+        card = self.cards.get(judge)
+        lines = [[(none, "dim")]] if card is None else card_lines(card)
         view = self.query_one("#card", TextView)
         view.set_lines(lines)
 
@@ -194,10 +198,8 @@ def people_lines(rows: Iterable[dict[str, object]]) -> list[Line]:
     return [*lines, []]
 
 
-def card_lines(card: dict[str, Any] | None) -> list[Line]:
+def card_lines(card: dict[str, Any]) -> list[Line]:
     """Return a report card as lines, with its shares drawn."""
-    if card is None:
-        return [[("no report card: press c to create one", "dim")]]
     lines: list[Line] = [[(card_words(card), "warn" if card.get("labels") else "good")], []]
     checks = {
         **card.get("checks", {}),

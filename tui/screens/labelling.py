@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
 COUNT = 20
+NO_PROMPT = "prompt not available: pull the benchmark's files ({app.assets:8})"
 """Answers that are asked for at a time."""
 
 
@@ -111,7 +112,7 @@ class LabelScreen(ModalScreen[None]):
         if task is not None:
             turns = prompt_of(task, self.texts)
             prompt = [line for turn in turns for line in text_lines(turn)]
-            prompt = prompt or [[("prompt not available: pull the benchmark's files (8)", "dim")]]
+            prompt = prompt or [[(self.harness.with_keys(NO_PROMPT), "dim")]]
             self._fill_answers(views)
             views[0].focus()
         view = self.query_one("#prompt", TextView)
@@ -138,7 +139,10 @@ class LabelScreen(ModalScreen[None]):
         if task is None:
             words = "nothing is left to label" if self.loaded else "reading …"
             if session.tasks:
-                words = f"{len(session.given)} labels stored: Esc leaves, u undoes the last"
+                keys = self.harness.with_keys(
+                    "{label.leave:Esc} leaves, {label.undo:u} undoes the last"
+                )
+                words = f"{len(session.given)} labels stored: {keys}"
             text.append(words, "bold")
             return text
         text.append(f"{session.progress}  ", "bold")

@@ -58,15 +58,19 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
     title_text = "Leaderboard"
     below = True
     about = (
-        "On top: the largest significant gain at the retention that K sets, by corrected tests. "
-        "One row per checkpoint, one column per score. ←→ choose "
-        "a score: its 95 % intervals are drawn on a common scale; s sorts by it, d and g let it "
-        "lead every screen as the domain or the general metric. c shows categories as columns, b "
-        "one benchmark, o adds published scores; < and > move a column, - hides it, C chooses and "
-        "orders them, which is kept. Space marks checkpoints: 4 compares them, 5 shows "
-        "their answers. Enter opens the run that created a checkpoint; below 110 columns, first "
-        "its scores, which wider terminals show below the table. Del deletes a checkpoint, R "
-        "renames it, # tags it, N writes a note."
+        "On top: the largest significant gain at the retention that {answer.keep:K} sets, by "
+        "corrected tests. One row per checkpoint, one column per score. "
+        "{list.left:←}{list.right:→} choose a score: its 95 % intervals are drawn on a common "
+        "scale; {list.sort:s} sorts by it, {board.domain:d} and {board.general:g} let it lead "
+        "every screen as the domain or the general metric. {board.categories:c} shows categories "
+        "as columns, {board.bench:b} one benchmark, {board.published:o} adds published scores; "
+        "{board.shift-left:<} and {board.shift-right:>} move a column, {board.hide:-} hides it, "
+        "{board.columns:C} chooses and orders them, which is kept. {board.mark:Space} marks "
+        "checkpoints: {app.compare:4} compares them, {app.transcripts:5} shows their answers. "
+        "{list.open:Enter} opens the run that created a checkpoint; below 110 columns, first its "
+        "scores, which wider terminals show below the table. {care.remove:Del} deletes a "
+        "checkpoint, {care.rename:R} renames it, {care.tags:#} tags it, {care.note:N} writes a "
+        "note."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "categories", "Categories", id="board.categories"),
@@ -149,7 +153,9 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
             scores, bench=self.bench, categories=self.categories, lead=self.lead
         )
         self.arrange_columns()
-        listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
+        empty = "no scores yet: evaluate a checkpoint ({app.evaluate:6}), or press "
+        empty += "{runs.evaluate:v} on a run"
+        listing.empty = self.harness.with_keys(empty)
         listing.set_columns(
             [
                 *FIXED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.style import Style
 from rich.text import Text
@@ -12,11 +12,23 @@ from textual.widgets import Input
 
 from kdharness.tui.widgets.bars import clicked
 
+if TYPE_CHECKING:
+    from kdharness.tui.protocol import AppProtocol
 
-class Dialog(ModalScreen[ScreenResultType]):
-    """A dialog that a click beside it closes, unless something is being typed."""
+
+class Modal(ModalScreen[ScreenResultType]):
+    """A screen over another one."""
 
     CSS_PATH = "screens.tcss"
+
+    def with_keys(self, text: str) -> str:
+        """Return a text with the keys that the settings give to the actions it names."""
+        return cast("AppProtocol", self.app).with_keys(text)
+
+
+class Dialog(Modal[ScreenResultType]):
+    """A dialog that a click beside it closes, unless something is being typed."""
+
     LEAVE: ClassVar[str] = "dismiss(None)"
     """The action of Esc."""
 

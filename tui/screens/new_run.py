@@ -17,6 +17,7 @@ from kdharness.harness.registry import TRAINERS
 from kdharness.harness.types import Run
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.screens.form import FormScreen
+from kdharness.tui.screens.form_tools import FIX
 from kdharness.tui.viewmodels.estimates import training
 from kdharness.tui.viewmodels.form import expand_short_forms, fitting
 from kdharness.tui.viewmodels.rows import Column
@@ -54,10 +55,11 @@ class NewRunScreen(FormScreen):
     title_text = "New run"
     about = (
         "All fields of the method, with help, default and limits below; errors show next to the "
-        "field while you type. p loads a preset, c the config of an earlier run, i a file; m "
-        "chooses the method; d shows the differences from where you started, y the YAML for "
-        "`kdharness train`, r the first rows as the model sees them. e opens the YAML in your "
-        "editor (VISUAL or EDITOR). s shows the plan and starts."
+        "field while you type. {new.preset:p} loads a preset, {new.copy:c} the config of an "
+        "earlier run, {new.file:i} a file; {new.method:m} chooses the method; {form.diff:d} shows "
+        "the differences from where you started, {form.yaml:y} the YAML for `kdharness train`, "
+        "{new.rows:r} the first rows as the model sees them. {form.edit:e} opens the YAML in your "
+        "editor (VISUAL or EDITOR). {form.start:s} shows the plan and starts."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "preset", "Preset", id="new.preset"),
@@ -83,7 +85,10 @@ class NewRunScreen(FormScreen):
         super().on_mount()
         if self.restore(None if self.fresh else self.origin):
             self.rebuild()
-            self.notify("your draft is back; p starts over from a preset", timeout=5, markup=False)
+            text = self.harness.with_keys(
+                "your draft is back; {new.preset:p} starts over from a preset"
+            )
+            self.notify(text, timeout=5, markup=False)
 
     def heading(self) -> str:
         """Return the title with the method."""
@@ -193,7 +198,7 @@ class NewRunScreen(FormScreen):
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("fix the marked fields first (n goes to the next one)")
+            self.harness.complain(self.harness.with_keys(FIX))
             return
         known = plan_text(config, self.harness.store.runs())
         plan = training if config.method != "merge" else None

@@ -140,7 +140,10 @@ class DetailsScreen(PlaceScreen):
     """The details of one row, for terminals without room for a pane."""
 
     title_text = "Details"
-    about = "The details of the row, which wider terminals show beside the list. Esc goes back."
+    about = (
+        "The details of the row, which wider terminals show beside the list. {app.back:Esc} goes "
+        "back."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", id="details.open", priority=True),
     ]

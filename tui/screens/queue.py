@@ -36,9 +36,10 @@ class QueueScreen(Caring, ListPlace):
     shows_machine = True
     about = (
         "What runs now, the runs that follow in its experiment, and the runs that wait until "
-        "nothing else runs. b in the question before a start puts a run here, a adds stopped ones. "
-        "J and K move a waiting run down and up, u takes it out of "
-        "the queue: it stays as a stopped run. The queue goes on when the app is closed."
+        "nothing else runs. {dialog.queue:b} in the question before a start puts a run here, "
+        "{queue.add:a} adds stopped ones. {queue.later:J} and {queue.sooner:K} move a waiting run "
+        "down and up, {queue.leave:u} takes it out of the queue: it stays as a stopped run. The "
+        "queue goes on when the app is closed."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("J,shift+down", "shift(1)", "Later", id="queue.later"),
@@ -95,7 +96,8 @@ class QueueScreen(Caring, ListPlace):
         if name := self.subject():
             self.harness.open_run(name)
         elif event.row is not None:
-            self.harness.tell("not started yet: its experiment starts it (w)")
+            text = "not started yet: its experiment starts it ({runs.experiments:w})"
+            self.harness.tell(self.harness.with_keys(text))
 
     def _queued(self) -> str:
         """Return the waiting run under the cursor, or say why there is none."""
@@ -115,7 +117,8 @@ class QueueScreen(Caring, ListPlace):
         """Take the run out of the queue; it stays as a stopped run."""
         if name := self._queued():
             queue.leave(self.harness.store, name)
-            self.harness.tell(f"{name} is out of the queue; p on Runs starts it")
+            start = self.harness.with_keys("{runs.pause:p} on Runs starts it")
+            self.harness.tell(f"{name} is out of the queue; {start}")
             self.store_changed()
 
     def action_add(self) -> None:

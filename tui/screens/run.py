@@ -47,14 +47,17 @@ class RunScreen(Caring, RunCharts):
     shows_machine = True
     title_text = "Run"
     about = (
-        "Arrows choose a chart, Enter shows it on the whole screen and Esc all of them again. The "
-        "loss has the held-out losses over it: ◆ general, ◇ domain. + and - zoom, < and > pan, 0 "
-        "shows all; a draws over steps, tokens, FLOPs or minutes since the start, pauses included; "
-        "y toggles the log scale, m smoothing; o overlays other runs, which are selected on every "
-        "screen, each in its own colour. s sums the run up: curves, scores, changed settings. p "
-        "pauses, or resumes a paused, stopped or interrupted run; X stops it after saving a "
-        "checkpoint. n starts a new run from this config, v evaluates the checkpoint. Closing the "
-        "app does not stop the run."
+        "Arrows choose a chart, {charts.zoom:Enter} shows it on the whole screen and "
+        "{app.back:Esc} all of them again. The loss has the held-out losses over it: ◆ general, ◇ "
+        "domain. {run.zoom-in:+} and {run.zoom-out:-} zoom, {run.earlier:<} and {run.later:>} "
+        "pan, {run.whole:0} shows all; {run.axis:a} draws over steps, tokens, FLOPs or minutes "
+        "since the start, pauses included; {run.log-scale:y} toggles the log scale, "
+        "{run.smooth:m} smoothing; {run.overlay:o} overlays other runs, which are selected on "
+        "every screen, each in its own colour. {run.summary:s} sums the run up: curves, scores, "
+        "changed settings. {run.pause:p} pauses, or resumes a paused, stopped or interrupted run; "
+        "{run.stop:X} stops it after saving a checkpoint. {run.new:n} starts a new run from this "
+        "config, {run.evaluate:v} evaluates the checkpoint. Closing the app does not stop the "
+        "run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         *(

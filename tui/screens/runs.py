@@ -64,11 +64,13 @@ class RunsScreen(Caring, GroupedRuns):
     title_text = "Runs"
     about = (
         "All training runs and evaluations, newest first; runs started elsewhere appear "
-        "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "Enter overlays their curves, 4 compares their checkpoints. X stops a run, d deletes it "
-        "(both ask); R renames it, # tags it, N writes a note. w goes to experiments: several runs "
-        "from one file, Q to what waits behind the running ones. G groups the runs by "
-        "experiment or any field of their configs; Enter folds a group.\n\n"
+        "automatically. {list.open:Enter} opens a run: its curves, log, config and lineage. "
+        "{runs.mark:Space} marks runs: {list.open:Enter} overlays their curves, {app.compare:4} "
+        "compares their checkpoints. {runs.stop:X} stops a run, {care.remove:d} deletes it (both "
+        "ask); {care.rename:R} renames it, {care.tags:#} tags it, {care.note:N} writes a note. "
+        "{runs.experiments:w} goes to experiments: several runs from one file, {app.queue:Q} to "
+        "what waits behind the running ones. {runs.group:G} groups the runs by experiment or any "
+        "field of their configs; {list.open:Enter} folds a group.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  ✗ failed  ! "
         "interrupted: its process is gone, can be resumed"
     )
@@ -217,7 +219,8 @@ class RunsScreen(Caring, GroupedRuns):
         tour = self.query_one("#tour", Static)
         tour.display = empty
         if empty:
-            tour.update(tour_text(self.harness.paths, self.size.width, self.harness.demo_lines()))
+            app = self.harness
+            tour.update(tour_text(app.paths, self.size.width, app.demo_lines(), app.with_keys))
 
     def store_changed(self) -> None:
         """Read live runs again, or all runs if one was added."""

@@ -68,14 +68,15 @@ class TradeOffScreen(Answering, ListPlace):
     place = "tradeoff"
     title_text = "Trade-off"
     about = (
-        "On top: the largest significant gain at the retention that K asks for, by corrected "
-        "tests. Each point is a checkpoint with its intervals; filled points are on the Pareto "
-        "front: no other is better on both axes. Up and right are better; axes of losses are "
-        "reversed. gain is the share of the expert's domain gain, retention the share of the "
-        "reference's general score. g and d choose the axes, r and E the reference and the expert, "
-        "i hides the intervals. Space marks checkpoints: the chart names them. Joined by lines: "
-        "merges on the WiSE-FT curve, runs that differ in one setting such as the learning rate, "
-        "and the step checkpoints of a run."
+        "On top: the largest significant gain at the retention that {answer.keep:K} asks for, by "
+        "corrected tests. Each point is a checkpoint with its intervals; filled points are on the "
+        "Pareto front: no other is better on both axes. Up and right are better; axes of losses "
+        "are reversed. gain is the share of the expert's domain gain, retention the share of the "
+        "reference's general score. {tradeoff.general:g} and {tradeoff.domain:d} choose the axes, "
+        "{tradeoff.reference:r} and {tradeoff.expert:E} the reference and the expert, "
+        "{tradeoff.intervals:i} hides the intervals. {tradeoff.mark:Space} marks checkpoints: the "
+        "chart names them. Joined by lines: merges on the WiSE-FT curve, runs that differ in one "
+        "setting such as the learning rate, and the step checkpoints of a run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "axis('general')", "General", id="tradeoff.general"),
@@ -202,7 +203,8 @@ class TradeOffScreen(Answering, ListPlace):
             self.call_after_refresh(self.load_answer, loaded)
         listing = self.listing()
         if view is None:
-            listing.empty = "no two scores to compare yet: evaluate (6)"
+            empty = "no two scores to compare yet: evaluate ({app.evaluate:6})"
+            listing.empty = self.harness.with_keys(empty)
             listing.refresh()
             self.view = None
             self.query_one("#what", Static).update(

@@ -19,7 +19,7 @@ from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
-from kdharness.tui.screens.labelling import LabelScreen
+from kdharness.tui.screens.labelling import NO_PROMPT, LabelScreen
 from kdharness.tui.screens.panes import WIDE
 from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
@@ -47,13 +47,15 @@ class TranscriptsScreen(PlaceScreen):
     shows_pair = True
     about = (
         "The prompt, both answers (scrolling together), and the judge's reply to each. Words that "
-        "only one answer has are highlighted. ←→ go from item to item; d to the next with "
-        "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "x swaps them, b the benchmark. What the answers were compared with, a baseline's answer "
-        "or the reference, is beside them in a wide terminal; o shows and hides it. v gives the "
-        "verdicts more room. y copies the exchange to the clipboard, w writes it to a file. L asks "
-        "you to rate or compare these checkpoints' answers, without names and verdicts: your "
-        "labels correct the judge's scores."
+        "only one answer has are highlighted. {texts.before:←}{texts.next:→} go from item to "
+        "item; {texts.difference:d} to the next with different verdicts, {texts.failure:f} to the "
+        "next failure; {texts.items:l} lists the items. {texts.checkpoints:c} chooses the "
+        "checkpoints, {app.swap:x} swaps them, {texts.bench:b} the benchmark. What the answers "
+        "were compared with, a baseline's answer or the reference, is beside them in a wide "
+        "terminal; {texts.others:o} shows and hides it. {texts.verdicts:v} gives the verdicts "
+        "more room. {texts.copy:y} copies the exchange to the clipboard, {texts.write:w} writes "
+        "it to a file. {texts.label:L} asks you to rate or compare these checkpoints' answers, "
+        "without names and verdicts: your labels correct the judge's scores."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
@@ -201,7 +203,8 @@ class TranscriptsScreen(PlaceScreen):
         text = Text(no_wrap=True, overflow="ellipsis")
         what = self.query_one("#what", Static)
         if exchange is None:
-            text.append("no answers yet: evaluate a checkpoint (6)")
+            none = "no answers yet: evaluate a checkpoint ({app.evaluate:6})"
+            text.append(self.harness.with_keys(none))
             what.update(text)
             return
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
@@ -216,8 +219,7 @@ class TranscriptsScreen(PlaceScreen):
             for n, turn in enumerate(exchange.turns, 1)
             for line in [[(f"{n}. ", "dim"), *text_lines(turn)[0]], *text_lines(turn)[1:]]
         ]
-        missing = "prompt not available: pull the benchmark's files (8)"
-        prompt.set_lines(lines or [[(missing, "dim")]])
+        prompt.set_lines(lines or [[(self.harness.with_keys(NO_PROMPT), "dim")]])
         height = self.size.height
         prompt.styles.height = min(len(lines) or 1, 3 if height < 30 else 8) or 1
         self.query_one("#verdicts").set_class(height >= 30, "roomy")
@@ -342,7 +344,8 @@ class TranscriptsScreen(PlaceScreen):
         """Copy the exchange to the clipboard if the terminal supports it."""
         if self.exchange is not None:
             self.app.copy_to_clipboard(as_text(self.exchange, self.transcript))
-            self.notify("copied, if the terminal supports it; w writes a file", timeout=4)
+            text = "copied, if the terminal supports it; {texts.write:w} writes a file"
+            self.notify(self.harness.with_keys(text), timeout=4)
 
     def action_write(self) -> None:
         """Write the exchange to a file."""

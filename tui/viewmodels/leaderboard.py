@@ -16,7 +16,7 @@ from kdharness.harness.util.text import figure
 
 GAMING = {"same-answer", "talks-to-judge", "empty", "truncated", "other-language", "contaminated"}
 MARKS = {
-    "†": "the judge is a toy, untested or near chance: see its report card (7)",
+    "†": "the judge is a toy, untested or near chance: see its report card on Judges",
     "!": "suspicious answers: truncated, empty, repeated, addressed to the judge, contaminated",
     "°": "not the full standard benchmark: a subset, other references, limits or templates",
     "✗": "some answers or verdicts failed and are excluded",

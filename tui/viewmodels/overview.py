@@ -94,7 +94,7 @@ def step_overview(
     if run is not None:
         return [*run_overview(store, paths, run, around), *heading("Step"), *blocks]
     waits = [name for name in needs if states.get(name) != "finished"]
-    told = f"it waits for {', '.join(waits)}" if waits else "it can start: s starts the experiment"
+    told = f"it waits for {', '.join(waits)}" if waits else "it can start"
     return [*blocks, [(safe_text(told, 300), "dim")]]
 
 
@@ -187,10 +187,10 @@ def _scores(store: Store, paths: Paths, run: Run, primary: Sequence[str], most: 
     scores.sort(key=lambda score: (_rank(score, lead), is_weak([score])))
     lines = heading("Scores", "" if run.method == Method.EVAL else run.checkpoint or "")
     if not scores:
-        lines.append([("none yet: v evaluates it", "dim")])
+        lines.append([("none yet", "dim")])
     for score in scores[:most]:
         lines.append(_score_line(score, several=run.method == Method.EVAL))
-    return lines + _more(len(scores) - most, "on the Leaderboard (2)")
+    return lines + _more(len(scores) - most, "on the Leaderboard")
 
 
 def _rank(score: Score, primary: Sequence[str]) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from kdharness.tui.keys import NamesKeys
 from kdharness.tui.viewmodels.form import MISSING, Field, FieldPath, get_value, text_of
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
@@ -54,8 +55,12 @@ class FormSheet(Listing):
             self.post_message(self.Digit(field, event.character))
 
     def __init__(self) -> None:
-        super().__init__(COLUMNS, form_cell, id="sheet")
+        super().__init__(COLUMNS, self._cell, id="sheet")
         self.active = -1
+
+    def _cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        named = cast("NamesKeys", self.app).with_keys
+        return form_cell(row, column, lambda field: named(hint(field)))
 
     @property
     def field(self) -> Field | None:
@@ -113,7 +118,7 @@ def _shown_value(field: Field, value: object) -> str:
     return text_of(value) if value is not MISSING else field.default
 
 
-def form_cell(row: Row, column: Column, width: int) -> list[Part]:
+def form_cell(row: Row, column: Column, hint_of: Callable[[Field], str]) -> list[Part]:
     """Return the parts of one cell of the sheet."""
     field: Field = row["field"]
     heading = field.kind in ("group", "groups", "mapping", "item")
@@ -125,19 +130,19 @@ def form_cell(row: Row, column: Column, width: int) -> list[Part]:
         return [(str(row["value"]), "accent" if row["set"] and not heading else "dim")]
     if row["error"]:
         return [(f"✗ {row['error']}", "bad")]
-    return [(hint(field), "dim")]
+    return [(hint_of(field), "dim")]
 
 
 def hint(field: Field) -> str:
-    """Return a short hint on what a field takes."""
+    """Return a short hint on what a field takes; its keys are named as in `with_keys`."""
     if field.kind == "choice":
         return " ".join(field.choices)
     if field.kind == "group":
-        return "Space toggles" if field.optional else ""
+        return "{form.toggle:Space} toggles" if field.optional else ""
     if field.kind in ("groups", "mapping"):
-        return "Enter adds"
+        return "{form.change:Enter} adds"
     if field.kind == "item":
-        return "Del removes"
+        return "{form.reset:Del} removes"
     if field.limits:
         return field.limits
-    return " ".join(field.choices) or ("o: choose" if field.pick else "")
+    return " ".join(field.choices) or ("{form.pick:o}: choose" if field.pick else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual import on
@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.text import safe_text
+from kdharness.tui.keys import NamesKeys
 from kdharness.tui.viewmodels.log import LEVELS, SHOWN, LogFile, LogLine, found_parts, matches
 from kdharness.tui.widgets.text_view import TextView
 
@@ -140,7 +141,8 @@ class LogPane(Vertical):
         )
         hidden = len(self.every) - len(self.lines)
         state = f"{WORDS[self.level]}: {len(self.lines)} lines"
-        state += f", {hidden} hidden (l)" if hidden else ""
+        key = cast("NamesKeys", self.app).with_keys("{log.level:l}")
+        state += f", {hidden} hidden ({key})" if hidden else ""
         if self.words:
             count = f"{self.here + 1} of {len(self.found)}" if self.found else "no match"
             state += f"  /{self.words}: {count}"

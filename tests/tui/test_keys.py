@@ -1,0 +1,115 @@
+"""Texts name the keys that work: the default ones, or those of settings.yaml."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+from textual.binding import Binding
+from textual.keys import format_key
+
+from kdharness import tui
+from kdharness.harness.paths import Paths
+from kdharness.tui.keys import NAMED, with_keys
+from kdharness.tui.screens.base import PlaceScreen
+from support.app import AppOn, Press, Shown
+
+SETTINGS = """\
+keys:
+  runs.stop: f12
+  runs.pause: z,p
+  runs.group: f11
+  dialog.no: j
+"""
+WORDS = {"Esc", "Space", "Enter", "Del", "←", "→"}
+"""Keys by the words that sentences use."""
+
+
+def default_keys() -> dict[str, set[str]]:
+    """Return every key that each action has without settings, by its name."""
+    keys: dict[str, set[str]] = {}
+    for module in pkgutil.walk_packages(tui.__path__, "kdharness.tui."):
+        for item in vars(importlib.import_module(module.name)).values():
+            for binding in vars(item).get("BINDINGS", ()) if inspect.isclass(item) else ():
+                if isinstance(binding, Binding) and binding.id:
+                    keys.setdefault(binding.id, set()).update(binding.key.split(","))
+    return keys
+
+
+def texts_of(file: Path) -> list[str]:
+    """Return the strings of a module; what an f-string replaces is none."""
+    tree = ast.parse(file.read_text("utf-8"))
+    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.value for node in strings if isinstance(node.value, str)]
+
+
+def spellings(key: str) -> set[str]:
+    """Return how texts write a key."""
+    names = {"escape": "Esc", "delete": "Del", "left": "←", "right": "→"}
+    return {format_key(key), names.get(key, key.capitalize()), names.get(key, key)}
+
+
+def test_named_keys_are_the_default_ones() -> None:
+    keys = default_keys()
+    named = [
+        found
+        for file in Path(tui.__file__).parent.rglob("*.py")
+        for text in texts_of(file)
+        for found in NAMED.findall(text)
+    ]
+    assert len(named) > 100
+    for action, key in named:
+        assert action in keys, f"no action is called {action}"
+        assert key in set().union(*map(spellings, keys[action])), f"{action} is not {key}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "X stops it, ? helps (Esc: no)"),
+        ({"runs.stop": "ctrl+s,f9"}, "^s stops it, ? helps (Esc: no)"),
+        ({"runs.stop": " f9 , X", "app.quit": "x"}, "f9 stops it, ? helps (Esc: no)"),
+        ({"app.help": "slash", "dialog.no": ""}, "X stops it, / helps (Esc: no)"),
+    ],
+)
+def test_keys_of_a_text(changed: dict[str, str], expected: str) -> None:
+    text = "{runs.stop:X} stops it, {app.help:?} helps ({dialog.no:Esc}: no)"
+    assert with_keys(text, changed) == expected
+    assert with_keys("{a: 1}, {x.y} and {}", changed) == "{a: 1}, {x.y} and {}"
+
+
+def test_help_texts_name_no_key_that_cannot_be_changed() -> None:
+    """A key that stands alone in a screen's help is named with its action."""
+    screens = [
+        item
+        for module in pkgutil.walk_packages(tui.__path__, "kdharness.tui.")
+        for item in vars(importlib.import_module(module.name)).values()
+        if inspect.isclass(item) and issubclass(item, PlaceScreen) and item.about
+    ]
+    for screen in screens:
+        words = {word.strip(".,:;()") for word in NAMED.sub("", screen.about).split()}
+        # An article, the checkpoint that is the base, a p-value.
+        alone = {word for word in words if len(word) == 1 and word.isalpha()} - {"a", "A", "p"}
+        assert not alone, screen
+
+
+@pytest.mark.slow
+async def test_changed_keys_are_named_everywhere(
+    filled: Paths, app_on: AppOn, press: Press, shown: Shown
+) -> None:
+    filled.settings.write_text(SETTINGS, "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await press(pilot, "f1")
+        assert "f12 stops a run" in shown(app) and "f11 groups the runs" in shown(app)
+        assert "d deletes it" in shown(app) and "{" not in shown(app)
+        await press(pilot, "escape")
+        app.stop_run("kd")
+        await press(pilot)
+        assert "resumed later (z)" in shown(app) and " j  no" in shown(app)
+        await press(pilot, "j")
+        assert "resumed later" not in shown(app)
