@@ -85,7 +85,8 @@ def run_sweep(
 
     Args:
         paths: the home.
-        planned: the runs, dependencies first.
+        planned: the runs, dependencies first. Side by side, those start first that the longest
+            chain waits for.
         say: called with one line per run, when it has ended.
         tick: called with the state of the current runs, a few times per second. If it raises
             `Interrupted`, they stop with a checkpoint, and then the experiment.
@@ -104,6 +105,22 @@ def run_sweep(
         crew = _Crew(paths, store, planned, jobs, say, begin, end)
         crew.work(tick)
     return [crew.results[one.name] for one in planned]
+
+
+def by_longest_chain(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return runs in the order in which they start where several are ready.
+
+    Those that the longest chain of other runs waits for come first, else in the given order: what
+    nothing waits for can fill the room beside that chain, but a chain cannot be shortened.
+
+    Args:
+        planned: the runs, dependencies first.
+    """
+    behind = {one.name: 0 for one in planned}
+    for one in reversed(planned):
+        for need in set(one.needs) & set(behind):
+            behind[need] = max(behind[need], behind[one.name] + 1)
+    return sorted(planned, key=lambda one: -behind[one.name])
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,7 @@ class _Crew:
         self.paths, self.store, self.jobs, self.say = paths, store, jobs, say
         self.begin, self.end = begin, end
         self.planned = planned
-        self.waiting = list(planned)
+        self.waiting = list(planned) if jobs == 1 else by_longest_chain(planned)
         self.live: dict[str, _Live] = {}
         self.results: dict[str, Result] = {}
         self.stop: Interrupted | None = None

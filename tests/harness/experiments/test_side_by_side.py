@@ -15,7 +15,7 @@ from kdharness.harness.experiments import run as running
 from kdharness.harness.experiments.demo import MEMORY_OF_TWO, demo_jobs
 from kdharness.harness.experiments.detached import start_sweep
 from kdharness.harness.experiments.expand import PlannedRun, load_sweep
-from kdharness.harness.experiments.run import Result, run_sweep
+from kdharness.harness.experiments.run import Result, by_longest_chain, run_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import runs_at_work
@@ -171,6 +171,36 @@ def test_share_of_the_machine(
     want: dict[str, str],
 ) -> None:
     assert machine_share(slot, abreast, device, environ, cores, gpus) == want
+
+
+def a_run(name: str, *needs: str) -> PlannedRun:
+    return PlannedRun(name, "s", ANY_CONFIG, needs, ())  # type: ignore[arg-type]
+
+
+def test_the_longest_chain_starts_first() -> None:
+    """The demo's evaluations of what is trained already would hold up its alignment."""
+    planned = [
+        a_run("kd"),
+        a_run("score-kd", "kd"),
+        a_run("expert", "kd"),
+        a_run("rate-kd", "kd", "published"),
+        a_run("dae", "kd", "expert"),
+        a_run("score-dae", "dae"),
+    ]
+    order = [one.name for one in by_longest_chain(planned)]
+    assert order == ["kd", "expert", "dae", "score-kd", "rate-kd", "score-dae"]
+    assert by_longest_chain([]) == []
+
+
+@given(st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=6))
+def test_chains_keep_needs_first(needs: list[set[int]]) -> None:
+    planned = [
+        a_run(f"r{n}", *(f"r{m}" for m in sorted(who) if m < n)) for n, who in enumerate(needs)
+    ]
+    order = by_longest_chain(planned)
+    place = {one.name: index for index, one in enumerate(order)}
+    assert sorted(place) == sorted(one.name for one in planned)
+    assert all(place[need] < place[one.name] for one in planned for need in one.needs)
 
 
 @given(
