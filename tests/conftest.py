@@ -17,6 +17,7 @@ from support.benchmark_files import write_assets
 from support.commands import CommandLine
 from support.environment import isolate_environment
 from support.files import WriteRows
+from support.fork_server import serve_forks
 from support.models import make_llama
 
 isolate_environment()
@@ -24,6 +25,13 @@ isolate_environment()
 # On a busy machine any example may take longer than Hypothesis' limit of 200 ms.
 settings.register_profile("kdharness", deadline=None)
 settings.load_profile("kdharness")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_workers() -> Iterator[None]:
+    """Fork workers from a process that has imported their libraries."""
+    with serve_forks():
+        yield
 
 
 @pytest.fixture(scope="session")

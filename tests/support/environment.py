@@ -12,6 +12,9 @@ INHERITED = ("OPENAI_API_KEY", "KDHARNESS_JUDGE_API_KEY", "KDHARNESS_JUDGE", "KD
 def isolate_environment() -> None:
     """Set variables that libraries read on import; call it before importing them."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # With a thread per core each, the tests that run at once would wait for each other's.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -1,6 +1,6 @@
 """Coverage of the confidence intervals for few questions: the table in docs/judges.md.
 
-python tests/support/interval_coverage.py        # prints it; takes half a minute
+python tests/support/interval_coverage.py        # prints it; takes two minutes
 """
 
 from __future__ import annotations

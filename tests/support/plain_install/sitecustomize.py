@@ -1,8 +1,10 @@
-"""Let the workers that tests start see the packages of a plain installation, without extras.
+"""How the Python processes of tests start. Python imports this module: it is on their PYTHONPATH.
 
-Python imports this module at its start: its folder is on the tests' PYTHONPATH. A worker that needs
-a package of an extra, or of the tests, would pass here and fail at a user's. It also starts in
-two thirds of the time, since transformers and peft import what they find.
+Workers see the packages of a plain installation, without extras. One that needs a package of
+an extra, or of the tests, would pass here and fail at a user's. It also starts in two thirds of the
+time, since transformers and peft import what they find.
+
+Workers are forked from a process that has imported their libraries, where `fork_server` allows it.
 """
 
 from __future__ import annotations
@@ -15,3 +17,7 @@ EXTRAS = ("bitsandbytes", "datasets", "pandas", "scipy", "sklearn", "torchao", "
 if "kdharness.harness.worker" in sys.orig_argv and "TESTS_WITH_EXTRAS" not in os.environ:
     for name in EXTRAS:
         sys.modules[name] = None  # type: ignore[assignment]
+    if "TESTS_FORK_SERVER" in os.environ:
+        from fork_client import fork_instead
+
+        fork_instead(os.environ["TESTS_FORK_SERVER"])

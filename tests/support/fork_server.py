@@ -1,0 +1,212 @@
+"""A process that has imported what workers import, and forks one at each request.
+
+A worker imports for seconds before it trains a tiny model for one. `serve_forks` gives the workers
+that tests start, and the processes of `accelerate launch`, a process that has imported already; see
+`plain_install/fork_client` for the other end. A forked worker is a process like any other, with
+a pid, a session, signals and output of its own. Those with other variables of the environment than
+the tests' start as users start them, since a library may read them at its import.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+PRELOADED = (
+    *("accelerate", "accelerate.commands.launch", "peft", "torch", "transformers"),
+    *("torch.distributed.run", "torch.distributed.fsdp"),
+    "transformers.models.llama.modeling_llama",
+    "kdharness.harness.evaluation.pipeline",
+    "kdharness.harness.worker",
+    "kdharness.trainers.loop",
+)
+ADDRESS = "TESTS_FORK_SERVER"
+"""Variable of the environment: the path of the server's socket."""
+
+READ_EARLY = (
+    *("HF_HOME", "HF_HUB", "HOME", "HUGGINGFACE", "LANG", "LC_", "MKL", "OMP_WAIT", "PATH"),
+    *("PYTHONIO", "PYTHONPATH", "PYTHONUTF8", "TESTS_", "TORCH_", "TRANSFORMERS", "TRITON", "XDG"),
+)
+"""Beginnings of the names of variables that a library may read at its import."""
+
+
+SET_BY_LIBRARIES = ("HF_HUB_VERBOSITY", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+"""Variables that differ without having been chosen."""
+
+
+@contextmanager
+def serve_forks() -> Iterator[None]:
+    """Fork the workers of tests. The server starts at the first request and ends with them."""
+    if not hasattr(os, "pidfd_open"):
+        yield
+        return
+    kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with (
+        tempfile.TemporaryDirectory(prefix="kdharness-forks-") as folder,
+        socket.socket(*kind) as requests,
+    ):
+        requests.bind(os.path.join(folder, "server"))
+        requests.listen(64)
+        os.environ[ADDRESS] = requests.getsockname()
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        tests, server = socket.socketpair(*kind)
+
+        def start_at_first_request() -> None:
+            if requests in select.select([requests, tests], [], [])[0]:
+                passed = [requests.fileno(), server.fileno()]
+                subprocess.Popen(
+                    [sys.executable, __file__, *map(str, passed), "kdharness.harness.worker"],
+                    pass_fds=passed,
+                    env=environment,
+                    start_new_session=True,
+                )
+
+        starting = threading.Thread(target=start_at_first_request, daemon=True)
+        starting.start()
+        try:
+            yield
+        finally:
+            del os.environ[ADDRESS]
+            server.close()
+            starting.join()
+            tests.close()
+
+
+class Forks:
+    """The running workers, each with its pid, a descriptor of its process, and its stand-in."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, tuple[int, socket.socket]] = {}
+
+    def add(self, pid: int, stand_in: socket.socket) -> None:
+        """Watch a worker that was just forked."""
+        self.running[os.pidfd_open(pid)] = (pid, stand_in)
+        _send(stand_in, pid)
+
+    def waited_for(self) -> list[Any]:
+        """Return what to wait for: the ends of workers and of their stand-ins."""
+        return [*self.running, *(stand_in for _, stand_in in self.running.values())]
+
+    def handle(self, ready: list[Any]) -> None:
+        """Tell stand-ins how their workers ended, and kill workers whose stand-ins were killed."""
+        for descriptor, (pid, stand_in) in list(self.running.items()):
+            if descriptor in ready:
+                _, status = os.waitpid(pid, 0)
+                _send(stand_in, os.waitstatus_to_exitcode(status))
+                stand_in.close()
+                os.close(descriptor)
+                del self.running[descriptor]
+            elif stand_in in ready:
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close this process's copies of the descriptors."""
+        for descriptor, (_, stand_in) in self.running.items():
+            os.close(descriptor)
+            stand_in.close()
+
+
+def _send(stand_in: socket.socket, number: int) -> None:
+    try:
+        stand_in.send(str(number).encode())
+    except OSError:  # it was killed
+        pass
+
+
+def serve(
+    requests: socket.socket, tests: socket.socket, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Fork workers until the tests have ended; return in a worker, with its request.
+
+    Args:
+        requests: the socket on which stand-ins connect.
+        tests: ends with the tests.
+        environment: the variables that this process had at its imports.
+    """
+    forks = Forks()
+    while True:
+        ready, _, _ = select.select([requests, tests, *forks.waited_for()], [], [])
+        if tests in ready:
+            return None
+        forks.handle(ready)
+        if requests not in ready:
+            continue
+        stand_in, _ = requests.accept()
+        message, streams, _, _ = socket.recv_fds(stand_in, 1 << 20, 3)
+        request = json.loads(message or "null")
+        if request is None or _read_early(request["environment"]) != environment:
+            _send(stand_in, 0)
+            stand_in.close()
+        elif pid := os.fork():
+            forks.add(pid, stand_in)
+        else:
+            forks.close()
+            for other in (requests, tests, stand_in):
+                other.close()
+            become_worker(streams)
+            return dict(request)
+        for descriptor in streams:
+            os.close(descriptor)
+
+
+def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+    early = {name: value for name, value in environment.items() if name.startswith(READ_EARLY)}
+    return {name: value for name, value in early.items() if name not in SET_BY_LIBRARIES}
+
+
+def become_worker(streams: list[int]) -> None:
+    """Give a forked process a session, standard streams and random numbers of its own."""
+    os.setsid()
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    # The old ones know whether their files could be seeked.
+    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8")
+    sys.stdout = sys.__stdout__ = _unbuffered(1, sys.stdout.errors)
+    sys.stderr = sys.__stderr__ = _unbuffered(2, sys.stderr.errors)
+    random.seed()
+
+
+def _unbuffered(descriptor: int, errors: str | None) -> io.TextIOWrapper:
+    raw = os.fdopen(descriptor, "wb", buffering=0)
+    return io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
+
+
+def main() -> None:
+    """Import what workers need, then serve; in a worker, work."""
+    requests, tests = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    early = _read_early(os.environ)
+    for name in PRELOADED:
+        importlib.import_module(name)
+    # A collection would write to every object, and so copy all memory of each worker.
+    gc.collect()
+    gc.freeze()
+    request = serve(requests, tests, early)
+    if request is None:
+        return
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        sys.modules["torch"].set_num_threads(int(threads))
+    module = sys.modules[request["module"]]
+    sys.argv = [str(module.__file__), *request["arguments"]]
+    module.main()
+
+
+if __name__ == "__main__":
+    main()
