@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE, load_benches
 from kdharness.harness.evaluation.unused import unused_settings
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Benchmark
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.overlapping import overlapping
 from kdharness.harness.runs.step_sources import step_sources
@@ -182,10 +184,11 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
         if warning := plain_http_warning(spec):
             click.echo(f"warning: {warning}", err=True)
-    warn_unjudged(paths, config)
     if options["dry_run"]:
         print_plan(paths, config, options["form"])
         return
+    if not config.judge:
+        warn_unjudged(load_benches(config, paths))
     if options["queue"]:
         click.echo(queue_run(paths, config, options["name"]))
         return
@@ -213,11 +216,9 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def warn_unjudged(paths: Paths, config: EvalConfig) -> None:
+def warn_unjudged(benches: Sequence[Benchmark]) -> None:
     """Say before anything starts which benchmarks will be answered but not scored."""
-    if config.judge:
-        return
-    waiting = [bench.label for bench in load_benches(config, paths) if bench.needs_judge]
+    waiting = [bench.label for bench in benches if bench.needs_judge]
     if waiting:
         click.echo(
             f"warning: no judge: {', '.join(waiting)} will be answered, but not scored\n"
@@ -310,10 +311,13 @@ def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
 
 def print_plan(paths: Paths, config: EvalConfig, form: str) -> None:
     """Print the calls an evaluation would make and what they would cost."""
-    for sentence in unused_settings(config, load_benches(config, paths)):
+    benches = load_benches(config, paths)
+    if not config.judge:
+        warn_unjudged(benches)
+    for sentence in unused_settings(config, benches):
         click.echo(f"warning: {sentence}", err=True)
     with Store(paths.store) as store:
-        rows = plan(config, paths, store)
+        rows = plan(config, paths, store, benches)
     print_table(rows, DRY_RUN_COLUMNS, form)
     calls, tokens = sum(row["calls"] for row in rows), sum(row["tokens"] for row in rows)
     prices = [row["usd"] for row in rows if row["usd"] is not None]

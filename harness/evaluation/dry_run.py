@@ -12,7 +12,6 @@ from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.pipeline import (
     find_baselines,
     find_subjects,
-    load_benches,
 )
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.paths import Paths
@@ -25,17 +24,23 @@ TYPICAL_ANSWER = "x" * 1200
 DRY_RUN_COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
 
 
-def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:
+def plan(
+    config: EvalConfig, paths: Paths, store: Store, benches: Sequence[Benchmark]
+) -> list[dict[str, Any]]:
     """Return rows of the missing answers and judge calls, with tokens and cost.
 
     Nothing is loaded or sent. Answers that do not exist yet are assumed to have a typical length;
     `usd` is None if the price is unknown.
+
+    Args:
+        config: the evaluation's config.
+        paths: the home.
+        store: its open store.
+        benches: the config's benchmarks, loaded.
     """
     reporter: Reporter = NullReporter()
     job = Evaluation(config, paths, store, reporter)
-    benches = [
-        bench for bench in load_benches(config, paths) if not isinstance(bench, MeasuredBenchmark)
-    ]
+    benches = [bench for bench in benches if not isinstance(bench, MeasuredBenchmark)]
     subjects = find_subjects(config, paths, store)
     baselines = find_baselines(job, benches, subjects)
     if config.answer_engine:

@@ -7,10 +7,11 @@ functions.
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from kdharness.harness import assets
@@ -214,9 +215,11 @@ def convert_gguf(gguf: Path, target: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False
             )
             check_config(config.to_dict(), elements, tensors, str(gguf))
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-            )
+            # The bar of the conversion knows none of the settings that silence the others.
+            with redirect_stderr(io.StringIO()):
+                model = AutoModelForCausalLM.from_pretrained(
+                    gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+                )
             # The saved weights are plain fp32: the quantised source's attributes would make
             # transformers look for a quantiser when the folder is loaded again.
             if hasattr(model, "hf_quantizer"):

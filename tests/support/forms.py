@@ -11,17 +11,16 @@ from kdharness.tui.widgets.form_sheet import FormSheet
 def canned_plan(command: list[str], text: str = "") -> Any:
     """Return canned output of the planning process."""
     if command[0] == "-c":
-        return [
-            {
-                "checkpoint": "kd",
-                "bench": "mt-bench",
-                "judge": "openai:judge-x",
-                "answers": 3,
-                "calls": 160,
-                "tokens": 9000,
-                "usd": 0.123,
-            }
-        ]
+        row = {
+            "checkpoint": "kd",
+            "bench": "mt-bench",
+            "judge": "openai:judge-x",
+            "answers": 3,
+            "calls": 160,
+            "tokens": 9000,
+            "usd": 0.123,
+        }
+        return {"rows": [row], "unused": ["baseline has no effect: mt-bench compares no pairs"]}
     if "check" in command:
         return [
             {"check": "labelled", "of": "rows", "status": "ok", "detail": "62 %", "advice": ""},

@@ -109,6 +109,7 @@ class EvaluateScreen(FormScreen):
         """Return what is known at once: checkpoints, benchmarks and the judges' cards."""
         cards = self.harness.store.cards()
         lines = [models_of(config.model_dump(mode="json"))]
+        check = self.harness.with_keys("{dialog.no:n}, then {evaluate.check:c}")
         asked = [bench for bench in map(bench_name, config.benches) if bench in JUDGED]
         own = [bench for bench in config.benches if bench.endswith(".jsonl")]
         if asked or own:
@@ -116,7 +117,7 @@ class EvaluateScreen(FormScreen):
                 names = ", ".join(asked + own)
                 lines.append(f"no judge: {names} will be answered but not judged")
             for judge in config.judge:
-                untested = "" if judge in cards else " (n, then c checks it)"
+                untested = "" if judge in cards else f" ({check} checks it)"
                 lines.append(f"judge {judge}: {card_words(cards.get(judge))}{untested}")
                 if warning := plain_http_warning(judge):
                     lines.append(f"warning: {warning}")

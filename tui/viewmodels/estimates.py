@@ -18,12 +18,21 @@ from kdharness.tui.commands import cli_words, printed_json, run_python
 EVALUATION = """
 import json, sys
 from kdharness.harness.config.files import parse_config
+from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.evaluation.dry_run import plan
+from kdharness.harness.evaluation.pipeline import load_benches
+from kdharness.harness.evaluation.unused import unused_settings
 from kdharness.harness.paths import find_paths
 from kdharness.harness.store import Store
 paths = find_paths(sys.argv[1])
-with Store(paths.store) as store:
-    print(json.dumps(plan(parse_config(json.loads(sys.stdin.read())), paths, store)))
+try:
+    config = parse_config(json.loads(sys.stdin.read()))
+    benches = load_benches(config, paths)
+    with Store(paths.store) as store:
+        rows = plan(config, paths, store, benches)
+except KDHarnessError as error:
+    sys.exit(str(error))
+print(json.dumps({"rows": rows, "unused": unused_settings(config, benches)}))
 """
 
 
@@ -80,9 +89,10 @@ def _checked(checks: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def evaluation(paths: Paths, config: Any) -> list[str]:
-    """Return answers to generate, judge calls, tokens and price, as lines."""
+    """Return answers to generate, judge calls, tokens, price and unused settings, as lines."""
     values = json.dumps(config.model_dump(mode="json", by_alias=True))
-    rows = run_json(["-c", EVALUATION, str(paths.home)], values)
+    planned = run_json(["-c", EVALUATION, str(paths.home)], values)
+    rows = planned["rows"]
     answers = sum(r["answers"] for r in {(r["checkpoint"], r["bench"]): r for r in rows}.values())
     lines = [f"{answers:,} answers to generate"]
     for judge in dict.fromkeys(row["judge"] for row in rows if row["judge"]):
@@ -91,7 +101,7 @@ def evaluation(paths: Paths, config: Any) -> list[str]:
         price = "price unknown" if None in prices else f"about ${sum(prices):.2f}"
         calls, tokens = (sum(row[name] for row in judged) for name in ("calls", "tokens"))
         lines.append(f"{judge}: {calls:,} calls, about {tokens:,} tokens, {price}")
-    return lines
+    return [*lines, *(f"! {sentence}" for sentence in planned["unused"])]
 
 
 def _count(value: float) -> str:

@@ -104,6 +104,7 @@ def test_invalid_shards_are_rejected(shard: str) -> None:
 
 def test_dry_run_of_a_shard(tmp_path: Path) -> None:
     from kdharness.harness.evaluation.dry_run import plan
+    from kdharness.harness.evaluation.pipeline import load_benches
 
     paths = make_home(tmp_path / "m")
     calls = []
@@ -112,5 +113,7 @@ def test_dry_run_of_a_shard(tmp_path: Path) -> None:
             config = EvalConfig(
                 imported=["a"], benches=["mt-bench"], judge=[server.spec], shard=shard
             )
-            calls.append(sum(row["calls"] for row in plan(config, paths, store)))
+            calls.append(
+                sum(row["calls"] for row in plan(config, paths, store, load_benches(config, paths)))
+            )
     assert calls[0] == calls[1] + calls[2] == 2 * N_ITEMS and min(calls) > 0

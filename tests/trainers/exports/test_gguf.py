@@ -123,13 +123,17 @@ def test_rows_that_are_not_whole_blocks_are_kept_in_f16(paths: Paths, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
-def test_another_reader_computes_the_same(family: str, paths: Paths, tmp_path: Path) -> None:
+def test_another_reader_computes_the_same(
+    family: str, paths: Paths, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """transformers reads the file with code of its own, and gives the same logits."""
     from transformers import AutoModelForCausalLM
 
     model = make_family(tmp_path / "m", family)
     export_gguf(str(tmp_path / "m"), str(tmp_path / "out"), paths, kind="f32")
+    capfd.readouterr()
     convert_gguf(Exported(tmp_path / "out").path, tmp_path / "back")
+    assert capfd.readouterr() == ("", "")
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
     ids = torch.arange(40)[None] * 7 % 400
     with torch.no_grad():

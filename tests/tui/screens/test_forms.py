@@ -249,6 +249,7 @@ async def test_evaluate_opened_from_a_run_is_started(
         text = shown(app)
         assert "near-chance" in text and "stored judgments are reused" in text
         assert "160 calls, about 9,000 tokens, about $0.12" in text
+        assert "! baseline has no effect" in text
         await press(pilot, "y")
     assert started[0].checkpoints == ["kd"] and started[0].judge == ["openai:judge-x"]
 
