@@ -23,6 +23,7 @@ from kdharness.harness import store as stores
 from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
+from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.actions import Actions
 from kdharness.tui.choices import Choices
@@ -169,8 +170,19 @@ class HarnessApp(Choices, Actions):
         def follow(_: None) -> None:
             self.follow_store()
             self.in_thread(more)
+            if self.settings.keys:
+                self.in_thread(self._check_keys, self._tell_problems)
 
         self.in_thread(store, follow)
+
+    def _check_keys(self) -> list[str]:
+        check = importlib.import_module("kdharness.tui.key_check")
+        problems: list[str] = check.key_problems(self.settings.keys)
+        return problems
+
+    def _tell_problems(self, problems: list[str]) -> None:
+        for problem in problems:
+            self.notify(safe_text(problem, 400), severity="warning", timeout=15, markup=False)
 
     def follow_store(self) -> None:
         """Start to poll the store; the app may have quit while the store was imported."""

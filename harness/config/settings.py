@@ -103,8 +103,15 @@ class VLLMSettings(Settings):
         return values
 
 
+class ColumnsSettings(Settings):
+    """The columns of the app's leaderboard."""
+
+    first: list[str] | None = Field(None, title="First", description="Those that come first.")
+    hidden: list[str] | None = Field(None, title="Hidden", description="Those that are not shown.")
+
+
 class UserSettings(Settings):
-    """What a settings file may say."""
+    """What a settings file may say: to the commands and to the app, which writes some of it."""
 
     judge: Annotated[list[str], BeforeValidator(_judges)] = Field(
         default_factory=list, title="Judge", description="The default judge, or several of them."
@@ -126,6 +133,23 @@ class UserSettings(Settings):
         default_factory=dict,
         title="Primary metrics",
         description="The bench:metric that leads the app's tables and charts: general, domain.",
+    )
+    keep: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        title="Retention",
+        description="The share of the general score that the app's answer asks for.",
+    )
+    group: str | None = Field(
+        None,
+        title="Group",
+        description="What the app groups runs by: experiment, status, kind or a config field.",
+    )
+    columns: Annotated[ColumnsSettings, BeforeValidator(_mapping)] = Field(
+        default_factory=ColumnsSettings,
+        title="Columns",
+        description="The columns of the app's leaderboard: first, hidden.",
     )
     notify: Annotated[NotifySettings, BeforeValidator(as_notify)] = Field(
         default_factory=NotifySettings,

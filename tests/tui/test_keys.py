@@ -14,6 +14,7 @@ from textual.keys import format_key
 
 from kdharness import tui
 from kdharness.harness.paths import Paths
+from kdharness.tui.key_check import key_problems, wrong_key
 from kdharness.tui.keys import NAMED, with_keys
 from kdharness.tui.screens.base import PlaceScreen
 from support.app import AppOn, Press, Shown
@@ -95,6 +96,55 @@ def test_help_texts_name_no_key_that_cannot_be_changed() -> None:
         # An article, the checkpoint that is the base, a p-value.
         alone = {word for word in words if len(word) == 1 and word.isalpha()} - {"a", "A", "p"}
         assert not alone, screen
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        *((key, "") for key in ("x", "X", "?", "+", "ctrl++", "ctrl+x", "f5", "shift+tab", "ß")),
+        *((key, "") for key in ("question_mark", "less_than_sign", "slash", "ctrl+shift+left")),
+        *((key, "write a character") for key in ("ctrl-x", "f30", "Esc", "grün", "ctrl+", "")),
+        ("shift+x", "write X"),
+        ("shift+1", "write the character that it gives"),
+        ("strg+x", "write a character"),
+    ],
+)
+def test_keys_that_no_terminal_sends(key: str, advice: str) -> None:
+    assert wrong_key(key).startswith(advice) and bool(wrong_key(key)) == bool(advice)
+
+
+def test_every_default_key_is_one() -> None:
+    keys = {key for action in default_keys().values() for key in action}
+    assert not [key for key in keys if wrong_key(key)]
+    assert key_problems({}) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"runs.stpo": "c"}, "no action is called 'runs.stpo'; did you mean runs.stop"),
+        ({"zzz": "f9"}, "no action is called 'zzz', see F1"),
+        ({"app.quit": "z,ctrl-q"}, "app.quit: 'ctrl-q' is no key: write a character"),
+        ({"runs.stop": "p"}, "runs.stop takes p from Pause/resume (runs.pause), which has no key"),
+        ({"runs.stop": "p", "runs.pause": "X"}, ""),
+        ({"app.theme": "f8"}, ""),
+        ({"app.commands": "ctrl+o"}, ""),
+    ],
+)
+def test_keys_that_do_not_work_as_written_are_told(keys: dict[str, str], problem: str) -> None:
+    told = [text for text in key_problems(keys) if problem in text]
+    assert told if problem else not key_problems(keys)
+
+
+@pytest.mark.slow
+async def test_wrong_keys_of_the_settings_are_told(
+    filled: Paths, app_on: AppOn, press: Press, notified: Shown
+) -> None:
+    filled.settings.write_text("keys: {runs.stpo: c, app.quit: ctrl-q}\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await press(pilot, "down")
+        assert "did you mean runs.stop" in notified(app) and "'ctrl-q' is no key" in notified(app)
 
 
 @pytest.mark.slow
