@@ -20,6 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from kdharness.harness import store as stores
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
@@ -170,14 +171,21 @@ class HarnessApp(Choices, Actions):
         def follow(_: None) -> None:
             self.follow_store()
             self.in_thread(more)
-            if self.settings.keys:
-                self.in_thread(self._check_keys, self._tell_problems)
+            if self.paths.settings.is_file():
+                self.in_thread(self._check_settings, self._tell_problems)
 
         self.in_thread(store, follow)
 
-    def _check_keys(self) -> list[str]:
-        check = importlib.import_module("kdharness.tui.key_check")
-        problems: list[str] = check.key_problems(self.settings.keys)
+    def _check_settings(self) -> list[str]:
+        """Return what commands refuse in the settings, and keys that do not work."""
+        commands = importlib.import_module("kdharness.harness.config.settings")
+        keys = importlib.import_module("kdharness.tui.key_check") if self.settings.keys else None
+        problems: list[str] = keys.key_problems(self.settings.keys) if keys else []
+        try:
+            commands.load_settings(self.paths)
+        except ConfigError as error:
+            # What the app itself could not read was told at the first paint.
+            problems += [] if self.settings.problem else [str(error)]
         return problems
 
     def _tell_problems(self, problems: list[str]) -> None:

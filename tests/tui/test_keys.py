@@ -140,11 +140,13 @@ def test_keys_that_do_not_work_as_written_are_told(keys: dict[str, str], problem
 async def test_wrong_keys_of_the_settings_are_told(
     filled: Paths, app_on: AppOn, press: Press, notified: Shown
 ) -> None:
-    filled.settings.write_text("keys: {runs.stpo: c, app.quit: ctrl-q}\n", "utf-8")
+    text = "keys: {runs.stpo: c, app.quit: ctrl-q}\njugde: openai:x\n"
+    filled.settings.write_text(text, "utf-8")
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await press(pilot, "down")
         assert "did you mean runs.stop" in notified(app) and "'ctrl-q' is no key" in notified(app)
+        assert "jugde: unknown field" in notified(app)
 
 
 @pytest.mark.slow
