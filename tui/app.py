@@ -311,7 +311,7 @@ class HarnessApp(Choices, Actions):
         self.theme = name
         try:
             save_theme(self.paths, name)
-        except OSError as error:
+        except (ConfigError, OSError) as error:
             self.notify(f"theme not saved: {error}", severity="warning", markup=False)
         self.notify(f"theme: {name}", timeout=2, markup=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kdharness.harness.errors import ConfigError
 from kdharness.tui.settings import (
     AppSettings,
     save_columns,
@@ -52,6 +53,6 @@ class Choices(Background):
     def _save(self, save: Callable[[], None]) -> None:
         try:
             save()
-        except OSError as error:
+        except (ConfigError, OSError) as error:
             self.notify(f"not saved: {error}", severity="warning", markup=False)
         self.version += 1

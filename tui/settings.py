@@ -14,15 +14,13 @@ keys:                   # action name: its key(s), see F1
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.tui.settings_file import save_setting
 from kdharness.tui.themes import THEMES
 
 AXES = ("general", "domain")
@@ -112,39 +110,26 @@ def _is_arrangement(columns: object) -> bool:
 
 
 def save_theme(paths: Paths, name: str) -> None:
-    """Save the chosen theme, leaving all other lines of the file unchanged."""
-    _save_line(paths, "theme", name)
+    """Save the chosen theme, leaving the rest of the file unchanged."""
+    save_setting(paths.settings, "theme", name)
 
 
 def save_primary(paths: Paths, primary: Mapping[str, str]) -> None:
-    """Save the primary metrics, leaving all other lines of the file unchanged."""
-    _save_line(paths, "primary", json.dumps(dict(primary), ensure_ascii=False))
+    """Save the primary metrics, leaving the rest of the file unchanged."""
+    save_setting(paths.settings, "primary", dict(primary))
 
 
 def save_keep(paths: Paths, keep: float) -> None:
-    """Save the retention asked for, leaving all other lines of the file unchanged."""
-    _save_line(paths, "keep", f"{keep:g}")
+    """Save the retention asked for, leaving the rest of the file unchanged."""
+    save_setting(paths.settings, "keep", float(f"{keep:g}"))
 
 
 def save_group(paths: Paths, group: str) -> None:
-    """Save what runs are grouped by, leaving all other lines of the file unchanged."""
-    _save_line(paths, "group", json.dumps(group, ensure_ascii=False))
+    """Save what runs are grouped by, leaving the rest of the file unchanged."""
+    save_setting(paths.settings, "group", group)
 
 
 def save_columns(paths: Paths, first: Sequence[str], hidden: Sequence[str]) -> None:
-    """Save the columns of the leaderboard, leaving all other lines of the file unchanged."""
+    """Save the columns of the leaderboard, leaving the rest of the file unchanged."""
     arranged = {"first": list(first), "hidden": list(hidden)}
-    _save_line(paths, "columns", json.dumps(arranged, ensure_ascii=False))
-
-
-def _save_line(paths: Paths, name: str, value: str) -> None:
-    """Replace a setting, and the indented lines that belong to it."""
-    text = paths.settings.read_text(encoding="utf-8") if paths.settings.is_file() else ""
-    line = f"{name}: {value}"
-    old = re.compile(rf"(?m)^{name}:.*$(\n[ \t]+\S.*$)*")
-    if old.search(text):
-        text = old.sub(lambda _: line, text, count=1)
-    else:
-        text = f"{text.rstrip()}\n{line}\n".lstrip()
-    paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(paths.settings, text)
+    save_setting(paths.settings, "columns", arranged)

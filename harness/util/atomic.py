@@ -44,15 +44,22 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def atomic_write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Replace a file atomically: a reader, or a reboot after a crash, sees the old or the new.
+
+    Args:
+        path: the file.
+        text: its content; the ends of lines are written as they are.
+        mode: its permissions; those of a new file if None.
 
     Raises:
         OSError: it could not be written; the old file is kept.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8") as stream:
+        with scratch.open("w", encoding="utf-8", newline="") as stream:
+            if mode is not None:
+                os.chmod(scratch, mode)
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
