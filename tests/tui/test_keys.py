@@ -21,10 +21,11 @@ from support.app import AppOn, Press, Shown
 
 SETTINGS = """\
 keys:
-  runs.stop: f12
+  runs.stop: k
   runs.pause: z,p
   runs.group: f11
   dialog.no: j
+  app.doctor: f12
 """
 WORDS = {"Esc", "Space", "Enter", "Del", "←", "→"}
 """Keys by the words that sentences use."""
@@ -156,8 +157,11 @@ async def test_changed_keys_are_named_everywhere(
     filled.settings.write_text(SETTINGS, "utf-8")
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
-        await press(pilot, "f1")
-        assert "f12 stops a run" in shown(app) and "f11 groups the runs" in shown(app)
+        assert "8 Assets" in shown(app) and "f12 Doctor" in shown(app)
+        await press(pilot, "f12")
+        assert app.screen.title_text == "Doctor"  # type: ignore[attr-defined]
+        await press(pilot, "1", "f1")
+        assert "k stops a run" in shown(app) and "f11 groups the runs" in shown(app)
         assert "d deletes it" in shown(app) and "{" not in shown(app)
         await press(pilot, "escape")
         app.stop_run("kd")

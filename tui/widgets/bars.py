@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -12,6 +13,7 @@ from textual.binding import ActiveBinding
 from textual.strip import Strip
 from textual.widget import Widget
 
+from kdharness.tui.keys import NamesKeys
 from kdharness.tui.viewmodels.selection import Selection
 
 if TYPE_CHECKING:
@@ -43,16 +45,11 @@ def clicked(action: str) -> Style:
     return Style.from_meta({"@click": f'app.act("{action}")'})
 
 
-def places_width(full: bool) -> int:
-    """Return the cells that all places take with their full or short titles."""
-    return sum(len(place[2 if full else 3]) + (4 if full else 3) for place in PLACES)
-
-
 BRAND = " kdharness  "
 
 
 class NavBar(Widget):
-    """The current place, the digits of the other places, and the selected checkpoints.
+    """The current place, the keys of the other places, and the selected checkpoints.
 
     The selection has a line of its own where it does not fit beside the places.
     """
@@ -69,6 +66,20 @@ class NavBar(Widget):
     def __init__(self, place: str, selection: Selection = NONE) -> None:
         super().__init__()
         self.place, self.selection = place, selection
+
+    @cached_property
+    def places(self) -> list[tuple[str, str, str, str]]:
+        """The places, with the keys that the settings give them."""
+        named = cast("NamesKeys", self.app).with_keys
+        return [
+            (named(f"{{app.{name}:{key}}}"), name, title, short)
+            for key, name, title, short in PLACES
+        ]
+
+    def _width(self, full: bool) -> int:
+        """Return the cells that all places take with their full or short titles."""
+        sizes = [cell_len(place[0]) + len(place[2 if full else 3]) for place in self.places]
+        return sum(sizes) + (3 if full else 2) * len(sizes)
 
     def on_mount(self) -> None:
         """Take a second line for the selection if it needs one."""
@@ -92,7 +103,7 @@ class NavBar(Widget):
     def _beside(self) -> bool:
         """Return whether places and selection fit on one line."""
         chip = self._chip_width(self.selection.chip(10_000))
-        return places_width(False) + min(chip, CHIP) <= self.app.size.width
+        return self._width(False) + min(chip, CHIP) <= self.app.size.width
 
     def _chip_width(self, parts: Sequence[tuple[str, bool]]) -> int:
         return sum(cell_len(text) for text, _ in parts) + 2 if parts else 0
@@ -104,8 +115,8 @@ class NavBar(Widget):
         if y:
             return Strip(self._chip(width)).adjust_cell_length(width, text)
         chip = self._chip_width(self.selection.chip(10_000)) if self._beside() else 0
-        brand = len(BRAND) if places_width(True) + len(BRAND) + chip <= width else 0
-        full = places_width(True) + min(chip, CHIP) <= width
+        brand = len(BRAND) if self._width(True) + len(BRAND) + chip <= width else 0
+        full = self._width(True) + min(chip, CHIP) <= width
         segments = [Segment(BRAND[:brand], self.get_component_rich_style("bar--here"))]
         segments += self._places(width, full)
         if chip:
@@ -116,13 +127,13 @@ class NavBar(Widget):
         return Strip(segments).adjust_cell_length(width, text)
 
     def _places(self, width: int, full: bool) -> list[Segment]:
-        """Return digits and titles; only the digits of other places if the line is too short."""
+        """Return keys and titles; only the keys of other places if the line is too short."""
         text = self.get_component_rich_style("bar--text")
         key = self.get_component_rich_style("bar--key")
         here = self.get_component_rich_style("bar--here")
-        only_here = not full and places_width(False) - 1 > width
+        only_here = not full and self._width(False) - 1 > width
         segments = []
-        for digit, name, title, short in PLACES:
+        for digit, name, title, short in self.places:
             click = clicked(f"app.go('{name}')")
             label = "" if only_here and name != self.place else f" {title if full else short}"
             style = here if name == self.place else text
