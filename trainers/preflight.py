@@ -25,7 +25,7 @@ from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.data.dataset import (
     Dataset,
     config_tokenizer,
-    encode_sources,
+    load_chats,
     tokenizer_source,
 )
 from kdharness.trainers.data.own_rows import known_rows
@@ -103,18 +103,19 @@ def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     tokenizer = config_tokenizer(config, config.data, paths)
     if config.data.self_written:
         config, _ = known_rows(config, config.student.model, tokenizer, paths)
-    rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
+    rows, heldout = load_chats(config.data, tokenizer)
     warnings = [text for report in rows.reports for text in report.warnings]
     return [
         *about_adapter,
         *dict.fromkeys(warnings),
-        *check_rows(config, rows, tokenizer, paths, here),
+        *check_rows(config, rows, heldout, tokenizer, paths, here),
     ]
 
 
 def check_rows(
     config: TrainConfig,
     rows: Dataset,
+    heldout: Dataset,
     tokenizer: Any,
     paths: Paths,
     here: set[str] | None = None,
@@ -122,6 +123,11 @@ def check_rows(
     """Check encoded rows against the student's and the teachers' shapes.
 
     Args:
+        config: a training config.
+        rows: those that it trains on.
+        heldout: those that only the student sees.
+        tokenizer: the student's.
+        paths: the home.
         here: the models that are available; all of them by default.
 
     Returns:
@@ -144,8 +150,10 @@ def check_rows(
             except KDHarnessError as error:
                 notes.append(f"not checked: {error.message}")
                 continue
-        notes.append(hold(rows, seen[source], tokenizer, f"{role} ({source})", config.data))
-    return [note for note in notes if note]
+        name = f"{role} ({source})"
+        held = (rows, heldout) if role == "the student" else (rows,)
+        notes += [hold(part, seen[source], tokenizer, name, config.data) for part in held]
+    return [note for note in dict.fromkeys(notes) if note]
 
 
 def hold(

@@ -221,9 +221,9 @@ def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
         if tuple(row.input_ids) in seen
     ]
     if shared:
+        count = "1 held-out row is" if len(shared) == 1 else f"{len(shared)} held-out rows are"
         raise DataError(
-            f"{len(shared)} held-out rows are also in the training data; the first one is at "
-            f"{shared[0][1]}",
+            f"{count} also in the training data; the first one is at {shared[0][1]}",
             where=shared[0][0],
             hint="remove them from one side, or set data.allow_duplicates: true",
         )

@@ -12,7 +12,7 @@ from kdharness.trainers.attention_hook import check_packing
 from kdharness.trainers.data.dataset import (
     Dataset,
     config_tokenizer,
-    encode_sources,
+    load_chats,
     tokenizer_source,
 )
 from kdharness.trainers.data.own_rows import known_rows
@@ -48,6 +48,7 @@ def check_pair(config: AnyConfig, paths: Paths, *, weights: bool = True) -> list
     checks = Checks()
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Dataset | None = None
+    heldout = Dataset([])
     with checks.stopping("rows", "student"):
         try:
             tokenizer = config_tokenizer(config, config.data, paths)
@@ -58,9 +59,12 @@ def check_pair(config: AnyConfig, paths: Paths, *, weights: bool = True) -> list
             config, written = known_rows(config, config.student.model, tokenizer, paths)
             if not written:
                 checks.append(ok("rows", "reference", "writes its rows when the run starts"))
-        data = encode_sources(config.data.train, tokenizer, config.data.max_length)
+        data, heldout = load_chats(config.data, tokenizer)
     if tokenizer is not None and data is not None:
         models = check_static(config, tokenizer, data, tokenizer_source(config), paths, checks)
+        if heldout.rows and (student := models.get("student")):
+            with checks.stopping("held-out rows", "student"):
+                pair_shapes.positions(student, heldout, tokenizer, config.data)
         check_weights(config, tokenizer, data, models, paths, checks, weights=weights)
     return [check.row() for check in checks]
 

@@ -8,7 +8,7 @@ from kdharness.harness.config.training import AnyConfig, trains_on_data
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import plan_batches
-from kdharness.trainers.data.dataset import config_tokenizer, encode_sources
+from kdharness.trainers.data.dataset import config_tokenizer, load_chats
 from kdharness.trainers.data.own_rows import (
     known_rows,
     longest_rows,
@@ -28,7 +28,8 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
 
     Raises:
         ConfigError: a config without training data.
-        DataError: a token or a length that a model does not support, or a damaged teacher cache.
+        DataError: a token or a length that a model does not support, held-out rows that are also
+            trained on, or a damaged teacher cache.
     """
     if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data")
@@ -37,8 +38,8 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     if own is not None:
         config, written = known_rows(config, config.student.model, tokenizer, paths)
     data = config.data
-    rows = encode_sources(data.train, tokenizer, data.max_length)
-    check_rows(config, rows, tokenizer, paths)
+    rows, heldout = load_chats(data, tokenizer)
+    check_rows(config, rows, heldout, tokenizer, paths)
     if own is not None and not written:
         # As long as they can get, from a source that does not exist yet.
         config = with_rows(config, paths.rows)

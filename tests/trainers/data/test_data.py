@@ -162,7 +162,7 @@ def test_rows_in_both_train_and_heldout_are_rejected(
 ) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     spec = DataSpec(train=[{"path": str(path)}], heldout=[{"path": str(path)}])
-    with pytest.raises(DataError, match="1 held-out rows are also in the training data"):
+    with pytest.raises(DataError, match="1 held-out row is also in the training data"):
         load_chats(spec, tokenizer)
     load_chats(spec.model_copy(update={"allow_duplicates": True}), tokenizer)
 
