@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, TrainConfig, runs_code_of, trains_on_data
+from kdharness.harness.config.training import (
+    AnyConfig,
+    TrainConfig,
+    check_best,
+    runs_code_of,
+    trains_on_data,
+)
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
@@ -41,12 +47,15 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
         Warnings, and what could not be checked here.
 
     Raises:
-        ConfigError: a benchmark that cannot be scored during training.
+        ConfigError: a benchmark that cannot be scored during training, or a `best` that is not
+            measured.
         DataError: rows that cannot be read, or that a model does not support.
         ModelError: an adapter that does not load on its base.
     """
     notes: list[str] = []
     here: set[str] = set()
+    if trains_on_data(config):
+        check_best(config)
     for source in sorted({source for _, source in model_references(config)}):
         try:
             folder = resolve_model(source, paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from kdharness.harness.config.base import Settings, listed
 from kdharness.harness.config.evaluation import BENCH_ALIASES, SPECS, bench_name, parse_spec
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, did_you_mean
 
 
 class BenchPoint(Settings):
@@ -161,6 +162,34 @@ def _bound(text: str) -> Bound:
     factor = 1.0 if number is None else float(number)
     relative = number is None or found["times"] is not None
     return Bound(found["metric"].strip(), found["sign"] == ">=", factor, relative)
+
+
+def check_losses(rule: BestRule, kinds: Collection[str]) -> None:
+    """Refuse a rule about losses that a run does not measure.
+
+    Args:
+        rule: its parts that no benchmark scores are expressions over `<kind>_loss`.
+        kinds: the kinds of the held-out rows.
+
+    Raises:
+        ConfigError: names what is not measured.
+    """
+    known = sorted(f"{kind}_loss" for kind in kinds)
+    for metric in (rule.objective, *(bound.metric for bound in rule.bounds)):
+        if rule.is_scored(metric):
+            continue
+        try:
+            tree = ast.parse(metric, mode="eval")
+        except SyntaxError as error:
+            raise ConfigError(f"invalid rule {metric!r}", where="trainer.best") from error
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id not in known:
+                near = did_you_mean(node.id, [*known, *rule.labels])
+                raise ConfigError(
+                    f"no held-out curve named {node.id!r}{near}",
+                    where="trainer.best",
+                    hint=f"available: {', '.join(known) or 'none; set data.heldout'}",
+                )
 
 
 def check_points(

@@ -22,6 +22,7 @@ from kdharness.harness.config.models import (
     TeacherSpec,
     expand_model_spec,
 )
+from kdharness.harness.config.points import check_losses, parse_best
 from kdharness.harness.config.trainer import (
     DAESpec,
     DistillSpec,
@@ -286,6 +287,20 @@ def trains_on_data(config: AnyConfig) -> TypeGuard[TrainConfig]:
         and isinstance(getattr(config, "data", None), DataSpec)
         and isinstance(getattr(config, "trainer", None), TrainerSpec)
     )
+
+
+def check_best(config: TrainConfig) -> None:
+    """Refuse a `trainer.best` about losses that the run does not measure.
+
+    Stored runs may have one: they failed for it, and can still be shown.
+
+    Raises:
+        ConfigError: names what is not measured.
+    """
+    spec = config.trainer
+    if spec.best is not None:
+        rule = parse_best(spec.best, [point.label for point in spec.eval_benches])
+        check_losses(rule, {source.kind for source in config.data.heldout})
 
 
 def trusted_code(config: AnyConfig) -> list[str]:

@@ -16,7 +16,13 @@ from kdharness.harness.config.files import parse_stored
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.tracking import check_trackers
-from kdharness.harness.config.training import AnyConfig, TrainConfig, runs_code_of, trains_on_data
+from kdharness.harness.config.training import (
+    AnyConfig,
+    TrainConfig,
+    check_best,
+    runs_code_of,
+    trains_on_data,
+)
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.answerers import choose_answered
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
@@ -69,6 +75,7 @@ def check_request(
         _check_answer_engine(config, config.answer_engine, paths, hub=hub)
     if trains_on_data(config):
         _check_data(config, begun=begun)
+        check_best(config)
         check_trackers(config.trainer.track, "trainer.track", here=hub)
         load_points(config.trainer.eval_benches, paths)
         # Where a run is prepared for another machine, that one checks its own GPU.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.end_tokens import end_of_turn
-from kdharness.harness.config.training import AnyConfig, TrainConfig, trains_on_data
+from kdharness.harness.config.training import AnyConfig, TrainConfig, check_best, trains_on_data
 from kdharness.harness.errors import AssetError, ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.trainers.attention_hook import check_packing
@@ -46,6 +46,8 @@ def check_pair(config: AnyConfig, paths: Paths, *, weights: bool = True) -> list
     if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data: nothing to check")
     checks = Checks()
+    with checks.stopping("best", "student"):
+        check_best(config)
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Dataset | None = None
     heldout = Dataset([])

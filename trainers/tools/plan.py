@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from kdharness.harness.config.training import AnyConfig, trains_on_data
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.config.training import AnyConfig, check_best, trains_on_data
+from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
 from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import config_tokenizer, load_chats
 from kdharness.trainers.data.own_rows import (
@@ -27,12 +29,16 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     where the reference has rows to write: their number, and tokens of each.
 
     Raises:
-        ConfigError: a config without training data.
+        ConfigError: a config without training data, a benchmark or a `best` that the run would
+            refuse.
         DataError: a token or a length that a model does not support, held-out rows that are also
             trained on, or a damaged teacher cache.
     """
     if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data")
+    check_best(config)
+    with suppress(AssetError):  # its files may be on the machine that trains
+        resolve(TOOLS, "load_points", "tool")(config.trainer.eval_benches, paths)
     own, written = config.data.self_written, True
     tokenizer = config_tokenizer(config, config.data, paths)
     if own is not None:
