@@ -7,6 +7,7 @@ and does not fit is refused.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.config.training import (
     AnyConfig,
+    KDConfig,
     TrainConfig,
     check_best,
     runs_code_of,
@@ -22,7 +24,7 @@ from kdharness.harness.config.training import (
 )
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
-from kdharness.harness.models.loading import check_adapter, meta_model
+from kdharness.harness.models.loading import check_adapter, load_config_of, meta_model
 from kdharness.harness.models.lora import missed_by_adapter, with_adapter
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
@@ -35,6 +37,7 @@ from kdharness.trainers.data.dataset import (
     tokenizer_source,
 )
 from kdharness.trainers.data.own_rows import known_rows
+from kdharness.trainers.students.cut import kept_layers, map_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,8 +50,8 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
         Warnings, and what could not be checked here.
 
     Raises:
-        ConfigError: a benchmark that cannot be scored during training, or a `best` that is not
-            measured.
+        ConfigError: a benchmark that cannot be scored during training, a `best` that is not
+            measured, or layers that a model does not have.
         DataError: rows that cannot be read, or that a model does not support.
         ModelError: an adapter that does not load on its base.
     """
@@ -73,6 +76,8 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
             resolve(TOOLS, "load_points", "tool")(config.trainer.eval_benches, paths)
         except AssetError as error:
             notes.append(f"not checked: {error.message}")
+        with suppress(ModelError, AssetError):  # noted above
+            check_layers(config, paths)
         notes += _data(config, paths, here)
     return notes
 
@@ -84,6 +89,30 @@ def teachers_of(config: TrainConfig) -> dict[str, str]:
         for field, source in model_references(config)
         if not field.startswith("student.")
     }
+
+
+def check_layers(config: TrainConfig, paths: Paths) -> None:
+    """Check which layers a student keeps, and a list of layers for the attention loss.
+
+    Raises:
+        ConfigError: layers that there are not.
+        ModelError, AssetError: a model that is not here.
+    """
+    depth = None
+    if config.student.keep_layers is not None:
+        source = tokenizer_source(config)
+        depth = len(kept_layers(config.student.keep_layers, _depth(config, source, paths)))
+    if isinstance(config, KDConfig) and isinstance(config.trainer.layer_map, list):
+        if depth is None and config.student.model:
+            depth = _depth(config, config.student.model, paths)
+        if depth is not None and config.trainer.has_attention_loss:
+            teacher_depth = _depth(config, config.teacher.model, paths)
+            map_layers(config.trainer.layer_map, depth, teacher_depth)
+
+
+def _depth(config: TrainConfig, source: str, paths: Paths) -> int:
+    shape = load_config_of(source, paths, trust_remote_code=runs_code_of(config, source))
+    return int(shape.get_text_config().num_hidden_layers)
 
 
 def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:

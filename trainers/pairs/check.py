@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.end_tokens import end_of_turn
@@ -24,6 +25,7 @@ from kdharness.trainers.pairs.first_step import check_weights
 from kdharness.trainers.pairs.models import ModelFacts
 from kdharness.trainers.pairs.result import Checks, PairCheck, note, ok
 from kdharness.trainers.pairs.roles import teacher_roles
+from kdharness.trainers.preflight import check_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +50,8 @@ def check_pair(config: AnyConfig, paths: Paths, *, weights: bool = True) -> list
     checks = Checks()
     with checks.stopping("best", "student"):
         check_best(config)
+    with checks.stopping("layers", "student"), suppress(ModelError, AssetError):  # noted below
+        check_layers(config, paths)
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Dataset | None = None
     heldout = Dataset([])

@@ -17,7 +17,7 @@ from kdharness.trainers.data.own_rows import (
     prompt_tokens,
     with_rows,
 )
-from kdharness.trainers.preflight import check_rows
+from kdharness.trainers.preflight import check_layers, check_rows
 from kdharness.trainers.teachers.planned import planned_facts
 
 
@@ -37,6 +37,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     if not trains_on_data(config):
         raise ConfigError(f"a {config.method} config has no training data")
     check_best(config)
+    check_layers(config, paths)
     with suppress(AssetError):  # its files may be on the machine that trains
         resolve(TOOLS, "load_points", "tool")(config.trainer.eval_benches, paths)
     own, written = config.data.self_written, True
