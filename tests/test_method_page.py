@@ -70,7 +70,7 @@ def test_every_divergence_and_merge_is_documented() -> None:
 
 @pytest.mark.parametrize(("students", "teachers"), [(3, 4), (4, 4), (24, 30), (5, 32)])
 def test_uniform_layer_map_matches_the_formula(students: int, teachers: int) -> None:
-    from kdharness.trainers.students.cut import map_layers
+    from kdharness.trainers.layers import map_layers
 
     assert "round((i + 1) · R / S) − 1" in PAGE
     expected = {i: round((i + 1) * teachers / students) - 1 for i in range(students)}

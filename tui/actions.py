@@ -253,11 +253,12 @@ class Actions(Queueing):
             if yes:
                 self.in_thread(work, self.tell)
 
-        detail = "It saves a checkpoint first and can be resumed later ({runs.pause:p})."
+        detail = "It saves a checkpoint first and can be resumed later ({runs.pause:p} on Runs)."
         stored = self.store.run(run)
         if stored is not None and stored.method == Method.SWEEP:
             detail = (
-                "Current runs save a checkpoint first; all can be resumed later ({runs.pause:p})."
+                "Current runs save a checkpoint first; all can be resumed later "
+                "({runs.pause:p} on Runs)."
             )
         elif self.demo_is_running and run.startswith("demo-"):
             detail += (

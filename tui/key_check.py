@@ -6,7 +6,8 @@ import importlib
 import inspect
 import pkgutil
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from textual.binding import Binding
 from textual.dom import DOMNode
@@ -14,6 +15,11 @@ from textual.keys import REPLACED_KEYS, Keys
 
 from kdharness import tui
 from kdharness.harness.errors import did_you_mean
+from kdharness.tui.app import HarnessApp
+from kdharness.tui.screens.base import ListPlace, PlaceScreen
+from kdharness.tui.screens.form import FormScreen
+from kdharness.tui.widgets.form_sheet import FormSheet
+from kdharness.tui.widgets.table import Listing
 
 MODIFIERS = {"alt", "ctrl", "hyper", "meta", "shift", "super"}
 CHARACTERS = (unicodedata.name(chr(code), "") for code in range(ord("!"), 0x250))
@@ -23,6 +29,7 @@ NAMED_KEYS = {
     *(name.lower().replace("-", "_").replace(" ", "_") for name in CHARACTERS if name),
 }
 """Names that stand alone or after modifiers: special keys, and characters as Unicode has them."""
+SAME = {"i": "tab", "m": "enter", "[": "escape", "h": "backspace"}
 HOW = "write a character, or a name such as ctrl+x, f5, escape, question_mark"
 
 
@@ -49,16 +56,22 @@ def _problems(keys: Mapping[str, str]) -> Iterator[str]:
         for key in _split(text):
             if advice := wrong_key(key):
                 yield f"{name}: {key!r} is no key: {advice}"
-    told: set[tuple[str, str]] = set()
-    for node in _nodes():
-        for name, other, key in _taken(list(_own(node)), keys):
-            if (name, other.id or "") not in told:
-                told.add((name, other.id or ""))
-                yield f"{name} takes {key} from {other.description} ({other.id}), which has no key"
+    told: dict[str, str] = {}
+    more: Counter[str] = Counter()
+    for where, chain in _chains():
+        for taker, key, other in _taken(chain, keys):
+            name = f"{other.description} ({other.id})"
+            more[name] += name in told
+            told.setdefault(name, f"{taker} takes {key} from {name}, which has no key{where}")
+    for name, sentence in told.items():
+        elsewhere = more[name] and not sentence.endswith("which has no key")
+        yield sentence + (f" and {more[name]} other screens" if elsewhere else "")
 
 
 def wrong_key(key: str) -> str:
     """Return how to write a key instead, or nothing if terminals can send it."""
+    if key.removeprefix("ctrl+") in SAME and key.startswith("ctrl+"):
+        return f"terminals send it as {SAME[key.removeprefix('ctrl+')]}"
     if not key or key in NAMED_KEYS:
         return "" if key else HOW
     *modifiers, base = key.split("+")
@@ -66,19 +79,51 @@ def wrong_key(key: str) -> str:
         modifiers, base = modifiers[:-1], "+"
     if not set(modifiers) <= MODIFIERS or not (len(base) == 1 or base in NAMED_KEYS):
         return HOW
+    if base.isupper() and "ctrl" in modifiers:
+        return f"write {key[:-1]}{base.lower()}"
     if modifiers == ["shift"] and len(base) == 1:
         return f"write {base.upper()}" if base.isalpha() else "write the character that it gives"
     return ""
 
 
-def _taken(bindings: list[Binding], keys: Mapping[str, str]) -> Iterator[tuple[str, Binding, str]]:
-    """Yield (action, other action, key) where the other one's only keys are given to the first."""
-    names = {binding.id for binding in bindings if binding.id in keys}
-    given = {key: name for name in names if name for key in _split(keys[name])}
-    for other in bindings:
-        own = [key.strip() for key in other.key.split(",")]
-        if other.id and other.id not in keys and all(key in given for key in own):
-            yield given[own[0]], other, own[0]
+def _taken(
+    chain: Iterable[list[Binding]], keys: Mapping[str, str]
+) -> Iterator[tuple[str, str, Binding]]:
+    """Yield (action, key, other action) where others have all keys of the second.
+
+    Args:
+        chain: bindings by who is asked first: the focused widget, its screen, the app.
+        keys: the settings' keys. Two default keys are no news.
+    """
+    taken: dict[str, str] = {}
+    for bindings in chain:
+        # Of the same part, Textual prefers those of the settings.
+        for binding in sorted(bindings, key=lambda one: one.id not in keys):
+            name = binding.id or ""
+            own = _split(keys.get(name, binding.key))
+            takers = [taken.get(key, name) for key in own]
+            if name not in takers and (name in keys or any(one in keys for one in takers)):
+                yield takers[0], own[0], binding
+            for key in own:
+                taken.setdefault(key, name)
+
+
+def _chains() -> Iterator[tuple[str, list[list[Binding]]]]:
+    """Yield (where, bindings by who is asked first) of every part, and of every screen."""
+    nodes = list(dict.fromkeys(_nodes()))
+    for node in nodes:
+        yield "", [_named(node)]
+    for node in nodes:
+        if not issubclass(node, PlaceScreen) or not node.title_text:
+            continue
+        focused: list[type[Listing]] = [FormSheet] if issubclass(node, FormScreen) else []
+        focused += [Listing] if issubclass(node, ListPlace) else []
+        parts = [*map(_named, focused), _named(node), _named(HarnessApp)]
+        yield f" on {node.title_text}", parts
+
+
+def _named(node: type[DOMNode]) -> list[Binding]:
+    return list({binding.id: binding for binding in _own(node) if binding.id}.values())
 
 
 def _split(text: str) -> list[str]:
@@ -87,7 +132,7 @@ def _split(text: str) -> list[str]:
 
 def _nodes() -> Iterator[type[DOMNode]]:
     for module in pkgutil.walk_packages(tui.__path__, "kdharness.tui."):
-        for item in vars(importlib.import_module(module.name)).values():
+        for item in list(vars(importlib.import_module(module.name)).values()):
             if inspect.isclass(item) and issubclass(item, DOMNode) and "kdharness" in str(item):
                 yield item
 

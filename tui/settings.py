@@ -8,7 +8,7 @@ group: experiment       # what Runs is grouped by; or a field such as trainer.le
 columns: {first: ["shop:score"], hidden: []}   # the leaderboard's, by bench:metric@judge
 keys:                   # action name: its key(s), see F1
   runs.new: c
-  app.quit: x,f10
+  app.quit: q,f12
 ```
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ def save_setting(path: Path, name: str, value: object) -> None:
         ConfigError: it is no YAML, or is written so that the change would touch something else.
         OSError: it cannot be read or written.
     """
-    path = path.resolve()
-    # As bytes, so that the ends of its lines stay.
-    text = path.read_bytes().decode("utf-8") if path.is_file() else ""
+    try:
+        path = path.resolve()
+        # As bytes, so that the ends of its lines stay.
+        text = path.read_bytes().decode("utf-8") if path.is_file() else ""
+    except (RuntimeError, UnicodeDecodeError) as error:
+        why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "is a link to itself"
+        raise ConfigError(f"settings.yaml {why}") from error
     mode = path.stat().st_mode & 0o7777 if path.is_file() else None
     changed = with_setting(text, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,18 +71,25 @@ def _replaced(text: str, root: Any, line: str, name: str) -> str:
     """Return the text with a field's key and value replaced, or the line added at the end."""
     newline = "\r\n" if "\r\n" in text else "\n"
     if root is None or not getattr(root, "value", None):
-        lines = [text.rstrip()] if text.strip() not in ("", "{}") else []
+        if root is not None and root.start_mark.index < root.end_mark.index:
+            text = text[: root.start_mark.index] + text[root.end_mark.index :]  # such as {}
+        lines = [text.rstrip()] if text.strip() else []
         return newline.join([*lines, line, ""])
+    if not isinstance(root.value, list):  # null, 0
+        return text
     for key, value in root.value:
         if key.value == name:
             start = int(key.start_mark.index)
             return text[:start] + line + text[_end(text, value) :]
     end = _end(text, root)
     if root.flow_style:
-        return f"{text[: end - 1]}, {line}{text[end - 1 :]}"
-    stop = text.find("\n", end)
-    head, tail = (text, "") if stop < 0 else (text[:stop].removesuffix("\r"), text[stop + 1 :])
+        inside = text[: end - 1].rstrip()
+        return f"{inside}{' ' if inside.endswith(',') else ', '}{line}{text[end - 1 :]}"
     indent = " " * int(root.start_mark.column)
+    stop = text.find("\n", end)
+    while stop >= 0 and re.match(rf"{indent}[ \t]+#", text[stop + 1 :]):
+        stop = text.find("\n", stop + 1)  # a comment that belongs to the last field's value
+    head, tail = (text, "") if stop < 0 else (text[:stop].removesuffix("\r"), text[stop + 1 :])
     return f"{head}{newline}{indent}{line}{newline}{tail}"
 
 

@@ -5,6 +5,9 @@ prices: {MODEL: {input: 2.5, output: 10}}      # US dollars per million tokens
 vllm: {gpu_memory_utilization: 0.8}            # how `vllm serve` is started for vllm:MODEL
 theme: light                                   # of the app
 primary: {domain: shop:score}                  # of the app: the metrics that lead; general too
+keep: 0.98                                     # of the app: the retention asked for
+group: experiment                              # of the app: what runs are grouped by
+columns: {first: ["shop:score"], hidden: []}   # of the app: the leaderboard's
 keys: {runs.new: c}                            # of the app: an action's name, its key(s)
 notify: notify-send kdharness "{message}"      # run when a run has ended
 alerts: [domain_loss rose 3 times]             # rules on curves, told by notify and the app

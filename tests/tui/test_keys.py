@@ -21,7 +21,7 @@ from support.app import AppOn, Press, Shown
 
 SETTINGS = """\
 keys:
-  runs.stop: k
+  runs.stop: f7
   runs.pause: z,p
   runs.group: f11
   dialog.no: j
@@ -106,6 +106,8 @@ def test_help_texts_name_no_key_that_cannot_be_changed() -> None:
         *((key, "") for key in ("question_mark", "less_than_sign", "slash", "ctrl+shift+left")),
         *((key, "write a character") for key in ("ctrl-x", "f30", "Esc", "grün", "ctrl+", "")),
         ("shift+x", "write X"),
+        ("ctrl+X", "write ctrl+x"),
+        ("ctrl+i", "terminals send it as tab"),
         ("shift+1", "write the character that it gives"),
         ("strg+x", "write a character"),
     ],
@@ -127,6 +129,10 @@ def test_every_default_key_is_one() -> None:
         ({"zzz": "f9"}, "no action is called 'zzz', see F1"),
         ({"app.quit": "z,ctrl-q"}, "app.quit: 'ctrl-q' is no key: write a character"),
         ({"runs.stop": "p"}, "runs.stop takes p from Pause/resume (runs.pause), which has no key"),
+        ({"runs.stop": "k"}, "list.up takes k from Stop (runs.stop), which has no key on Runs"),
+        ({"list.sort": "X"}, "list.sort takes X from Stop (runs.stop), which has no key on Runs"),
+        ({"runs.new": "q"}, "runs.new takes q from Quit (app.quit), which has no key on Runs"),
+        ({"app.quit": "p"}, "runs.pause takes p from Quit (app.quit), which has no key on Runs"),
         ({"runs.stop": "p", "runs.pause": "X"}, ""),
         ({"app.theme": "f8"}, ""),
         ({"app.commands": "ctrl+o"}, ""),
@@ -161,11 +167,11 @@ async def test_changed_keys_are_named_everywhere(
         await press(pilot, "f12")
         assert app.screen.title_text == "Doctor"  # type: ignore[attr-defined]
         await press(pilot, "1", "f1")
-        assert "k stops a run" in shown(app) and "f11 groups the runs" in shown(app)
+        assert "f7 stops a run" in shown(app) and "f11 groups the runs" in shown(app)
         assert "d deletes it" in shown(app) and "{" not in shown(app)
         await press(pilot, "escape")
         app.stop_run("kd")
         await press(pilot)
-        assert "resumed later (z)" in shown(app) and " j  no" in shown(app)
+        assert "resumed later (z on Runs)" in shown(app) and " j  no" in shown(app)
         await press(pilot, "j")
         assert "resumed later" not in shown(app)

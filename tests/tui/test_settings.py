@@ -18,6 +18,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.untrusted import parse_yaml
 from kdharness.tui import settings
+from kdharness.tui.key_check import key_problems
 from kdharness.tui.settings import MOST_KEPT, read_settings
 from kdharness.tui.settings_file import with_setting
 from kdharness.tui.themes import THEMES
@@ -68,6 +69,7 @@ def test_documented_settings_are_accepted(text: str, paths: Paths) -> None:
         paths.home.mkdir(parents=True, exist_ok=True)
         paths.settings.write_text(block, "utf-8")
         assert load_settings(paths).keys and not read_settings(paths).problem
+        assert not key_problems(read_settings(paths).keys)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ FILES = [
     *("'keep': 0.5\n", "keep : 0.5\n", "\ufefftheme: dark\n", "{theme: dark, keep: 1}\n"),
     *("---\ntheme: dark\n...\n", "  theme: dark\n  keep: .4\n", "theme: >\n  dark\n\nkeys: {}\n"),
     *("primary: {general: a,\n  domain: b}\ntheme: dark\n", "primary:\ngroup: null  # x\n"),
+    *("keys:\n  app.quit: z\n  # runs.stop: k\n# end\n", "{theme: dark,}\n", "# c\n{}\n"),
     *("theme: dark\r\nkeys:\r\n  app.quit: z\r\n", 'alerts: ["loss above 5"]\ntheme: "dark"\n'),
 ]
 VALUES: dict[str, Any] = {
@@ -151,7 +154,8 @@ def test_any_file_keeps_its_other_settings(
     except ConfigError:
         assert "&" in text or not_read_alike(text)
         return
-    assert yaml.safe_load(changed) == {**values, name: VALUES[name]}
+    # PyYAML reads some line breaks back as others.
+    assert yaml.safe_load(changed) == {**yaml.safe_load(text), name: VALUES[name]}
 
 
 def not_read_alike(text: str) -> bool:
@@ -168,6 +172,7 @@ def not_read_alike(text: str) -> bool:
         ("theme: dark\ntheme: dark\n", "duplicate field 'theme'"),
         ("- a\n", "must be a mapping"),
         ("theme: [dark\n", "invalid YAML"),
+        *((text, "write this into it: theme: light") for text in ("null", "0\n", "--- ~\n")),
         ("theme: &t dark\njudge: *t\n", "write this into it: theme: light"),
     ],
 )
@@ -177,6 +182,17 @@ def test_a_file_that_cannot_be_changed_is_left_alone(text: str, message: str, pa
     with pytest.raises(ConfigError, match=re.escape(message)):
         settings.save_theme(paths, "light")
     assert paths.settings.read_text("utf-8") == text
+
+
+def test_bytes_and_links_that_cannot_be_read(paths: Paths) -> None:
+    paths.home.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_bytes("# grün\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        settings.save_theme(paths, "light")
+    paths.settings.unlink()
+    paths.settings.symlink_to(paths.settings)
+    with pytest.raises((ConfigError, OSError)):
+        settings.save_theme(paths, "light")
 
 
 def test_a_link_stays_a_link_and_the_mode_stays(paths: Paths, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.layers import map_layers
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.step import Objective
-from kdharness.trainers.students.cut import kept_of, map_layers
+from kdharness.trainers.students.cut import kept_of
 from kdharness.trainers.teachers.build import (
     load_frozen,
     make_mix,

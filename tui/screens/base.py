@@ -164,7 +164,8 @@ class ListPlace(PlaceScreen):
         """Open the filter line."""
         line = self._filter_line()
         if line is None:
-            words = "filter: words, or column:word; ↑↓ move, Esc clears"
+            words = "filter: words, or column:word; ↑↓ move, {app.back:Esc} clears"
+            words = self.harness.with_keys(words)
             line = FilterLine(self.listing(), words, "filter")
             await self.mount(line, after=self.list_box())
         line.display = True

@@ -78,7 +78,8 @@ class BoardColumns(PanedPlace):
         hidden = [*self.harness.hidden, self.figure.key]
         self.figure = rest[min(at, len(rest) - 1)]
         self.keep_columns(self.harness.columns, hidden)
-        self.harness.tell(f"{name} is hidden: C brings it back")
+        again = self.harness.with_keys("{board.columns:C} brings it back")
+        self.harness.tell(f"{name} is hidden: {again}")
 
     def action_columns(self) -> None:
         """Choose which columns are shown, in the order in which they are marked."""

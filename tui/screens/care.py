@@ -184,7 +184,7 @@ def _remove(app: AppProtocol, names: list[str]) -> None:
     for name in names:
         run, _ = find(app.store, name)
         if run is not None and (status := effective_status(run)).is_live:
-            first = app.with_keys("stop it first ({runs.stop:X})")
+            first = app.with_keys("stop it first ({runs.stop:X} on Runs)")
             app.complain(f"{run.id} is {status.value}: {first}")
             return
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
 COUNT = 20
-NO_PROMPT = "prompt not available: pull the benchmark's files ({app.assets:8})"
 """Answers that are asked for at a time."""
+NO_PROMPT = "prompt not available: pull the benchmark's files ({app.assets:8})"
 
 
 class LabelScreen(ModalScreen[None]):

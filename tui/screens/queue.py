@@ -96,7 +96,7 @@ class QueueScreen(Caring, ListPlace):
         if name := self.subject():
             self.harness.open_run(name)
         elif event.row is not None:
-            text = "not started yet: its experiment starts it ({runs.experiments:w})"
+            text = "not started yet: its experiment starts it ({runs.experiments:w} on Runs)"
             self.harness.tell(self.harness.with_keys(text))
 
     def _queued(self) -> str:

@@ -246,7 +246,7 @@ def _changes(store: Store, run: Run, most: int) -> list[Block]:
         lines.append([(f"{safe_text(name, 40)}  ", "dim"), (safe_text(values, 80), "")])
     if not changed:
         lines.append([("none", "dim")])
-    return lines + _more(len(changed) - most, "(Enter, then f)")
+    return lines + _more(len(changed) - most, "(on its screen, under Config)")
 
 
 def _settings(run: Run, most: int) -> list[Block]:
@@ -257,7 +257,7 @@ def _settings(run: Run, most: int) -> list[Block]:
         for name, value in values[:most]
         if name != "method"
     ]
-    return lines + _more(len(values) - most, "(Enter, then f)")
+    return lines + _more(len(values) - most, "(on its screen, under Config)")
 
 
 # ---------------------------------------------------------------- log

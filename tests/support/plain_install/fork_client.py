@@ -13,6 +13,8 @@ import sys
 from types import FrameType
 
 FORKED = ("accelerate.commands.launch", "kdharness.harness.worker")
+PATIENCE = 60.0
+"""Seconds for the server's own imports."""
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,7 +41,12 @@ def fork_instead(server: str) -> None:
             "environment": dict(os.environ),
         }
         socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
-        worker = int(connection.recv(64) or 0)
+        connection.settimeout(PATIENCE)
+        try:
+            worker = int(connection.recv(64) or 0)
+        except OSError:
+            return  # the server has ended
+        connection.settimeout(None)
         if worker:
             _stand_in(connection, worker)
 
