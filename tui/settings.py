@@ -58,7 +58,7 @@ def read_settings(paths: Paths) -> AppSettings:
     if not isinstance(values, dict):
         return AppSettings(problem="settings.yaml must be a mapping")
     problems = []
-    theme = values.get("theme", "dark")
+    theme = values.get("theme") or "dark"
     if not isinstance(theme, str) or theme not in THEMES:
         problems.append(f"settings.yaml: unknown theme {theme!r}; use one of {', '.join(THEMES)}")
         theme = "dark"
@@ -70,7 +70,7 @@ def read_settings(paths: Paths) -> AppSettings:
     if not isinstance(primary, dict) or not {*primary} <= {*AXES}:
         problems.append("settings.yaml: primary takes general and domain, each a bench:metric")
         primary = {}
-    keep = values.get("keep", KEEP)
+    keep = KEEP if values.get("keep") is None else values["keep"]
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 <= keep <= MOST_KEPT:
         problems.append(f"settings.yaml: keep must be a share such as {KEEP}, not {keep!r}")
         keep = KEEP

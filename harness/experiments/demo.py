@@ -27,18 +27,18 @@ SMOKE: dict[str, Any] = {
     "expert.trainer.max_tokens": 400,
     "dae.trainer.max_tokens": 600,
     "baselines.limit": 8,
-    "scores.limit": 8,
+    "aligned.limit": 8,
     "instructions.limit": 1,
     "instructions.max_new_tokens": 8,
     "baseline-ratings.limit": 1,
     "baseline-ratings.max_new_tokens": 8,
-    "ratings.limit": 1,
-    "ratings.max_new_tokens": 8,
+    "aligned-ratings.limit": 1,
+    "aligned-ratings.max_new_tokens": 8,
     "verdicts.limit": 1,
     "verdicts.max_new_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
-RATED = ("steps.baseline-ratings.rating", "steps.ratings.rating")
+RATED = ("steps.baseline-ratings.rating", "steps.aligned-ratings.rating")
 MEMORY_OF_TWO = 10e9
 """Bytes that must be free for two of its runs at once; `kdharness plan` gives 2.3 GiB for SFT and
 2.8 for KD, to which Python comes, and other programs need some."""
@@ -62,7 +62,7 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
     changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
     if judge is not None:
         # Not every endpoint gives expected ratings, and a larger model's text can be read.
-        for step in ("baseline-ratings", "ratings", "verdicts"):
+        for step in ("baseline-ratings", "aligned-ratings", "verdicts"):
             changes[f"steps.{step}.judge"] = [judge]
         changes |= dict.fromkeys(RATED, "parsed")
     jobs = demo_jobs(usable_cores(), psutil.virtual_memory().available)

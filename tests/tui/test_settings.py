@@ -84,7 +84,9 @@ def test_both_refuse_the_same_values(line: str, paths: Paths) -> None:
         load_settings(paths)
 
 
-@pytest.mark.parametrize("line", ["group:", "columns:", "columns: {first: }", "keys:", "keep: 1"])
+@pytest.mark.parametrize(
+    "line", ["group:", "theme:", "keep:", "columns:", "columns: {first: }", "keys:", "keep: 1"]
+)
 def test_both_accept_the_same_values(line: str, paths: Paths) -> None:
     paths.home.mkdir(parents=True, exist_ok=True)
     paths.settings.write_text(line, "utf-8")
