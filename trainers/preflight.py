@@ -115,20 +115,26 @@ def _depth(config: TrainConfig, source: str, paths: Paths) -> int:
     return int(shape.get_text_config().num_hidden_layers)
 
 
+def missed_modules(config: TrainConfig, paths: Paths) -> str:
+    """Return a warning about weights that the student's adapter leaves out; empty without one.
+
+    Raises:
+        ConfigError: `target_modules` that the model does not have.
+        ModelError: a model that is not here.
+    """
+    source = config.student.model
+    if not config.student.lora or not source:
+        return ""
+    model = meta_model(source, paths, trust_remote_code=runs_code_of(config, source))
+    return missed_by_adapter(with_adapter(model, config.student.lora, source))
+
+
 def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     """Check the rows against those of the student and teachers that are available here."""
     source = tokenizer_source(config)
     if source not in here:
         return []
-    missed = ""
-    if config.student.lora and config.student.model:
-        missed = missed_by_adapter(
-            with_adapter(
-                meta_model(source, paths, trust_remote_code=runs_code_of(config, source)),
-                config.student.lora,
-                source,
-            )
-        )
+    missed = missed_modules(config, paths)
     notes = []
     for path in [data.path for data in [*config.data.train, *config.data.heldout]]:
         if path.startswith("hub:"):

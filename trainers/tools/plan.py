@@ -17,7 +17,7 @@ from kdharness.trainers.data.own_rows import (
     prompt_tokens,
     with_rows,
 )
-from kdharness.trainers.preflight import check_layers, check_rows
+from kdharness.trainers.preflight import check_layers, check_rows, missed_modules
 from kdharness.trainers.teachers.planned import planned_facts
 
 
@@ -38,6 +38,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
         raise ConfigError(f"a {config.method} config has no training data")
     check_best(config)
     check_layers(config, paths)
+    missed_modules(config, paths)
     with suppress(AssetError):  # its files may be on the machine that trains
         resolve(TOOLS, "load_points", "tool")(config.trainer.eval_benches, paths)
     own, written = config.data.self_written, True

@@ -1,4 +1,4 @@
-"""Layers that a model does not have are refused before a run is made."""
+"""Layers and modules that a model does not have are refused before a run is made."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def test_layers_that_there_are_not(
     for words in COMMANDS:
         code, out, err = kd(*words, config_file(tmp_path, **values))
         assert code and message in " ".join((out + err).split()), words
+
+
+def test_modules_that_there_are_not(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
+    """A plan gave figures for an adapter that could not be made."""
+    student = {"model": str(tiny_teacher), "lora": {"r": 4, "target_modules": ["nope"]}}
+    config = config_file(tmp_path, **kd_config(tiny_teacher, student=student, data=DATA))
+    for words in COMMANDS:
+        code, out, err = kd(*words, config)
+        assert code and "{'nope'} not found" in " ".join((out + err).split()), words
 
 
 @pytest.mark.parametrize("layers", ["uniform", "last-k", [1, -1]])
