@@ -139,7 +139,8 @@ def test_app_warns_about_plain_http(paths: Paths) -> None:
     from kdharness.tui.screens.evaluate import EvaluateScreen
 
     with Store(paths.store) as store:
-        screen: Any = SimpleNamespace(harness=SimpleNamespace(store=store))
+        harness = SimpleNamespace(store=store, with_keys=lambda text: text)
+        screen: Any = SimpleNamespace(harness=harness)
         for url, warned in (
             ("http://judge.invalid/v1", True),
             ("https://judge.invalid/v1", False),

@@ -199,6 +199,7 @@ def test_run_in_progress_is_ok(home_with_store: Paths) -> None:
         ("juge: openai:x\n", "broken", "juge: unknown field; did you mean judge"),
         ("prices: {m: {input: cheap, output: 1}}\n", "broken", "prices.m.input"),
         ("theme: light\n", "ok", "theme set"),
+        ("keep: 0.9\ngroup: status\ncolumns: {first: [a:b]}\n", "ok", "keep, group, columns set"),
         ("notify: sh {run}\nalerts: loss > 5\n", "ok", "notify, alerts set"),
         ("alerts: [loss climbs]\n", "broken", "'loss climbs' is not a rule on a curve"),
     ],
@@ -206,7 +207,7 @@ def test_run_in_progress_is_ok(home_with_store: Paths) -> None:
 def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
     paths.home.mkdir()
     paths.settings.write_text(text, "utf-8")
-    says(home.settings(paths), status, detail, "" if status == "ok" else "judge, keys")
+    says(home.settings(paths), status, detail, "" if status == "ok" else "judge, keep, keys")
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "./tell.sh", "~/no/tell"])

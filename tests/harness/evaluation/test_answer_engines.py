@@ -77,7 +77,7 @@ def test_a_local_model_does_not_answer_for_another(
         assert caught.value.where == "answer_engine"
         assert not any(texts(store).values())
     for refuses in (
-        lambda: dry_run.plan(config, paths, store),
+        lambda: dry_run.plan(config, paths, store, pipeline.load_benches(config, paths)),
         lambda: check_request(config, paths),
     ):
         with pytest.raises(ConfigError, match="is another model than other"):
@@ -112,7 +112,10 @@ def test_failed_answers_of_other_checkpoints_stay_failed(
     before = texts(store)["other"]
     config = config_of(bench, roomy, other, answer_engine=f"local:{roomy}")
     check_request(config, paths)
-    planned = {row["checkpoint"]: row["answers"] for row in dry_run.plan(config, paths, store)}
+    planned = {
+        row["checkpoint"]: row["answers"]
+        for row in dry_run.plan(config, paths, store, pipeline.load_benches(config, paths))
+    }
     assert planned == {"roomy": 2, "other": 0}
     for answers in (2, 0):
         assert run(config, paths, store)["answers"] == answers

@@ -78,7 +78,10 @@ def test_a_file_answers_for_itself_beside_its_source(
     file: Path, source: Path, bench: str, paths: Paths, store: Store, llama: Any
 ) -> None:
     config = config_of(bench, source, file)
-    assert [row["answers"] for row in dry_run.plan(config, paths, store)] == [9, 9]
+    assert [
+        row["answers"]
+        for row in dry_run.plan(config, paths, store, pipeline.load_benches(config, paths))
+    ] == [9, 9]
     check_request(config, paths)
     result = pipeline.run(config, paths, store, NullReporter())
     assert result["checkpoints"] == ["m", "m-q8_0"]

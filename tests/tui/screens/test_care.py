@@ -98,7 +98,7 @@ async def test_a_live_run_is_not_deleted(
         await press(pilot)
         cursor_on(app, "dae")
         await press(pilot, "delete")
-        assert "dae is running: stop it first (X)" in notified(app)
+        assert "dae is running: stop it first (X on Runs)" in notified(app)
         await press(pilot)
         cursor_on(app, "expert")
         await press(pilot, "d")
