@@ -185,10 +185,7 @@ class HarnessApp(Choices, Actions):
             commands.load_settings(self.paths)
         except ConfigError as error:
             # What the app itself could not read was told at the first paint.
-            lines = str(error).splitlines()
-            problems += [
-                line for line in lines if line.strip() and line not in self.settings.problem
-            ]
+            problems += [] if self.settings.problem else [str(error)]
         return problems
 
     def _tell_problems(self, problems: list[str]) -> None:
