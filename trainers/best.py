@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.config.points import BestRule, parse_best
+from kdharness.harness.config.points import BestRule, no_such_curve, parse_best
 from kdharness.harness.config.trainer import TrainerSpec
 from kdharness.harness.errors import ConfigError, RunError
 from kdharness.harness.stats.metric_specs import metric_spec
@@ -37,11 +37,7 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
             return float(node.value)
         if isinstance(node, ast.Name):
             if node.id not in curves:
-                raise ConfigError(
-                    f"no held-out curve named {node.id!r}",
-                    where="trainer.best",
-                    hint=f"available: {', '.join(sorted(curves)) or 'none; set data.heldout'}",
-                )
+                raise no_such_curve(node.id, curves)
             return curves[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -value(node.operand)
@@ -152,7 +148,7 @@ class BestPoint:
         """
         if self.rule is None:
             return
-        for metric in (self.rule.objective, *(bound.metric for bound in self.rule.bounds)):
+        for metric in self.rule.metrics:
             measured.value(self.rule, metric)
         self.start = measured
         if self.is_relative and is_main:

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import pkgutil
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from textual.binding import Binding
@@ -56,16 +55,15 @@ def _problems(keys: Mapping[str, str]) -> Iterator[str]:
         for key in _split(text):
             if advice := wrong_key(key):
                 yield f"{name}: {key!r} is no key: {advice}"
-    told: dict[str, str] = {}
-    more: Counter[str] = Counter()
-    for where, chain in _chains():
+    found: dict[str, tuple[str, list[str]]] = {}
+    for screen, chain in _chains():
         for taker, key, other in _taken(chain, keys):
             name = f"{other.description} ({other.id})"
-            more[name] += name in told
-            told.setdefault(name, f"{taker} takes {key} from {name}, which has no key{where}")
-    for name, sentence in told.items():
-        elsewhere = more[name] and not sentence.endswith("which has no key")
-        yield sentence + (f" and {more[name]} other screens" if elsewhere else "")
+            sentence = f"{taker} takes {key} from {name}, which has no key"
+            found.setdefault(name, (sentence, []))[1].append(screen)
+    for sentence, (first, *more) in found.values():
+        others = f" and {len(more)} other screens" if more else ""
+        yield f"{sentence} on {first}{others}" if first else sentence
 
 
 def wrong_key(key: str) -> str:
@@ -109,7 +107,7 @@ def _taken(
 
 
 def _chains() -> Iterator[tuple[str, list[list[Binding]]]]:
-    """Yield (where, bindings by who is asked first) of every part, and of every screen."""
+    """Yield (screen or nothing, bindings by who is asked first): every part, then every screen."""
     nodes = list(dict.fromkeys(_nodes()))
     for node in nodes:
         yield "", [_named(node)]
@@ -119,7 +117,7 @@ def _chains() -> Iterator[tuple[str, list[list[Binding]]]]:
         focused: list[type[Listing]] = [FormSheet] if issubclass(node, FormScreen) else []
         focused += [Listing] if issubclass(node, ListPlace) else []
         parts = [*map(_named, focused), _named(node), _named(HarnessApp)]
-        yield f" on {node.title_text}", parts
+        yield node.title_text, parts
 
 
 def _named(node: type[DOMNode]) -> list[Binding]:

@@ -45,8 +45,8 @@ def with_setting(text: str, name: str, value: object) -> str:
     if not isinstance(before, dict):
         raise ConfigError("settings.yaml must be a mapping")
     written = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.isalpha() and not _is_other(value):
-        written = value
+    if isinstance(value, str) and value.isalpha() and yaml.safe_load(value) == value:
+        written = value  # and not such a word as on, which YAML reads as something else
     changed = _replaced(text, yaml.compose(text), f"{name}: {written}", name)
     try:
         after = parse_yaml(changed, "settings.yaml")
@@ -58,13 +58,6 @@ def with_setting(text: str, name: str, value: object) -> str:
             hint=f"write this into it: {name}: {written}",
         )
     return changed
-
-
-def _is_other(word: str) -> bool:
-    """Return whether YAML reads a word as something else, such as `on`."""
-    import yaml
-
-    return bool(yaml.safe_load(word) != word)
 
 
 def _replaced(text: str, root: Any, line: str, name: str) -> str:

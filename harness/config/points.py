@@ -128,6 +128,11 @@ class BestRule:
     bounds: tuple[Bound, ...]
     labels: frozenset[str]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What must be measured for it: the objective, then the conditions' metrics."""
+        return (self.objective, *(bound.metric for bound in self.bounds))
+
     def is_scored(self, metric: str) -> bool:
         """Return whether a metric is that of a benchmark, and not of held-out losses."""
         return metric.partition("/")[0] in self.labels
@@ -164,6 +169,15 @@ def _bound(text: str) -> Bound:
     return Bound(found["metric"].strip(), found["sign"] == ">=", factor, relative)
 
 
+def no_such_curve(name: str, known: Collection[str], near: str = "") -> ConfigError:
+    """Return the error of a rule about a loss that is not measured."""
+    return ConfigError(
+        f"no held-out curve named {name!r}{near}",
+        where="trainer.best",
+        hint=f"available: {', '.join(sorted(known)) or 'none; set data.heldout'}",
+    )
+
+
 def check_losses(rule: BestRule, kinds: Collection[str]) -> None:
     """Refuse a rule about losses that a run does not measure.
 
@@ -175,7 +189,7 @@ def check_losses(rule: BestRule, kinds: Collection[str]) -> None:
         ConfigError: names what is not measured.
     """
     known = sorted(f"{kind}_loss" for kind in kinds)
-    for metric in (rule.objective, *(bound.metric for bound in rule.bounds)):
+    for metric in rule.metrics:
         if rule.is_scored(metric):
             continue
         try:
@@ -184,12 +198,7 @@ def check_losses(rule: BestRule, kinds: Collection[str]) -> None:
             raise ConfigError(f"invalid rule {metric!r}", where="trainer.best") from error
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in known:
-                near = did_you_mean(node.id, [*known, *rule.labels])
-                raise ConfigError(
-                    f"no held-out curve named {node.id!r}{near}",
-                    where="trainer.best",
-                    hint=f"available: {', '.join(known) or 'none; set data.heldout'}",
-                )
+                raise no_such_curve(node.id, known, did_you_mean(node.id, [*known, *rule.labels]))
 
 
 def check_points(

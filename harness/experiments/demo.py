@@ -38,7 +38,7 @@ SMOKE: dict[str, Any] = {
     "verdicts.max_new_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
-RATED = ("steps.baseline-ratings.rating", "steps.aligned-ratings.rating")
+RATED = ("baseline-ratings", "aligned-ratings")
 MEMORY_OF_TWO = 10e9
 """Bytes that must be free for two of its runs at once; `kdharness plan` gives 2.3 GiB for SFT and
 2.8 for KD, to which Python comes, and other programs need some."""
@@ -62,9 +62,8 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
     changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
     if judge is not None:
         # Not every endpoint gives expected ratings, and a larger model's text can be read.
-        for step in ("baseline-ratings", "aligned-ratings", "verdicts"):
-            changes[f"steps.{step}.judge"] = [judge]
-        changes |= dict.fromkeys(RATED, "parsed")
+        changes |= {f"steps.{step}.judge": [judge] for step in (*RATED, "verdicts")}
+        changes |= {f"steps.{step}.rating": "parsed" for step in RATED}
     jobs = demo_jobs(usable_cores(), psutil.virtual_memory().available)
     overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
     overrides.append(f"jobs={jobs}")

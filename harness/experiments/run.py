@@ -85,8 +85,8 @@ def run_sweep(
 
     Args:
         paths: the home.
-        planned: the runs, dependencies first. Side by side, those start first that the longest
-            chain waits for.
+        planned: the runs, dependencies first. Side by side, of those that are ready the one with
+            the longest chain of runs waiting for it starts first.
         say: called with one line per run, when it has ended.
         tick: called with the state of the current runs, a few times per second. If it raises
             `Interrupted`, they stop with a checkpoint, and then the experiment.

@@ -17,6 +17,7 @@ from kdharness.harness.paths import Paths
 from kdharness.tui.key_check import key_problems, wrong_key
 from kdharness.tui.keys import NAMED, with_keys
 from kdharness.tui.screens.base import PlaceScreen
+from kdharness.tui.screens.doctor import DoctorScreen
 from support.app import AppOn, Press, Shown
 
 SETTINGS = """\
@@ -85,7 +86,7 @@ def test_keys_of_a_text(changed: dict[str, str], expected: str) -> None:
 
 
 def test_help_texts_name_no_key_that_cannot_be_changed() -> None:
-    """A key that stands alone in a screen's help is named with its action."""
+    """Every single letter in a screen's help is a key with its action, or no key at all."""
     screens = [
         item
         for module in pkgutil.walk_packages(tui.__path__, "kdharness.tui.")
@@ -165,7 +166,7 @@ async def test_changed_keys_are_named_everywhere(
     async with app.run_test(size=(120, 40)) as pilot:
         assert "8 Assets" in shown(app) and "f12 Doctor" in shown(app)
         await press(pilot, "f12")
-        assert app.screen.title_text == "Doctor"  # type: ignore[attr-defined]
+        assert isinstance(app.screen, DoctorScreen)
         await press(pilot, "1", "f1")
         assert "f7 stops a run" in shown(app) and "f11 groups the runs" in shown(app)
         assert "d deletes it" in shown(app) and "{" not in shown(app)

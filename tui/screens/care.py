@@ -307,7 +307,6 @@ def _split(text: str) -> list[str]:
 class Note(Modal[str | None]):
     """A text of several lines; a changed one is not lost by one Escape."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2,ctrl+s", "save", "Save", id="note.save", priority=True),
         Binding("escape", "close", "Cancel", id="note.cancel", priority=True),
@@ -347,8 +346,8 @@ class Note(Modal[str | None]):
             self.dismiss(None)
             return
         self.warned = text
-        text = "not saved: {note.save:F2} saves it, {note.cancel:Esc} again drops it"
-        self.notify(self.with_keys(text), severity="warning")
+        warning = "not saved: {note.save:F2} saves it, {note.cancel:Esc} again drops it"
+        self.notify(self.with_keys(warning), severity="warning")
 
 
 def _note(app: AppProtocol, name: str) -> None:

@@ -111,7 +111,6 @@ class Confirm(Dialog[bool]):
 class Ask(Modal[str | None]):
     """A text input; `check` returns what is wrong with the text, while typing."""
 
-    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
     ]

@@ -174,7 +174,12 @@ def test_share_of_the_machine(
 
 
 def a_run(name: str, *needs: str) -> PlannedRun:
-    return PlannedRun(name, "s", ANY_CONFIG, needs, ())  # type: ignore[arg-type]
+    return PlannedRun(name, "s", ANY_CONFIG, needs, {})
+
+
+def runs_needing(needs: list[set[int]]) -> list[PlannedRun]:
+    """Return a run for each set of the numbers of earlier runs that it needs."""
+    return [a_run(f"r{n}", *(f"r{m}" for m in sorted(who) if m < n)) for n, who in enumerate(needs)]
 
 
 def test_the_longest_chain_starts_first() -> None:
@@ -194,9 +199,7 @@ def test_the_longest_chain_starts_first() -> None:
 
 @given(st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=6))
 def test_chains_keep_needs_first(needs: list[set[int]]) -> None:
-    planned = [
-        a_run(f"r{n}", *(f"r{m}" for m in sorted(who) if m < n)) for n, who in enumerate(needs)
-    ]
+    planned = runs_needing(needs)
     order = by_longest_chain(planned)
     place = {one.name: index for index, one in enumerate(order)}
     assert sorted(place) == sorted(one.name for one in planned)
@@ -212,10 +215,7 @@ def test_any_order_keeps_to_needs_and_room(
     needs: list[set[int]], jobs: int, broken: set[int]
 ) -> None:
     """Whatever depends on what, by a crew whose runs end one by one, the longest first."""
-    planned = [
-        PlannedRun(f"r{n}", "s", ANY_CONFIG, tuple(f"r{m}" for m in sorted(who) if m < n), ())
-        for n, who in enumerate(needs)
-    ]
+    planned = runs_needing(needs)
     ended: list[str] = []
     most = 0
 
