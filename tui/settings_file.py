@@ -45,8 +45,9 @@ def with_setting(text: str, name: str, value: object) -> str:
     if not isinstance(before, dict):
         raise ConfigError("settings.yaml must be a mapping")
     written = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.isalpha() and yaml.safe_load(value) == value:
-        written = value  # and not such a word as on, which YAML reads as something else
+    if isinstance(value, str) and value.isalpha():
+        # Quoted only where it is such a word as on, which YAML reads as something else.
+        written = yaml.safe_dump(value, allow_unicode=True).splitlines()[0]
     changed = _replaced(text, yaml.compose(text), f"{name}: {written}", name)
     try:
         after = parse_yaml(changed, "settings.yaml")

@@ -170,7 +170,6 @@ def _calls(tree: ast.AST) -> set[tuple[str, str]]:
     return names
 
 
-@pytest.mark.slow
 def test_product_code_never_unpickles() -> None:
     files = [
         path
