@@ -37,7 +37,7 @@ def did_you_mean(
     name: str, known: Iterable[str], synonyms: Mapping[str, Sequence[str]] | None = None
 ) -> str:
     """Return `; did you mean a or b?` for a mistyped name, or an empty string."""
-    listed = list(known)
+    listed = list(dict.fromkeys(known))  # a run and its checkpoint often share a name
     near = list((synonyms or {}).get(name, ()))
     near = near or _closest(name, listed)
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""

@@ -73,8 +73,8 @@ def start(
     """
     with Store(paths.store) as store:
         run_id = name or getattr(config, "name", None)
-        if run_id and store.run(run_id) is not None:
-            raise _taken(run_id)
+        if run_id and (taken := store.run(run_id)) is not None:
+            raise _taken(taken)
     processes = _accelerate_file(accelerate)
     _check_request(config, paths)
     with Store(paths.store) as store:
@@ -147,11 +147,15 @@ def add_stopped(
         return _add(paths, store, config, name, processes, RunStatus.STOPPED)
 
 
-def _taken(run_id: str) -> ConfigError:
-    return ConfigError(
-        f"a run named {run_id!r} already exists",
-        hint=f"choose another name, or run: kdharness resume {run_id}",
-    )
+def _taken(run: Run) -> ConfigError:
+    status = effective_status(run)
+    if status is RunStatus.FINISHED:
+        hint = f"choose another name, or remove that run: kdharness rm {run.id}"
+    elif status.is_live:
+        hint = f"choose another name, or follow that run: kdharness logs {run.id} --follow"
+    else:
+        hint = f"choose another name, or continue that run: kdharness resume {run.id}"
+    return ConfigError(f"a run named {run.id!r} already exists, {status.value}", hint=hint)
 
 
 def _add(
@@ -185,7 +189,7 @@ def _add(
     try:
         store.add_run(run)
     except sqlite3.IntegrityError as error:
-        raise _taken(run_id) from error
+        raise _taken(store.run(run_id) or run) from error
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(folder / "config.yaml", dump_config(config, full=True))
     return run

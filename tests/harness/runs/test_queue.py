@@ -65,6 +65,11 @@ def test_only_what_can_be_resumed_waits(paths: Paths) -> None:
             queue.enqueue(paths, name)
     queue.enqueue(paths, "gone")
     assert order(paths) == ["gone"]
+    hints = {"done": "rm done", "busy": "logs busy --follow", "gone": "resume gone"}
+    for name, hint in hints.items():
+        with pytest.raises(ConfigError, match="already exists") as taken:
+            add(paths, name)
+        assert hint in (taken.value.hint or "")
 
 
 def test_a_queued_run_is_renamed_and_protects_what_it_needs(paths: Paths) -> None:
