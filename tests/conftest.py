@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ isolate_environment()
 # On a busy machine any example may take longer than Hypothesis' limit of 200 ms.
 settings.register_profile("kdharness", deadline=None)
 settings.load_profile("kdharness")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,13 +110,13 @@ def test_killed_sharded_run_resumes(
     file.write_text(yaml.safe_dump(ENGINES["fsdp2"]), "utf-8")
     config = make_config(tmp_path, tiny_teacher, "kd", 1)
     changes = [f"trainer.optimizer={optimizer}", f"trainer.precision={precision}"]
-    changes += ["trainer.save_every=2", "trainer.max_steps=40"]
+    changes += ["trainer.save_every=4", "trainer.max_steps=16"]
     options = [part for change in changes for part in ("--set", change)]
     for name in ("calm", "hit"):
         args = [*home, "train", config, *options, "--name", name, "--accelerate", str(file)]
         assert cli.run([*args, *(["--detach"] if name == "hit" else [])]) == 0
     with Store(paths.store) as store:
-        wait_until(lambda: find_run(store, "hit").step >= 6)
+        wait_until(lambda: find_run(store, "hit").step >= 5)
         worker = psutil.Process(find_run(store, "hit").pid)
         family = [worker, *worker.parent().children(recursive=True)]  # type: ignore[union-attr]
         for process in {process.pid: process for process in family}.values():

@@ -29,7 +29,7 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.precision import autocast, stochastic_optimizer
 from kdharness.trainers.step import attach_loss
-from kdharness.trainers.tools.measure import count_flops, peak_bytes
+from kdharness.trainers.tools.measure import count_flops
 from kdharness.trainers.tools.selfcheck import (
     Models,
     fused_step,
@@ -37,6 +37,7 @@ from kdharness.trainers.tools.selfcheck import (
     tiny_model,
 )
 from kdharness.trainers.tools.selfcheck import with_adapter as adapted_model
+from support.fast_products import peak_with_fast_products
 from support.training_steps import make_model
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -120,7 +121,7 @@ def test_memory_of_a_kd_step(
                 losses = [fused_step(models, "kd", Mix(), 1.0)]
             losses.pop().backward()
 
-    real = peak_bytes(work)
+    real = peak_with_fast_products(work, precision)
     held = sum(p.nbytes for p in student.parameters())
     assert memory["weights"] == pytest.approx(held, rel=0.001)
     assert trained == sum(p.numel() for p in student.parameters() if p.requires_grad)

@@ -20,8 +20,8 @@ from kdharness.harness.runs.sizes import lora_parameters, model_size
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.precision import autocast
 from kdharness.trainers.step import attach_loss
-from kdharness.trainers.tools.measure import peak_bytes
 from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
+from support.fast_products import peak_with_fast_products
 from support.models import make_tokenizer
 
 COMMON: dict[str, Any] = {
@@ -160,7 +160,7 @@ def test_memory_of_a_step(
                 losses = [fused_step(models, "sft", Mix(kl_weight=0.0, ce_weight=1.0), 0.0)]
             losses.pop().backward()
 
-    real = peak_bytes(work)
+    real = peak_with_fast_products(work, precision)
     assert trained == sum(p.numel() for p in student.parameters() if p.requires_grad)
     assert memory["weights"] == pytest.approx(sum(p.nbytes for p in student.parameters()))
     made = sum(
