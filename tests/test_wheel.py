@@ -135,6 +135,16 @@ def test_wheel_contains_exactly_the_packages(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
+# In one process, which imports once.
+CHECK_PRESETS = """
+import sys
+from kdharness.harness import cli
+for preset in sys.argv[1:]:
+    assert cli.run(["config", "init", preset, "--output", f"{preset}.yaml"]) == 0
+    assert cli.run(["config", "check", f"{preset}.yaml"]) == 0
+"""
+
+
 def test_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> None:
     def run(*args: str) -> str:
         done = subprocess.run(
@@ -161,9 +171,10 @@ def test_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> 
     }
     assert str(installed.parent) in rows["kdharness"]["detail"]
     assert rows["home"]["detail"].startswith(str(elsewhere / "user"))
-    for preset in run("kdharness", "config", "init").split():
-        run("kdharness", "config", "init", preset, "--output", f"{preset}.yaml")
-        assert run("kdharness", "config", "check", f"{preset}.yaml").startswith("ok: ")
+    presets = run("kdharness", "config", "init").split()
+    checked = run("python", "-c", CHECK_PRESETS, *presets).splitlines()
+    assert len(presets) > 3 and len(checked) == len(presets)
+    assert all(line.startswith("ok: ") for line in checked), checked
     assert "CC-BY-NC-4.0" in run("kdharness", "data", "list")
     assert run("kdharness", "runs", "--format", "json").strip() == "[]"
 

@@ -204,7 +204,7 @@ def test_invalid_training_config_creates_no_run(
 def test_output_in_limited_terminal_encodings(
     encoding: str, tmp_path: Path, tiny_teacher: Path
 ) -> None:
-    rows = tmp_path / "rows.jsonl"
+    rows = tmp_path / "rows ☃.jsonl"
     row = {"prompt": "Say 今天 नमस्ते 🙂", "completion": "¡Olé! ☃"}
     rows.write_text(json.dumps(row) + "\n", "utf-8")
     config = tmp_path / "c.yaml"
@@ -212,7 +212,10 @@ def test_output_in_limited_terminal_encodings(
     home = ["--home", str(tmp_path / "home")]
     add_scored_checkpoint(Paths(tmp_path / "home"))
     shown = b""
-    for command in (["data", "show"], ["config", "show"], ["leaderboard"]):
+    commands = [["config", "show"], ["leaderboard"]]
+    # A tokenizer takes seconds to import; its text is encoded as any other.
+    commands += [["data", "show"]] if encoding == "gbk" else []
+    for command in commands:
         arguments = [*home, *command, *([str(config)] if len(command) > 1 else [])]
         done = subprocess.run(
             [sys.executable, "-m", "kdharness.harness.cli", *arguments],
