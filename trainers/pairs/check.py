@@ -103,6 +103,7 @@ def check_static(
         checks.append(pair_rows.labelled(report))
         checks.append(pair_rows.cut(report, config.data.max_length))
         checks.extend(pair_rows.answer_ends(template, report))
+    checks.extend(pair_rows.repeated(data))
     models: dict[str, ModelFacts] = {}
     roles = teacher_roles(config)
     cached = {role.role for role in roles if role.cache}  # may not have to run

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.data.reports import Report, Template
 from kdharness.trainers.pairs.result import PairCheck, note, ok
 
 FEW_LABELLED = 0.05
 """A share of labelled tokens below which most of the work computes what no loss sees."""
+
+MANY_REPEATED = 0.05
+"""A share of repeated rows that is more than the few that most data sets have."""
 
 
 def labelled(report: Report) -> PairCheck:
@@ -51,6 +55,33 @@ def cut(report: Report, max_length: int) -> PairCheck:
         detail += "; no row is left that teaches where an answer ends"
     advice = "raise data.max_length, or shorten these rows"
     return note("cut rows", report.path, detail, advice, **values)
+
+
+def repeated(data: Dataset) -> Iterator[PairCheck]:
+    """Yield, for each source, how many of its rows stand above them with the same tokens."""
+    first: dict[int, TrainRow] = {}
+    again: dict[int, list[tuple[TrainRow, TrainRow]]] = {}
+    for row in data.rows:
+        same = first.setdefault(hash((tuple(row.input_ids), tuple(row.labels))), row)
+        if same is not row:
+            again.setdefault(row.source, []).append((row, same))
+    for number, report in enumerate(data.reports):
+        pairs = again.get(number, [])
+        clashes = [pair for pair in pairs if pair[0].kind != pair[1].kind]
+        values = {"rows": report.rows, "repeated": len(pairs), "other_kind": len(clashes)}
+        if not pairs:
+            yield ok("repeated rows", report.path, "none", **values)
+            continue
+        row, same = (clashes or pairs)[0]
+        detail = f"{_rows(len(pairs))} of {report.rows:,} repeat a row above them"
+        if clashes:
+            detail += f", {len(clashes):,} of them with another kind: two teachers for one row"
+        detail += f"; first {row.where}, as {same.where}"
+        if clashes or len(pairs) >= MANY_REPEATED * report.rows:
+            advice = "list each row once; a source's weight decides how often its rows are drawn"
+            yield note("repeated rows", report.path, detail, advice, **values)
+        else:
+            yield ok("repeated rows", report.path, detail, **values)
 
 
 def answer_ends(template: Template, report: Report) -> Iterator[PairCheck]:

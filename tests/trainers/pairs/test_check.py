@@ -45,6 +45,7 @@ def test_pair_that_fits_has_nothing_to_note(check: Check) -> None:
     assert {check for check, _ in rows} == {
         "labelled",
         "cut rows",
+        "repeated rows",
         "end labelled",
         "end token",
         "vocabulary",
@@ -59,6 +60,28 @@ def test_pair_that_fits_has_nothing_to_note(check: Check) -> None:
     }
     distance = rows["KL at step 0", "teacher"]["values"]
     assert distance["kl"] > 0 and distance["rows"] == 4 and distance["positions"] > 10
+
+
+def test_rows_that_are_there_twice_are_noted(check: Check, write_jsonl: WriteRows) -> None:
+    rows = [{"prompt": f"What is {i}?", "completion": f"Number {i}."} for i in range(40)]
+    whole = str(write_jsonl("whole.jsonl", rows))
+    few = str(write_jsonl("few.jsonl", [*rows[:19], *rows[:1], *rows[20:]]))
+    part = str(write_jsonl("part.jsonl", rows[30:]))
+
+    def found(*sources: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        made = check("--no-weights", data={"train": list(sources)})
+        return {of: row for (name, of), row in made.items() if name == "repeated rows"}
+
+    once = found({"path": few})[few]
+    assert once["status"] == "ok" and once["values"]["repeated"] == 1
+    assert f"{few}:20, as {few}:1" in once["detail"]
+    twice = found({"path": whole}, {"path": part})
+    assert twice[whole]["status"] == "ok" and twice[whole]["detail"] == "none"
+    assert twice[part]["status"] == "note" and "weight" in twice[part]["advice"]
+    assert twice[part]["values"] == {"rows": 10, "repeated": 10, "other_kind": 0}
+    # The same tokens with another kind: a reference and an expert would both teach them.
+    kinds = found({"path": whole}, {"path": part, "kind": "domain"})[part]
+    assert kinds["values"]["other_kind"] == 10 and "two teachers" in kinds["detail"]
 
 
 def test_kl_and_mass_are_those_of_the_formula(
