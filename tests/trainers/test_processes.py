@@ -291,6 +291,7 @@ LOAD = """
 import json, sys
 import torch
 from accelerate import PartialState
+from pathlib import Path
 from torch.distributed.tensor import DTensor
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.trainer import TrainerSpec
@@ -300,74 +301,71 @@ from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.teachers.online import OnlineTeacher
 
 state = PartialState(cpu=True)
-folder, home = sys.argv[1:]
+home, folders = sys.argv[1], sys.argv[2:]
 
 class Setting:
     device = "cpu"
     class job:
-        world, paths = state.num_processes, Paths(__import__("pathlib").Path(home))
+        world, paths = state.num_processes, Paths(Path(home))
 
 build.hold = lambda *_, **__: None
 Setting.train = Setting.tokenizer = None
 Setting.config = type("Config", (), {"data": None, "trainer": TrainerSpec()})
-model = build.load_frozen(TeacherSpec(model=folder), Setting, shard=True)
-held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
-teacher = OnlineTeacher(model)
-teacher.shard()
-batch = {
-    "input_ids": torch.arange(3, 15)[None],
-    "attention_mask": torch.ones(1, 12, dtype=torch.long),
-    "labels": torch.full((1, 12), -100),
-    "kind": torch.zeros(1, dtype=torch.long),
-}
-batch["labels"][0, 6:10] = 1
-batch["layout"] = layout_of(batch)
-head, hidden = teacher.targets_for(batch, batch["layout"].every, None)
-logits = (hidden @ head.weight.T).flatten().tolist()
-with open(f"{home}/{state.process_index}.json", "w") as stream:
-    json.dump({"held": held, "logits": logits[:200]}, stream)
+for folder in folders:
+    model = build.load_frozen(TeacherSpec(model=folder), Setting, shard=True)
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
+    teacher = OnlineTeacher(model)
+    teacher.shard()
+    batch = {
+        "input_ids": torch.arange(3, 15)[None],
+        "attention_mask": torch.ones(1, 12, dtype=torch.long),
+        "labels": torch.full((1, 12), -100),
+        "kind": torch.zeros(1, dtype=torch.long),
+    }
+    batch["labels"][0, 6:10] = 1
+    batch["layout"] = layout_of(batch)
+    head, hidden = teacher.targets_for(batch, batch["layout"].every, None)
+    logits = (hidden @ head.weight.T).flatten().tolist()
+    with open(f"{folder}-{state.process_index}.json", "w") as stream:
+        json.dump({"held": held, "logits": logits[:200]}, stream)
 """
 
 
-@pytest.mark.parametrize("family", ["llama", "tied", "mixtral", "adapter"])
 def test_each_process_loads_its_shard_of_a_teacher(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outputs are those of the whole model; an adapter is merged before it is sharded."""
-    whole = make_model(1, "mixtral" if family == "mixtral" else "llama")
-    if family == "tied":
-        whole = make_model(1, tie_word_embeddings=True)
-    folder = tmp_path / "model"
-    whole.save_pretrained(folder)
-    if family == "adapter":
-        adapted = with_adapter(load_model(str(folder), Paths(tmp_path)), LoraSpec(r=2), str(folder))
-        for value in adapted.parameters():
-            value.data += 0.05 * torch.randn_like(value) * value.requires_grad
-        folder = tmp_path / "adapter"
-        adapted.save_pretrained(folder)
-        whole = load_model(str(folder), Paths(tmp_path))
+    models = {
+        "llama": make_model(1, "llama"),
+        "tied": make_model(1, tie_word_embeddings=True),
+        "mixtral": make_model(1, "mixtral"),
+    }
+    for family, model in models.items():
+        model.save_pretrained(tmp_path / family)
+    base = str(tmp_path / "llama")
+    adapted = with_adapter(load_model(base, Paths(tmp_path)), LoraSpec(r=2), base)
+    for value in adapted.parameters():
+        value.data += 0.05 * torch.randn_like(value) * value.requires_grad
+    adapted.save_pretrained(tmp_path / "adapter")
+    models["adapter"] = load_model(str(tmp_path / "adapter"), Paths(tmp_path))
     script = tmp_path / "load.py"
     script.write_text(LOAD, "utf-8")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    folders = [str(tmp_path / family) for family in models]
     subprocess.run(
-        [*command, str(script), str(folder), str(tmp_path)],
+        [sys.executable, *launch, str(script), str(tmp_path), *folders],
         check=True,
         capture_output=True,
         timeout=120,
     )
-    with torch.no_grad():
-        logits = whole(torch.arange(3, 15)[None]).logits[0, 5:9].flatten()[:200]
-    size = sum(value.numel() for value in whole.parameters())
-    for rank in (0, 1):
-        got = json.loads((tmp_path / f"{rank}.json").read_text("utf-8"))
-        assert torch.allclose(torch.tensor(got["logits"]), logits, atol=1e-4)
-        assert got["held"] == (size if family == "adapter" else pytest.approx(size / 2, rel=0.05))
+    for family, whole in models.items():
+        with torch.no_grad():
+            logits = whole(torch.arange(3, 15)[None]).logits[0, 5:9].flatten()[:200]
+        size = sum(value.numel() for value in whole.parameters())
+        for rank in (0, 1):
+            got = json.loads((tmp_path / f"{family}-{rank}.json").read_text("utf-8"))
+            assert torch.allclose(torch.tensor(got["logits"]), logits, atol=1e-4), family
+            held = size if family == "adapter" else pytest.approx(size / 2, rel=0.05)
+            assert got["held"] == held, family
