@@ -29,6 +29,7 @@ SECOND = (
     "no-general",
     "forgetting",
     "recipe",
+    "recipe-combined",
     "recipe-test",
     "coder-pair",
 )

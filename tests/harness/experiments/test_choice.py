@@ -173,30 +173,50 @@ def test_choices_that_cannot_be_made_are_refused(
         load_sweep(written(tmp_path, "x.yaml", {**SEARCH, **changes}))
 
 
-def test_the_shipped_recipe_is_tested_on_other_rows_with_other_seeds() -> None:
-    sweep, planned = load_sweep(find_experiment("recipe"))
+@pytest.mark.parametrize(
+    ("name", "varied"),
+    [
+        (
+            "recipe",
+            {
+                "dae.data.domain_share",
+                "dae.trainer.learning_rate",
+                "dae.trainer.temperature",
+                "dae.trainer.max_tokens",
+                "expert.trainer.max_tokens",
+            },
+        ),
+        (
+            "recipe-combined",
+            {
+                "dae.data.domain_share",
+                "dae.trainer.learning_rate",
+                "dae.trainer.temperature",
+                "dae.trainer.max_tokens",
+            },
+        ),
+    ],
+)
+def test_the_shipped_recipes_are_tested_on_other_rows_with_other_seeds(
+    name: str, varied: set[str]
+) -> None:
+    sweep, planned = load_sweep(find_experiment(name))
     assert sweep.choose is not None
     scored = next(run.config for run in planned if run.config.method == "eval")
     assert [Path(b).name for b in scored.benches] == ["validation.jsonl", "heldout"]  # type: ignore[union-attr]
     settings = [r.settings for r in planned if r.step == "dae" and len(r.settings) > 1]
-    assert {key for s in settings for key in s if key != "seed"} == {
-        "dae.data.domain_share",
-        "dae.trainer.learning_rate",
-        "dae.trainer.temperature",
-        "dae.trainer.max_tokens",
-        "expert.trainer.max_tokens",
-    }
+    assert {key for s in settings for key in s if key != "seed"} == varied
     for chosen in settings:
-        overrides = as_overrides({k: v for k, v in chosen.items() if k != "seed"})
-        test, runs = load_sweep(find_experiment(sweep.choose.test), overrides)
+        changes = {key: value for key, value in chosen.items() if key != "seed"}
+        test, runs = load_sweep(find_experiment(sweep.choose.test), as_overrides(changes))
         assert {run.settings["seed"] for run in runs} == {11, 12, 13}
         assert {c.threshold for c in test.claims} == {0.95, 0.98}
-        key, value = next((k, v) for k, v in chosen.items() if k != "seed")
-        step, *fields = key.split(".")
-        tested: Any = next(run.config for run in runs if run.step == step)
-        for field in fields:
-            tested = getattr(tested, field)
-        assert tested == value
+        for key, value in changes.items():
+            step, *fields = key.split(".")
+            tested: Any = next(run.config for run in runs if run.step == step)
+            for field in fields:
+                tested = getattr(tested, field)
+            assert tested == value
 
 
 # ---------------------------------------------------------------- budgets and predictions

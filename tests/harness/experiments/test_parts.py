@@ -65,8 +65,8 @@ def test_runs_of_the_same_name_are_the_same_run(loaded: Loaded) -> None:
             hashes.setdefault(run.name, {})[name] = config_hash(run.config)
     assert {name for name, found in hashes.items() if len(set(found.values())) > 1} == set()
     sharing = ("frontier", "alternatives", "on-policy", "no-general", "forgetting", "recipe")
-    for run_name in ("second-expert-s1", "second-dae-s1"):
-        assert sorted(hashes[run_name]) == sorted(sharing)
+    assert sorted(hashes["second-dae-s1"]) == sorted(sharing)
+    assert sorted(hashes["second-expert-s1"]) == sorted((*sharing, "recipe-combined"))
     assert sorted(hashes["second-kd-s2"]) == ["attention", "kd-sft"]
     # The first edition and the second keep apart.
     assert not any(set(found) & set(FIRST) and len(found) > 1 for found in hashes.values())
@@ -242,7 +242,7 @@ def test_a_judge_replaces_that_of_every_judged_step(
     assert run.config["judge"] == ["openai:real"]
 
 
-@pytest.mark.parametrize("name", ["frontier", "recipe"])
+@pytest.mark.parametrize("name", ["frontier", "recipe", "recipe-combined"])
 def test_a_part_runs_in_the_background_as_it_is_planned(
     workers: Workers, paths: Paths, name: str, loaded: Loaded
 ) -> None:
