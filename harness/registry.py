@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from kdharness.harness.errors import ConfigError, did_you_mean
@@ -26,6 +25,9 @@ from kdharness.harness.types import Method
 @cache
 def all_entry_points(group: str) -> dict[str, dict[str, str]]:
     """Map each name of an entry point group to {distribution: "module:attribute"}."""
+    # Here, because the app's first paint would wait for the parser of metadata.
+    from importlib.metadata import entry_points
+
     found: dict[str, dict[str, str]] = {}
     for point in entry_points(group=group):
         found.setdefault(point.name, {})[point.dist.name if point.dist else "?"] = point.value
@@ -215,6 +217,8 @@ def _load(table: Table, name: str, kind: str) -> Any:
 
 
 def _load_plugin(table: Table, name: str, kind: str) -> Any:
+    from importlib.metadata import EntryPoint
+
     value, package = entry_points_of(table.group)[name]
     if problem := _ambiguous(table, name):
         raise ConfigError(f"{problem}: which one is meant?", hint="uninstall one, or rename it")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
 
+from kdharness import tui
 from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
@@ -20,12 +21,10 @@ from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
-from kdharness.tui.chart_files import save_curves, save_plane
 from kdharness.tui.commands import cli_words
 from kdharness.tui.keys import with_keys
 from kdharness.tui.queueing import Queueing
 from kdharness.tui.screens.base import PlaceScreen
-from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import Selection
 
@@ -150,7 +149,7 @@ class Actions(Queueing):
 
         It starts only once they are known and without an error.
         """
-        dialog = Confirm(
+        dialog = screens.Confirm(
             question,
             f"{known}\n\nestimating …" if plan else known,
             waits=plan is not None,
@@ -211,7 +210,7 @@ class Actions(Queueing):
             if names is not None:
                 take(names)
 
-        self.push_screen(Choose("Runs", rows, columns, many=True, marked=marked), chosen)
+        self.push_screen(screens.Choose("Runs", rows, columns, many=True, marked=marked), chosen)
 
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
         """Select two checkpoints if others are compared, and open their answers at an item."""
@@ -267,7 +266,7 @@ class Actions(Queueing):
         elif owner := self._experiment_of(run):
             again = "{experiments.start:s} on Experiments ({runs.experiments:w})"
             detail += f"\n\n{owner} ends with it. {again} continues both."
-        self.push_screen(Confirm(f"Stop {run}?", self.with_keys(detail)), answered)
+        self.push_screen(screens.Confirm(f"Stop {run}?", self.with_keys(detail)), answered)
 
     def _experiment_of(self, run: str) -> str:
         """Return the running experiment that waits for this run."""
@@ -299,7 +298,7 @@ class Actions(Queueing):
         )
         if begun:
             detail += "\n\nFinished runs are kept: it continues with the first that is not."
-        self.push_screen(Confirm("Run the demo?", self.with_keys(detail)), answered)
+        self.push_screen(screens.Confirm("Run the demo?", self.with_keys(detail)), answered)
 
     def start_demo(self) -> None:
         """Run the demo in a separate process, which outlives the app."""
@@ -363,7 +362,7 @@ class Actions(Queueing):
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:
-            save_curves(path, series, title, x_label=x_label, log=log)
+            tui.save_curves(path, series, title, x_label=x_label, log=log)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
 
@@ -371,7 +370,7 @@ class Actions(Queueing):
         """Ask for a file name, and draw the plane there."""
 
         def write(path: Path) -> None:
-            save_plane(path, plane)
+            tui.save_plane(path, plane)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
 
@@ -390,4 +389,4 @@ class Actions(Queueing):
                 self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
 
         help_text = f"Save {what} to a file; the extension sets the format: {', '.join(endings)}"
-        self.push_screen(Ask(f"Save {what}", name, help_text, check), take)
+        self.push_screen(screens.Ask(f"Save {what}", name, help_text, check), take)

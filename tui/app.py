@@ -7,6 +7,7 @@ openai are never loaded here (a test checks that).
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -25,16 +26,14 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.harness.util.text import safe_text
-from kdharness.tui import screens
+from kdharness.tui import screens, viewmodels
 from kdharness.tui.actions import Actions
 from kdharness.tui.choices import Choices
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.caring import CARE, Caring
-from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
-from kdharness.tui.viewmodels.drawings import Around, run_colours
 from kdharness.tui.viewmodels.machine import Sampler
 from kdharness.tui.widgets.bars import PLACES
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from kdharness.harness.store import Store
     from kdharness.tui.protocol import AppProtocol
+    from kdharness.tui.viewmodels.drawings import Around
 
 POLL_SECONDS = 1.0
 
@@ -152,6 +152,13 @@ class HarnessApp(Choices, Actions):
             self._store = stores.Store(self.paths.store)
         return self._store
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Style everything anew; before the first screen, which parses the styles, do nothing."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     def on_mount(self) -> None:
         """Paint first, then load what following the store needs."""
         if self.settings.problem:
@@ -160,6 +167,9 @@ class HarnessApp(Choices, Actions):
 
     def _load_store(self) -> None:
         """Run the slow imports in threads, so that keys work in the meantime."""
+        if not gc.isenabled():  # since the command started
+            gc.freeze()  # the collector need not go through what was imported
+            gc.enable()
 
         def more() -> None:
             for name in ("runs.launch", "config.training", "analysis.leaderboard"):
@@ -235,12 +245,15 @@ class HarnessApp(Choices, Actions):
         """Return the colour role of each training run, the same on every screen."""
         state = self.store.runs_state()
         if state != self._coloured:
-            self._coloured, self._colours = state, run_colours(self.store.training_order())
+            self._coloured, self._colours = (
+                state,
+                viewmodels.run_colours(self.store.training_order()),
+            )
         return self._colours
 
     def around(self, rows: int) -> Around:
         """Return what is the same for every run that a pane shows."""
-        return Around(self.now(), rows, self.run_colours(), tuple(self.primary.values()))
+        return viewmodels.Around(self.now(), rows, self.run_colours(), tuple(self.primary.values()))
 
     def on_unmount(self) -> None:
         """Close the connection; runs continue."""
@@ -295,7 +308,8 @@ class HarnessApp(Choices, Actions):
         title = place.title_text if place else "Help"
         about = self.with_keys(place.about) if place else ""
         legend = place.legend() if place else ()
-        self.push_screen(TextDialog(title or "Help", help_text(about, key_lines(screen), legend)))
+        text = screens.help_text(about, screens.key_lines(screen), legend)
+        self.push_screen(screens.TextDialog(title or "Help", text))
 
     def action_new_run(self) -> None:
         """Open the form of a new run."""
@@ -317,7 +331,7 @@ class HarnessApp(Choices, Actions):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield the commands of the palette: all actions available here."""
-        lines = key_lines(screen)
+        lines = screens.key_lines(screen)
         # What every list has comes after the screen's own; nobody moves the cursor by the palette.
         for (keys, what, _), active in sorted(
             lines, key=lambda line: (line[0][2] in MOVES, line[0][2].startswith("list."))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdharness.harness.util.text import listed
+from kdharness.tui import screens
 from kdharness.tui.notices import Notices
 from kdharness.tui.screens.base import PlaceScreen
-from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.viewmodels.selection import LIMIT, Selection, newest_pair
 
@@ -91,7 +91,9 @@ class Selecting(Notices):
                 take(names)
 
         self.push_screen(
-            Choose("Checkpoints: the first is the base", rows, columns, many=True, marked=marked),
+            screens.Choose(
+                "Checkpoints: the first is the base", rows, columns, many=True, marked=marked
+            ),
             chosen,
         )
 

@@ -6,6 +6,7 @@ loads quickly; torch, transformers, openai, numpy and textual are imported where
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -274,6 +275,8 @@ def _open_app(paths: Paths) -> None:
                 f"the app needs a terminal, but {name} is not one; see kdharness --help for the "
                 "commands"
             )
+    # Nothing of what is imported for the first paint is garbage; the app collects from there on.
+    gc.disable()
     resolve(TOOLS, "app", "tool")(paths)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import platform
@@ -49,6 +48,8 @@ def keep_freed_memory(gpus: int) -> bool:
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
+    import ctypes
+
     mallopt = ctypes.CDLL(None).mallopt
     # Older versions refuse thresholds above 32 MiB, but can do without mappings.
     kept = mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) or mallopt(M_MMAP_MAX, 0)

@@ -10,7 +10,6 @@ the command line's errors. Known keys are found in every encoding in which they 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import os
 import re
@@ -32,28 +31,29 @@ SHORTEST = 8
 SHORTEST_OTHER = 16
 """A shorter value (of a variable that is not ours) is not a key: hiding it would garble texts."""
 
-_NAMES = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(://)[^\s/@'\"]{1,512}@"), rf"\1{HIDDEN}@"),
+# Patterns are compiled, and kept by re, when they are first used: the first paint needs none.
+_NAMES = r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$"
+_SHAPES: tuple[tuple[str, str], ...] = (
+    (r"(://)[^\s/@'\"]{1,512}@", rf"\1{HIDDEN}@"),
     (
-        re.compile(
+        (
             r"(?i)([?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|"
             r"password|passwd|sig|signature|code)=)[^\s&;#'\"<>]{1,4096}"
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,4096}"), rf"\1 {HIDDEN}"),
+    (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,4096}", rf"\1 {HIDDEN}"),
     (
-        re.compile(
+        (
             r"(?i)([\"']?\b(?:x-)?api[_-]?key[\"']?\s{0,4}[:=]\s{0,4}[\"']?)"
             r"[A-Za-z0-9._~+/*-]{8,4096}"
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_*.…-]{6,512}"), HIDDEN),
-    (re.compile(r"\bhf_[A-Za-z0-9]{16,512}"), HIDDEN),
+    (r"\b(?:sk|pk|rk)-[A-Za-z0-9_*.…-]{6,512}", HIDDEN),
+    (r"\bhf_[A-Za-z0-9]{16,512}", HIDDEN),
 )
-_SECRET_PARAMETER = re.compile(
+_SECRET_PARAMETER = (
     r"(?i)[?&;](?:[\w.-]{0,64}[_-])?(?:api[_-]?key|key|access[_-]?token|token|auth|authorization|"
     r"secret|password|passwd|sig|signature|code)="
 )
@@ -106,7 +106,7 @@ def redact(text: str, *, shapes: bool = False) -> str:
         text = pattern.sub(HIDDEN, text)
     if shapes:
         for shape, replacement in _SHAPES:
-            text = shape.sub(replacement, text)
+            text = re.sub(shape, replacement, text)
     return text
 
 
@@ -128,7 +128,7 @@ def redact_data(value: object, *, shapes: bool = False) -> object:
 
 def holds_secret(url: str) -> bool:
     """Return whether a URL contains a user name, a password or a key."""
-    return bool(re.match(r"\w+://[^/?#]*@", url) or _SECRET_PARAMETER.search(url))
+    return bool(re.match(r"\w+://[^/?#]*@", url) or re.search(_SECRET_PARAMETER, url))
 
 
 def _environment_keys() -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def _environment_keys() -> tuple[str, ...]:
         value = value.strip()
         if name in OURS:
             shortest = SHORTEST
-        elif _NAMES.search(name.upper()) and not value.startswith(("/", "~", ".")):
+        elif re.search(_NAMES, name.upper()) and not value.startswith(("/", "~", ".")):
             shortest = SHORTEST_OTHER
         else:
             continue
@@ -157,6 +157,8 @@ def _pattern(keys: tuple[str, ...]) -> re.Pattern[str] | None:
 
 def _forms(key: str) -> set[str]:
     """Return a key as it is written in headers, URLs, JSON, HTML and HTTP basic authentication."""
+    import html  # its table of entities is large
+
     forms = {
         key,
         quote(key, safe=""),

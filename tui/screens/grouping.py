@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.binding import Binding, BindingType
 
 from kdharness.harness.types import Run
-from kdharness.tui import viewmodels
-from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui import screens, viewmodels
 from kdharness.tui.screens.panes import PanedPlace
 from kdharness.tui.viewmodels.rows import Column, Row, is_heading
 from kdharness.tui.widgets.grouped import GroupedListing
@@ -75,7 +74,7 @@ class GroupedRuns(PanedPlace):
                 self.harness.set_group("" if names[0] == NOTHING else names[0])
                 self.regroup()
 
-        dialog = Choose("Group runs", rows, columns, current=self.harness.group or NOTHING)
+        dialog = screens.Choose("Group runs", rows, columns, current=self.harness.group or NOTHING)
         self.app.push_screen(dialog, chosen)
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 
@@ -24,8 +23,7 @@ HOT, FULL, LOW_DISK = 87.0, 0.95, 5 * GIB
 """From which temperature (°C), which share of memory, and below which free disk it warns."""
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU: its load (share), memory (bytes), temperature (°C) and power (W), where known."""
 
     load: float | None = None
@@ -35,8 +33,7 @@ class Gpu:
     watts: float | None = None
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """The machine at one moment; shares are 0 to 1, sizes in bytes."""
 
     cpu: float | None = None

@@ -108,8 +108,8 @@ def window_of(
     return offset, [*frozen, *fitting(offset)]
 
 
-FOLDER = re.compile(r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)")
-FILE = re.compile(r"^[^/\s:,]+\.[A-Za-z]\w*(?:[:,] ?(?:line )?\d+)*: (?=\S)")
+FOLDER = r"^(?:[\w ]+: )?(?:~|\.{0,2})/(?:[^/\s:]+/)*(?=[^/\s:]+)"
+FILE = r"^[^/\s:,]+\.[A-Za-z]\w*(?:[:,] ?(?:line )?\d+)*: (?=\S)"
 """The file, and perhaps the line, that an error begins with once its folders are gone."""
 
 
@@ -118,8 +118,8 @@ def reason_of(error: str, room: int = 10_000) -> str:
 
     Where it is longer than the room for it, the reason matters more than the file and the line.
     """
-    text = FOLDER.sub("", error)
-    return text if len(text) <= room else FILE.sub("", text, count=1)
+    text = re.sub(FOLDER, "", error)
+    return text if len(text) <= room else re.sub(FILE, "", text, count=1)
 
 
 def is_heading(row: Row) -> bool:

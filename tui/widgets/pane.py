@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kdharness.tui.viewmodels.drawings import Block, Drawing, IntervalLine
+from kdharness.tui import viewmodels
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Line
-from kdharness.tui.widgets.curves import draw_curves
 from kdharness.tui.widgets.text_view import TextView, wrap_line
+
+if TYPE_CHECKING:
+    from kdharness.tui.viewmodels.drawings import Block, IntervalLine
 
 CHART_ROWS = (7, 14)
 """The fewest and the most rows of a chart in a pane."""
@@ -43,7 +46,7 @@ class Pane(TextView):
 
     def _lay_out(self) -> None:
         width = max(self.size.width - 1, 1)
-        charts = sum(isinstance(block, Drawing) for block in self.blocks)
+        charts = sum(isinstance(block, viewmodels.Drawing) for block in self.blocks)
         texts = [block for block in self.blocks if isinstance(block, list)]
         used = sum(len(_wrapped(line, width)) for line in texts)
         used += len(self.blocks) - len(texts) - charts
@@ -54,10 +57,12 @@ class Pane(TextView):
 
 def drawn(block: Block, width: int, rows: int) -> Iterator[Line]:
     """Yield the lines of a block at a width; a chart has this many rows."""
-    if isinstance(block, Drawing):
+    if isinstance(block, viewmodels.Drawing):
+        from kdharness.tui.widgets.curves import draw_curves
+
         for line in draw_curves(block, width, rows):
             yield [(text, "dim" if role == "axis" else role) for text, role in line]
-    elif isinstance(block, IntervalLine):
+    elif isinstance(block, viewmodels.IntervalLine):
         yield _interval(block, width)
     else:
         yield from _wrapped(block, width)
