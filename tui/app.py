@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import SystemCommand
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from kdharness.tui.viewmodels.drawings import Around
 
 POLL_SECONDS = 1.0
+SCREENS_CSS = Path(screens.__file__).with_name("screens.tcss")
 
 
 MOVES = frozenset(
@@ -180,6 +182,8 @@ class HarnessApp(Choices, Actions):
 
         def follow(_: None) -> None:
             self.follow_store()
+            # Else the first screen that has them would make the app parse all of its styles.
+            self.stylesheet.read(SCREENS_CSS)
             self.in_thread(more)
             if self.paths.settings.is_file():
                 self.in_thread(self._check_settings, self._tell_problems)

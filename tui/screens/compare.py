@@ -105,7 +105,7 @@ class CompareScreen(ListPlace):
         """Yield the compared checkpoints, and one listing for the current page."""
         yield Static(classes="head", id="what")
         empty = "press {compare.choose:c} to choose two to four checkpoints"
-        yield Listing([], self.cell, id="list", empty=self.harness.with_keys(empty))
+        yield Listing([], self.cell, id="list", empty=self.harness.with_keys(empty), waiting="")
         yield Static(classes="detail", id="more")
 
     def on_mount(self) -> None:

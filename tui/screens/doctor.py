@@ -43,7 +43,7 @@ class DoctorScreen(ListPlace):
             key="check",
             id="list",
             opens=False,
-            empty="checking … (importing torch)",
+            waiting="checking … (importing torch)",
         )
         yield TextView(id="advice")
 

@@ -75,7 +75,7 @@ class ExperimentsScreen(PanedPlace):
 
     def body(self) -> Iterable[Widget]:
         """Yield both lists, with a line about each, and the file."""
-        yield Sheet(EXPERIMENT_COLUMNS, plan_cell, id="experiments", empty="reading …")
+        yield Sheet(EXPERIMENT_COLUMNS, plan_cell, id="experiments")
         yield Static(id="about-experiment", classes="detail")
         yield self.split(Sheet(PLAN_COLUMNS, plan_cell, id="list", empty=""), TextView(id="file"))
         yield Static(id="about-run", classes="line")

@@ -102,7 +102,7 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
         yield self.answer_line()
         yield Static(classes="line", id="what")
         yield self.split(
-            Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
+            Listing(FIXED, self.cell, id="list", marks=True, waiting="loading judgments …")
         )
         yield Static(classes="detail", id="cell")
 

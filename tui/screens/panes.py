@@ -81,7 +81,7 @@ class PanedPlace(ListPlace):
         if self.below:
             listing = self.listing()
             height = self.query_one("#split").size.height
-            needed = len(listing.rows) + listing.header_lines + 1
+            needed = listing.lines + 1
             fitting = min(needed, max(height // 2, 6))
             listing.styles.height = fitting if self.has_pane else "1fr"
 

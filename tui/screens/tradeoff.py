@@ -106,7 +106,7 @@ class TradeOffScreen(Answering, ListPlace):
         with Container(id="plane"):
             yield PlaneChart(id="chart")
             with Container(id="points"):
-                yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="loading scores …")
+                yield Listing(COLUMNS, self.cell, id="list", marks=True, waiting="loading scores …")
                 yield Pane()
 
     def on_mount(self) -> None:
@@ -121,7 +121,7 @@ class TradeOffScreen(Answering, ListPlace):
         wide = self.size.width >= WIDE
         self.query_one("#plane").set_class(wide, "wide")
         listing = self.listing()
-        listing.styles.height = len(listing.rows) + 2 if wide else "1fr"
+        listing.styles.height = listing.lines + 1 if wide else "1fr"
 
     def store_changed(self) -> None:
         """Load again: there may be new scores."""
@@ -150,7 +150,7 @@ class TradeOffScreen(Answering, ListPlace):
                     store, paths, general, domain, roles["reference"], roles["expert"], scores
                 )
             except ConfigError as error:
-                return Loaded(scores, None, labels, merges, str(error))
+                return Loaded(scores, None, labels, merges, error.message)
             names = {item.point.checkpoint for item in view.points}
             lines = [list(line.checkpoints) for line in series_of(store, names)]
             return Loaded(scores, view, labels, merges + lines)
@@ -205,8 +205,9 @@ class TradeOffScreen(Answering, ListPlace):
         if view is None:
             empty = "no two scores to compare yet: evaluate ({app.evaluate:6})"
             listing.empty = self.harness.with_keys(empty)
-            listing.refresh()
-            self.view = None
+            self.view, self.points = None, ()
+            listing.set_rows([])
+            self._draw()
             self.query_one("#what", Static).update(
                 Text(safe_text(loaded.problem.split("\n")[0], 300))
             )
@@ -233,7 +234,7 @@ class TradeOffScreen(Answering, ListPlace):
             ]
         )
         listing.set_rows(rows)
-        listing.styles.height = len(rows) + 2 if self.size.width >= WIDE else "1fr"
+        listing.styles.height = listing.lines + 1 if self.size.width >= WIDE else "1fr"
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(safe_text(f"reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
         area = dominated_area(placed)
@@ -280,6 +281,8 @@ class TradeOffScreen(Answering, ListPlace):
         )
 
     def _draw(self) -> None:
+        if self.asked is None:
+            return  # nothing is loaded yet
         self.query_one("#chart", PlaneChart).show(self.plane())
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:

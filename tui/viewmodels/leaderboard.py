@@ -133,15 +133,22 @@ def make_board(
         lead: labels of the metrics that come first; weak scores come last.
     """
     benches = list(dict.fromkeys(score.bench for score in scores))
-    close = unresolved(scores)
+    columns: dict[tuple[str, str, str], tuple[Figure, str] | None] = {}
+    shown: list[tuple[Score, Figure, str]] = []
+    # Most scores are of categories: what is not shown is left out before anything is made of it.
+    for score in scores:
+        name = score.bench, score.metric, score.judge
+        if name not in columns:
+            column = Figure(*name)
+            left_out = is_bookkeeping(score.metric) or (column.is_category and not categories)
+            left_out |= bool(bench) and score.bench != bench
+            columns[name] = None if left_out else (column, column.key)
+        if (found := columns[name]) is not None:
+            shown.append((score, *found))
+    close = unresolved([score for score, _, _ in shown])
     figures: dict[Figure, list[Score]] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for score in scores:
-        if bench and score.bench != bench:
-            continue
-        column = Figure(score.bench, score.metric, score.judge)
-        if is_bookkeeping(score.metric) or (column.is_category and not categories):
-            continue
+    for score, column, key in shown:
         figures.setdefault(column, []).append(score)
         row = rows.setdefault(
             score.checkpoint,
@@ -153,10 +160,10 @@ def make_board(
                 "close": set(),
             },
         )
-        row[column.key] = score.value
-        row["scores"][column.key] = score
+        row[key] = score.value
+        row["scores"][key] = score
         if (score.checkpoint, score.bench, score.metric, score.judge) in close:
-            row["close"].add(column.key)
+            row["close"].add(key)
 
     def order(column: Figure) -> tuple[int, bool, int, bool]:
         rank = lead.index(column.label) if column.label in lead else len(lead)

@@ -104,15 +104,18 @@ class PlaneChart(Chart):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.plane = Plane()
+        self._waiting = True
 
     def show(self, plane: Plane) -> None:
         """Show this plane."""
-        self.plane = plane
+        self.plane, self._waiting = plane, False
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[list[Part]]:
         """Return both axes, the front, whiskers and points."""
         plane = self.plane
+        if self._waiting:
+            return [[], [], [("  loading scores …", "dim")]]
         low = [
             " (lower is better)" if reverse else ""
             for reverse in (plane.y_reverse, plane.x_reverse)

@@ -92,6 +92,7 @@ class Listing(ScrollView, can_focus=True):
         *,
         key: str = "id",
         empty: str = "nothing here yet",
+        waiting: str = "reading …",
         marks: bool = False,
         opens: bool = True,
         id: str | None = None,
@@ -99,7 +100,9 @@ class Listing(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.opens = opens
         self.columns = list(columns)
-        self.cell, self.key, self.empty, self.marks = cell, key, empty, marks
+        self.cell, self.key, self.marks = cell, key, marks
+        # What stands in place of rows: before the first ones come, and where there are none.
+        self.waiting, self.empty = waiting, empty
         self.all_rows: list[Row] = []
         self.rows: list[Row] = []
         self.marked: list[str] = []
@@ -120,6 +123,11 @@ class Listing(ScrollView, can_focus=True):
         return self.rows[self.cursor] if 0 <= self.cursor < len(self.rows) else None
 
     @property
+    def lines(self) -> int:
+        """The lines that titles and rows take, or what stands in place of rows."""
+        return self.header_lines + max(len(self.rows), 2)
+
+    @property
     def header_lines(self) -> int:
         """One line of titles, and one of groups if there are any."""
         return 2 if any(column.group for column in self.columns) else 1
@@ -133,6 +141,7 @@ class Listing(ScrollView, can_focus=True):
     def set_rows(self, rows: Sequence[Row]) -> None:
         """Show these rows; keep the cursor on its row, and repaint only changed lines."""
         before, old = self.rows, self.row
+        first, self.waiting = bool(self.waiting), ""
         self.all_rows = list(rows)
         self._apply()
         if old is not None:
@@ -140,7 +149,7 @@ class Listing(ScrollView, can_focus=True):
             index = next((i for i, r in enumerate(self.rows) if r.get(self.key) == name), None)
             self.cursor = index if index is not None else min(self.cursor, len(self.rows) - 1)
         self.cursor = max(0, self.cursor)
-        if len(before) != len(self.rows):
+        if first or len(before) != len(self.rows):
             self._arrange()
         else:
             for index, (then, now) in enumerate(zip(before, self.rows, strict=True)):
@@ -224,7 +233,8 @@ class Listing(ScrollView, can_focus=True):
             return self._header(y, width)
         index = y - self.header_lines + self.scroll_offset.y
         if index >= len(self.rows):
-            text = f"  {self.empty}" if not self.rows and y == self.header_lines + 1 else ""
+            told = not self.rows and y == self.header_lines + 1
+            text = f"  {self.waiting or self.empty}" if told else ""
             return Strip([Segment(set_cell_size(text, width), self.style_of("dim"))], width)
         return self._line(self.rows[index], index == self.cursor, width)
 
@@ -252,6 +262,8 @@ class Listing(ScrollView, can_focus=True):
         return self.rows
 
     def _count(self) -> str:
+        if self.waiting:
+            return ""
         count, whole = len(self.counted()), len(self.all_rows)
         return f" {count}" + (f" of {whole}" if count < whole else "")
 
