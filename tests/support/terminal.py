@@ -42,17 +42,19 @@ class Terminal:
             if select.select([self.fd], [], [], 0.01)[0]:
                 os.read(self.fd, 65536)
 
-    def key(self, text: bytes) -> float:
-        """Press a key; return the seconds until the next output."""
+    def key(self, text: bytes, needle: bytes = b"") -> float:
+        """Press a key; return the seconds until the next output, or until one has the needle."""
         while select.select([self.fd], [], [], 0)[0]:
             os.read(self.fd, 65536)
         began = time.perf_counter()
         os.write(self.fd, text)
-        if not select.select([self.fd], [], [], 2)[0]:
-            return 2.0
-        took = time.perf_counter() - began
-        os.read(self.fd, 65536)
-        return took
+        seen = b""
+        while select.select([self.fd], [], [], 20 if needle else 2)[0]:
+            took = time.perf_counter() - began
+            seen += os.read(self.fd, 65536)
+            if needle in seen:
+                return took
+        return 2.0
 
     def close(self) -> None:
         """Terminate the process."""

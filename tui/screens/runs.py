@@ -95,6 +95,7 @@ class RunsScreen(Caring, GroupedRuns):
         self.scores: dict[str, dict[str, float]] = {}
         self.led: dict[str, str] = {}
         self.colours: dict[str, str] = {}
+        self._shape: tuple[int, str] = (0, "")
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""
@@ -314,7 +315,10 @@ class RunsScreen(Caring, GroupedRuns):
             text.append(safe_text(" · ".join(filter(None, parts)), 400))
         if self.harness.demo_is_running:
             text.append(f"\ndemo: {safe_text(self.harness.demo_lines()[-1], 200)}")
-        more.update(text)
+        # The lines it takes; a new layout each second would be most of what the app at rest does.
+        shape = text.plain.count("\n"), text.plain if row["error"] else ""
+        more.update(text, layout=shape != self._shape)
+        self._shape = shape
 
     @on(Listing.Highlighted, "#list")
     def _moved(self, event: Listing.Highlighted) -> None:
