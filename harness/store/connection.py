@@ -101,7 +101,10 @@ def migrate(db: Database) -> None:
         except sqlite3.DatabaseError as error:
             if not migrations.pending(db):
                 return
-            if attempt == 49 or not isinstance(error, sqlite3.OperationalError):
+            # IntegrityError: another process recorded the step in the meantime. A step and its
+            # record are one transaction, so ours is rolled back.
+            other = isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError)
+            if attempt == 49 or not other:
                 raise
             time.sleep(0.1)
 

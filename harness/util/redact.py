@@ -131,7 +131,21 @@ def holds_secret(url: str) -> bool:
     return bool(re.match(r"\w+://[^/?#]*@", url) or re.search(_SECRET_PARAMETER, url))
 
 
+_seen: tuple[object, tuple[str, ...]] = (None, ())
+"""The environment when it was last searched for keys, and the keys."""
+
+
 def _environment_keys() -> tuple[str, ...]:
+    """Search the environment again only when it has changed: every stored text is redacted."""
+    global _seen
+    # What os.environ wraps is compared in a microsecond, os.environ in a hundred.
+    now = getattr(os.environ, "_data", None)
+    if now is None or _seen[0] != now:
+        _seen = (dict(now) if now is not None else None, _search_environment())
+    return _seen[1]
+
+
+def _search_environment() -> tuple[str, ...]:
     keys = set()
     for name, value in os.environ.items():
         value = value.strip()

@@ -111,6 +111,18 @@ def test_short_values_and_paths_are_not_treated_as_keys(monkeypatch: pytest.Monk
     assert redact(text) == text
 
 
+def test_keys_that_come_and_go_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is searched only when it has changed."""
+    text = "first-secret-value-1 and second-secret-value-2"
+    assert redact(text) == text
+    monkeypatch.setenv("ANOTHER_API_KEY", "first-secret-value-1")
+    assert redact(text) == "*** and second-secret-value-2"
+    monkeypatch.setenv("ANOTHER_API_KEY", "second-secret-value-2")
+    assert redact(text) == "first-secret-value-1 and ***"
+    monkeypatch.delenv("ANOTHER_API_KEY")
+    assert redact(text) == text
+
+
 def test_store_rows_are_redacted(planted_keys: dict[str, str], paths: Paths) -> None:
     key = planted_keys["OPENAI_API_KEY"]
     with Store(paths.store) as store:

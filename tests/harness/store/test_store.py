@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,23 @@ def test_concurrent_opens_migrate_safely(paths: Paths) -> None:
     for thread in threads:
         thread.join()
     assert opened == [True] * 6
+
+
+@pytest.mark.parametrize("kind", [sqlite3.OperationalError, sqlite3.IntegrityError])
+def test_a_step_that_another_process_applied_meanwhile_is_tried_again(
+    kind: type[sqlite3.Error], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a step is unique: the slower of two processes failed on it, for a moment."""
+    apply, failed = migrations.apply, iter([kind("UNIQUE constraint failed"), None])
+
+    def late(db: Any) -> None:
+        if error := next(failed):
+            raise error
+        apply(db)
+
+    monkeypatch.setattr(migrations, "apply", late)
+    with Store(paths.store) as store:
+        assert not migrations.pending(store.db)
 
 
 def test_journal_mode_is_configurable(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,12 @@ def test_ticks_of_steps_are_whole_and_not_negative(first: int, more: int, count:
 
 def test_a_small_window_is_not_called_a_lack_of_data() -> None:
     mark = Mark("kd", 1.0, 2.0)
-    plane = PlaneChart()
-    plane.plane = Plane([mark], "x", "y")
-    assert "larger window" in str(plane.draw(60, 4)) and "no checkpoint" in str(
-        PlaneChart().draw(60, 4)
-    )
+    chart = PlaneChart()
+    assert "loading" in str(chart.draw(60, 4))
+    chart.show(Plane([mark], "x", "y"))
+    assert "larger window" in str(chart.draw(60, 4))
+    chart.show(Plane())
+    assert "no checkpoint" in str(chart.draw(60, 4))
     curves = Drawing([Series("kd", [(1.0, 2.0)])])
     assert "larger window" in str(draw_curves(curves, 60, 4))
 
