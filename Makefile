@@ -6,6 +6,8 @@ QUIET := --quiet --disable-pip-version-check
 # Threads of two busy torch processes should sleep at barriers, not spin on each other's cores.
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
+# Tests and the demo start hundreds of processes, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo smoke test check lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
 
@@ -16,7 +18,7 @@ smoke: $(VENV)/.ready
 	$(BIN)/kdharness --home .smoke demo --smoke
 
 test: $(VENV)/.ready lint types
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: $(VENV)/.ready lint types
 	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x
