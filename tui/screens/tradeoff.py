@@ -120,8 +120,7 @@ class TradeOffScreen(Answering, ListPlace):
         """Put chart and list side by side, or one above the other."""
         wide = self.size.width >= WIDE
         self.query_one("#plane").set_class(wide, "wide")
-        listing = self.listing()
-        listing.styles.height = listing.lines + 1 if wide else "1fr"
+        self.listing().styles.height = self.listing().lines + 1 if wide else "1fr"
 
     def store_changed(self) -> None:
         """Load again: there may be new scores."""
@@ -281,9 +280,8 @@ class TradeOffScreen(Answering, ListPlace):
         )
 
     def _draw(self) -> None:
-        if self.asked is None:
-            return  # nothing is loaded yet
-        self.query_one("#chart", PlaneChart).show(self.plane())
+        if self.asked is not None:  # something is loaded
+            self.query_one("#chart", PlaneChart).show(self.plane())
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
         """Return the parts of one cell."""

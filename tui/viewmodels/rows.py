@@ -74,6 +74,33 @@ Place = tuple[int, Column]
 """A column and its index among all columns."""
 
 
+def laid_out(
+    columns: Sequence[Column], room: int, active: int, offset: int
+) -> tuple[int, list[tuple[int, Column, int]]]:
+    """Return the columns that fit, each with its index and its width.
+
+    Those with the highest `leave` go first; the others are scrolled.
+
+    Args:
+        columns: all columns.
+        room: cells for them, a gap of one after each but the last.
+        active: index of the column that stays in view.
+        offset: how many columns were scrolled out, as returned before.
+    """
+    kept = list(enumerate(columns))
+
+    def need() -> int:
+        return sum(column.width + 1 for _, column in kept) - 1
+
+    while need() > room and any(column.leave for _, column in kept):
+        kept.remove(max(kept, key=lambda pair: pair[1].leave))
+    if need() > room:
+        offset, kept = window_of(kept, room, active, offset)
+    spare, shares = max(0, room - need()), sum(column.grow for _, column in kept)
+    extra = [spare * column.grow // shares if shares else 0 for _, column in kept]
+    return offset, [(n, c, c.width + more) for (n, c), more in zip(kept, extra, strict=True)]
+
+
 def window_of(
     columns: Sequence[Place], room: int, active: int, offset: int
 ) -> tuple[int, list[Place]]:

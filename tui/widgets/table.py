@@ -26,10 +26,10 @@ from kdharness.tui.viewmodels.rows import (
     CellOf,
     Column,
     Row,
+    laid_out,
     narrowed,
     ordered,
     plain_cell,
-    window_of,
 )
 from kdharness.tui.viewmodels.selection import shortened
 
@@ -202,21 +202,7 @@ class Listing(ScrollView, can_focus=True):
     def _arrange(self) -> None:
         """Compute which columns fit, and their widths."""
         room = max(self.size.width - 1 - (2 if self.marks else 0), 1)
-        kept = list(enumerate(self.columns))
-
-        def need(columns: list[tuple[int, Column]]) -> int:
-            return sum(column.width + 1 for _, column in columns) - 1
-
-        while need(kept) > room and any(column.leave for _, column in kept):
-            kept.remove(max(kept, key=lambda pair: pair[1].leave))
-        if need(kept) > room:
-            self._offset, kept = window_of(kept, room, self.active, self._offset)
-        spare = max(0, room - need(kept))
-        shares = sum(column.grow for _, column in kept)
-        self._layout = []
-        for index, column in kept:
-            extra = spare * column.grow // shares if shares else 0
-            self._layout.append((index, column, column.width + extra))
+        self._offset, self._layout = laid_out(self.columns, room, self.active, self._offset)
         self.virtual_size = Size(self.size.width - 1, len(self.rows) + self.header_lines)
         self.refresh()
 
