@@ -174,8 +174,10 @@ class HarnessApp(Choices, Actions):
             gc.enable()
 
         def more() -> None:
-            for name in ("runs.launch", "config.training", "analysis.leaderboard"):
-                importlib.import_module(f"kdharness.harness.{name}")
+            for name in ("harness.runs.launch", "harness.config.training"):
+                importlib.import_module(f"kdharness.{name}")
+            for place in ("leaderboard", "tradeoff"):  # most likely to be opened next
+                importlib.import_module(f"kdharness.tui.screens.{place}")
 
         def store() -> None:
             importlib.import_module("kdharness.harness.store")

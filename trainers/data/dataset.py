@@ -214,7 +214,14 @@ def load_chats(
 
 def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
     """Raise DataError when a held-out row, token for token, is also trained on."""
-    seen = {tuple(row.input_ids): row.where for row in train.rows}
+    if not heldout.rows:
+        return
+    # The held-out rows are the few.
+    held = {tuple(row.input_ids) for row in heldout.rows}
+    seen: dict[tuple[int, ...], str] = {}
+    for row in train.rows:
+        if (ids := tuple(row.input_ids)) in held:
+            seen.setdefault(ids, row.where)
     shared = [
         (row.where, seen[tuple(row.input_ids)])
         for row in heldout.rows
