@@ -82,7 +82,8 @@ def test_no_line_takes_long_to_read(line: str) -> None:
     data = "\n".join([line] * max(1, TAIL_BYTES // 8 // len(line))).encode()
     began = time.perf_counter()
     assert timeline([], output_lines(data))
-    assert time.perf_counter() - began < 2
+    # A third of a second; what grows with the square of the length takes minutes.
+    assert time.perf_counter() - began < 20
 
 
 @pytest.mark.parametrize(
