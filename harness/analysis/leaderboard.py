@@ -65,7 +65,8 @@ def leaderboard(
     scores: list[Score] = []
     for group, values in figures.items():
         checkpoint = known[group.checkpoint]
-        flags = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
+        found = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
+        flags = tuple(dict.fromkeys(found))
         only = notes.get((group.checkpoint, group.bench, group.revision), {}).get("only", {})
         scores += [_score(checkpoint, group, v, about(flags, only, v.metric)) for v in values]
     return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
@@ -86,7 +87,7 @@ def _score(
         n=value.n,
         n_failed=value.n_failed,
         judge=group.judge,
-        flags=tuple(dict.fromkeys([*flags, *value.flags])),
+        flags=tuple(dict.fromkeys([*flags, *value.flags])) if value.flags else flags,
     )
 
 

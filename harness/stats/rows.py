@@ -239,6 +239,8 @@ def metric_value(
 
 def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) -> tuple[str, ...]:
     """Return the flags that apply to a metric; `only` limits flags to metrics by prefix."""
+    if not only:
+        return tuple(flags)
     return tuple(flag for flag in flags if metric.startswith(tuple(only.get(flag, ("",)))))
 
 
