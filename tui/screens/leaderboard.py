@@ -181,7 +181,7 @@ class LeaderboardScreen(Caring, Answering, BoardColumns):
         listing.set_rows(self.board.rows)
         self.colours = self.harness.run_colours()
         self.fit_list()
-        self.read_pane()
+        self.call_after_refresh(lambda: self.while_here(self.read_pane))  # the rows first
         self._chosen()
 
     def details(self, row: Row) -> Details:
