@@ -155,7 +155,7 @@ class HarnessApp(Choices, Actions):
         return self._store
 
     def refresh_css(self, animate: bool = True) -> None:
-        """Style everything anew; before the first screen, which parses the styles, do nothing."""
+        """Restyle everything; before the first screen, which parses the styles, set variables."""
         if self.screen_stack:
             super().refresh_css(animate)
         else:

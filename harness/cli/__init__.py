@@ -3,7 +3,7 @@
 import gc
 
 collects = gc.isenabled()
-gc.disable()  # nothing of what is imported here is garbage
+gc.disable()  # nothing imported below is garbage: the import must come after this line
 
 from kdharness.harness.cli.main import COMMANDS, cli, main, run  # noqa: E402
 

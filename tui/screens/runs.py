@@ -95,7 +95,7 @@ class RunsScreen(Caring, GroupedRuns):
         self.scores: dict[str, dict[str, float]] = {}
         self.led: dict[str, str] = {}
         self.colours: dict[str, str] = {}
-        self._shape: tuple[int, str] = (0, "")
+        self._shape: tuple[int, str] = (-1, "")
 
     def body(self) -> Iterable[Widget]:
         """Yield the list, or the tour if there are no runs."""

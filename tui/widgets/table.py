@@ -101,7 +101,7 @@ class Listing(ScrollView, can_focus=True):
         self.opens = opens
         self.columns = list(columns)
         self.cell, self.key, self.marks = cell, key, marks
-        # What stands in place of rows: before the first ones come, and where there are none.
+        # Placeholder texts: before the first rows arrive, and where there are none.
         self.waiting, self.empty = waiting, empty
         self.all_rows: list[Row] = []
         self.rows: list[Row] = []
@@ -124,7 +124,7 @@ class Listing(ScrollView, can_focus=True):
 
     @property
     def lines(self) -> int:
-        """The lines that titles and rows take, or what stands in place of rows."""
+        """The height of the header and the rows, or of the placeholder text."""
         return self.header_lines + max(len(self.rows), 2)
 
     @property
@@ -219,8 +219,8 @@ class Listing(ScrollView, can_focus=True):
             return self._header(y, width)
         index = y - self.header_lines + self.scroll_offset.y
         if index >= len(self.rows):
-            told = not self.rows and y == self.header_lines + 1
-            text = f"  {self.waiting or self.empty}" if told else ""
+            placeholder = not self.rows and y == self.header_lines + 1
+            text = f"  {self.waiting or self.empty}" if placeholder else ""
             return Strip([Segment(set_cell_size(text, width), self.style_of("dim"))], width)
         return self._line(self.rows[index], index == self.cursor, width)
 

@@ -80,10 +80,9 @@ def test_bars_are_told_apart_by_their_names(name: str, drawn: str) -> None:
 )
 def test_no_line_takes_long_to_read(line: str) -> None:
     data = "\n".join([line] * max(1, TAIL_BYTES // 8 // len(line))).encode()
-    began = time.perf_counter()
+    began = time.thread_time()  # other processes do not count
     assert timeline([], output_lines(data))
-    # A third of a second; what grows with the square of the length takes minutes.
-    assert time.perf_counter() - began < 20
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize(
