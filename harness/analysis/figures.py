@@ -139,7 +139,7 @@ class _Helper:
             "store": str(scorer.store.path.absolute()),
             "home": None if scorer.paths is None else str(scorer.paths.home.absolute()),
             "as_published": scorer.as_published,
-            "groups": [vars(group) for group in groups],
+            "groups": [group._asdict() for group in groups],
         }
         try:
             self._answer = subprocess.Popen(

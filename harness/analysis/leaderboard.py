@@ -63,13 +63,20 @@ def leaderboard(
         figures = add_corrections(store, figures)
     cards = store.cards()
     scores: list[Score] = []
-    for group, values in figures.items():
+
+    def place(group: Group) -> tuple[str, str, str]:
+        return group.bench, group.judge, known[group.checkpoint].name
+
+    for group in sorted(figures, key=place):
         checkpoint = known[group.checkpoint]
         found = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
         flags = tuple(dict.fromkeys(found))
         only = notes.get((group.checkpoint, group.bench, group.revision), {}).get("only", {})
-        scores += [_score(checkpoint, group, v, about(flags, only, v.metric)) for v in values]
-    return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
+        scores += [
+            _score(checkpoint, group, value, about(flags, only, value.metric))
+            for value in figures[group]
+        ]
+    return scores
 
 
 def _score(

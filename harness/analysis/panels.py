@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
@@ -104,11 +103,11 @@ def panel_figures(
     """Score the panel with the benchmark's scorer, and add the agreement as metrics."""
     values = score(merged(rows, how))
     if how != "mean":
-        values = [replace(v, flags=(*v.flags, f"panel:{how}")) for v in values]
+        values = [v._replace(flags=(*v.flags, f"panel:{how}")) for v in values]
     agreed = agreement(rows)
     strength = agreed.get("spearman", agreed.get("kappa"))
     if strength is not None and strength < CHANCE:
-        values = [replace(v, flags=(*v.flags, "few-agree")) for v in values]
+        values = [v._replace(flags=(*v.flags, "few-agree")) for v in values]
     n = values[0].n if values else 0
     return values + [
         MetricValue(f"agreement_{name}", share, None, None, n) for name, share in agreed.items()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.paths import Paths
@@ -27,8 +26,7 @@ IMPORTED = "imported:"
 """How the judges of imported results begin."""
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Judgments of one checkpoint on one benchmark revision by one judge."""
 
     checkpoint: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 
 class Finish(StrEnum):
@@ -151,8 +151,7 @@ class Judgment:
     info: JudgmentInfo = field(default_factory=JudgmentInfo)
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One row of the leaderboard. `flags` are explained by `analysis.metrics.LEGEND`."""
 
     checkpoint: str
@@ -170,7 +169,7 @@ class Score:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the stable form of `leaderboard --format json`."""
-        return {**asdict(self), "flags": list(self.flags)}
+        return {**self._asdict(), "flags": list(self.flags)}
 
 
 def digest(*parts: object) -> str:
@@ -179,8 +178,7 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-@dataclass(frozen=True)
-class MetricValue:
+class MetricValue(NamedTuple):
     """One derived value with its interval."""
 
     metric: str

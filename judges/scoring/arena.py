@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -157,7 +156,7 @@ def score_arena(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
             continue
         pairs = complete(mine)
         failed = len(mine) - len(pairs)
-        scores.append(replace(measure(name, pairs, SHARE.bounds), n_failed=failed))
+        scores.append(measure(name, pairs, SHARE.bounds)._replace(n_failed=failed))
         scores.append(
             metric_value(f"{name}{PUBLISHED}", published_interval(pairs), len(pairs), failed)
         )

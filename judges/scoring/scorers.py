@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from kdharness.harness.stats.inference import ratio_interval
 from kdharness.harness.stats.metric_specs import EXPECTED, EXPECTED_RATING, NATS, RATING, SHARE
@@ -53,7 +52,7 @@ def score_expected(rows: Sequence[Row]) -> list[MetricValue]:
     scores = []
     for value in score_ratings(rows, ScoreContext()):
         name = EXPECTED_RATING if value.metric == "score" else f"{EXPECTED}{value.metric}"
-        scores.append(replace(value, metric=name))
+        scores.append(value._replace(metric=name))
     return scores
 
 

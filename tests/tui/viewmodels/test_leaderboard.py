@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from kdharness.harness.types import Score
@@ -52,7 +50,8 @@ def test_an_interval_never_reaches_beyond_its_ends(
 
 
 def named(bench: str, metric: str, n: int, judge: str = "exact", *flags: str) -> Score:
-    return replace(score(0.5, 0.4, 0.6), bench=bench, metric=metric, n=n, judge=judge, flags=flags)
+    made = score(0.5, 0.4, 0.6)
+    return made._replace(bench=bench, metric=metric, n=n, judge=judge, flags=flags)
 
 
 SCORES = [
