@@ -19,7 +19,7 @@ from kdharness.harness.experiments.demo import load_demo, summary_rows
 from kdharness.harness.stats import paired_effect
 from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
 from support.scored_store import make_score, sums
 
 
@@ -111,6 +111,6 @@ def test_demo_table_shows_n_instead_of_an_interval_for_two_items() -> None:
 )
 def test_asymmetric_interval_is_shown_by_its_bounds(low: float, high: float, expected: str) -> None:
     """A symmetric `0 ±0.18` would extend below the minimum of a score."""
-    score = Score(**{**make_score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
+    score = make_score("kd", 0.5, 12)._replace(ci_low=low, ci_high=high)
     (row,) = summary_rows([score])[0]
     assert row["shop"] == expected
