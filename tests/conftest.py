@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,18 @@ settings.register_profile("kdharness", deadline=None)
 settings.load_profile("kdharness")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fork workers from a process that has imported their libraries, one for all who run tests."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        forks = ExitStack()
+        forks.enter_context(serve_forks())
+        session.config.add_cleanup(forks.close)
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from going through all that was imported, again and again."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fork_workers() -> Iterator[None]:
-    """Fork workers from a process that has imported their libraries."""
-    with serve_forks():
-        yield
 
 
 @pytest.fixture(scope="session")
