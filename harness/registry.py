@@ -143,6 +143,14 @@ SCORERS = Table(
 """Scorers by benchmark; "file" is for any benchmark file of the user."""
 LM_EVAL = "lm-eval-"
 """Begins the names of benchmarks that are tasks of lm-evaluation-harness."""
+FASTCHAT = "fastchat"
+"""The benchmark of imported FastChat rows on other questions, and how such names begin."""
+
+
+def is_reserved(bench: str) -> bool:
+    """Return whether a name is one that answers or imported results are stored under."""
+    return BENCHMARKS.is_ours(bench) or f"{bench}-".startswith((LM_EVAL, f"{FASTCHAT}-"))
+
 
 ENGINES = Table(
     "kdharness.engines",

@@ -56,6 +56,7 @@ LEGEND = {
     "version": "version of an imported task",
     "shots": "an imported task with this many examples in the prompt",
     "chat-template": "an imported task, asked through the chat template",
+    "multiturn": "an imported task, its examples asked as turns of the chat",
     "system": "an imported task, asked with a system prompt (a hash of it)",
     "gen_kwargs": "an imported task with other generation settings (a hash of them)",
     "few-agree": "the judges of the panel hardly agree",

@@ -20,7 +20,7 @@ from kdharness.harness.stats.rows import Row, ScoreContext, newest_report
 from kdharness.harness.store import BenchNotes, Store, note_of
 from kdharness.harness.types import MetricValue
 
-SCORING_VERSION = "5"
+SCORING_VERSION = "6"
 """Part of every cache key: increment it when a formula changes."""
 IMPORTED = "imported:"
 """How the judges of imported results begin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -140,7 +141,7 @@ checkpoint_option = click.option(
 @click.pass_obj
 def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write MT-Bench answers and judgments to FOLDER in FastChat's layout."""
-    for path in export_fastchat(paths, folder, ckpt):
+    for path in export_fastchat(paths, folder, ckpt, partial(click.echo, err=True)):
         click.echo(path)
 
 
@@ -150,7 +151,7 @@ def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -
 @click.pass_obj
 def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write model outputs and annotations to FOLDER in alpaca_eval's layout."""
-    for path in export_alpaca_eval(paths, folder, ckpt):
+    for path in export_alpaca_eval(paths, folder, ckpt, partial(click.echo, err=True)):
         click.echo(path)
 
 

@@ -22,7 +22,7 @@ from kdharness.harness.evaluation.state import Evaluation, Subject, find_checkpo
 from kdharness.harness.evaluation.unused import unused_settings
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark, Reporter
-from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.registry import BENCHMARKS, is_reserved, resolve
 from kdharness.harness.store import Store
 
 HOW_TO_JUDGE = (
@@ -85,8 +85,12 @@ def load_benches(config: EvalConfig, paths: Paths) -> list[Benchmark]:
         if labels.count(label) > 1:
             raise ConfigError(f"two benchmarks are named {label!r}", hint="rename one file")
     for bench, name in zip(benches, config.benches, strict=True):
-        if name.endswith(".jsonl") and bench.label in BENCHMARKS:
-            raise ConfigError(f"{name}: {bench.label!r} is the name of a built-in benchmark")
+        if name.endswith(".jsonl") and (bench.label in BENCHMARKS or is_reserved(bench.label)):
+            raise ConfigError(
+                f"{name}: {bench.label!r} is a name of built-in or imported benchmarks, whose "
+                "answers and scores would be mixed with this file's",
+                hint="rename the file",
+            )
     if config.rating == "expected" and not any(bench.needs_opening for bench in benches):
         raise ConfigError(
             f"no ratings to read as expected ones: {', '.join(labels)}",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
+from kdharness.harness.interop.exported import Say, judge_names, results_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
-from kdharness.harness.stats.metric_specs import EXPECTED_RATING
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
+from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.atomic import atomic_write_text
 
 LONGEST_FILE_NAME = 200
@@ -49,7 +49,7 @@ def chosen(store: Store, names: Sequence[str]) -> list[Checkpoint]:
     return checkpoints
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, object]]) -> Path | None:
+def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> Path | None:
     listed = list(rows)
     if not listed:
         return None
@@ -62,48 +62,61 @@ def _write_lines(path: Path, rows: Iterable[dict[str, object]]) -> Path | None:
 # ---------------------------------------------------------------- FastChat
 
 
-def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+def export_fastchat(
+    paths: Paths, folder: Path, names: Sequence[str] = (), say: Say = lambda _: None
+) -> list[Path]:
     """Write `model_answer/MODEL.jsonl`, `model_judgment/JUDGE_single.jsonl` and `_pair.jsonl`.
+
+    Args:
+        paths: the home.
+        folder: where to.
+        names: only these checkpoints.
+        say: is told what is left out.
 
     Returns:
         The written files.
     """
     written: list[Path | None] = []
-    singles: dict[str, list[dict[str, object]]] = {}
-    pairs: dict[str, list[dict[str, object]]] = {}
+    singles: list[tuple[Checkpoint, list[Judgment]]] = []
+    pairs: list[tuple[Checkpoint, list[Judgment]]] = []
+    prompts: dict[str, dict[tuple[str, int], tuple[str, str]]] = {}
     with Store(paths.store) as store:
+        notes = store.bench_notes()
+        known = {c.name for c in store.checkpoints()}
         for checkpoint in chosen(store, names):
-            answers = store.answers(checkpoint.id, "mt-bench")
+            answers, judgments = results_of(store, checkpoint, "mt-bench", notes, say)
             written.append(
                 _write_lines(
                     folder / "model_answer" / f"{file_name(checkpoint.name)}.jsonl",
                     answer_rows(checkpoint, answers),
                 )
             )
-            prompts = _prompts(paths, answers)
-            for judgment in store.judgments(checkpoint.id, "mt-bench"):
-                if judgment.metric == EXPECTED_RATING:
-                    continue  # FastChat has no such protocol: its rows would be taken for parsed
-                judge = _plain(judgment.judge)
-                singles.setdefault(judge, []).append(single_row(checkpoint, judgment, prompts))
-            for judge, rows in pair_rows(checkpoint, store).items():
-                pairs.setdefault(judge, []).extend(rows)
-    for kind, table in (("single", singles), ("pair", pairs)):
-        for judge, rows in table.items():
-            rows.sort(key=lambda row: (row.get("model", ""), row["tstamp"]))
+            prompts[checkpoint.id] = _prompts(paths, answers)
+            singles.append((checkpoint, judgments))
+            pairs.append(
+                (checkpoint, results_of(store, checkpoint, "mt-bench-pair", notes, say).judgments)
+            )
+    judges = judge_names({j.judge for _, found in (*singles, *pairs) for j in found})
+    single_rows = [
+        single_row(checkpoint, judgment, prompts[checkpoint.id], judges[judgment.judge])
+        for checkpoint, found in singles
+        for judgment in found
+    ]
+    matches = [
+        row for checkpoint, found in pairs for row in pair_rows(checkpoint, found, known, judges)
+    ]
+    for kind, rows in (("single", single_rows), ("pair", matches)):
+        by_judge: dict[str, list[dict[str, Any]]] = {}
+        for row in sorted(rows, key=lambda row: (row.get("model", ""), row["tstamp"])):
+            by_judge.setdefault(row["judge"][0], []).append(row)
+        for judge, part in by_judge.items():
             path = folder / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl"
-            written.append(_write_lines(path, rows))
+            written.append(_write_lines(path, part))
     return [path for path in written if path is not None]
 
 
-def _plain(judge: str) -> str:
-    """Return a judge's model name alone, as FastChat writes it."""
-    name = judge.split("@http")[0]
-    return name.split(":", 1)[1] if ":" in name else name
-
-
 def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[str, object]]:
-    """Return answers as FastChat rows; the newest one per turn."""
+    """Return answers as FastChat rows."""
     table: dict[str, dict[int, Answer]] = {}
     for answer in answers:
         table.setdefault(answer.item, {})[answer.turn] = answer
@@ -132,8 +145,11 @@ def _prompts(paths: Paths, answers: Sequence[Answer]) -> dict[tuple[str, int], t
 
 
 def single_row(
-    checkpoint: Checkpoint, judgment: Judgment, prompts: dict[tuple[str, int], tuple[str, str]]
-) -> dict[str, object]:
+    checkpoint: Checkpoint,
+    judgment: Judgment,
+    prompts: Mapping[tuple[str, int], tuple[str, str]],
+    judge: str,
+) -> dict[str, Any]:
     """Return a judgment as a FastChat row; a missing verdict is -1."""
     name, prompt = prompts.get((judgment.item, judgment.turn), ("", ""))
     name = str(judgment.info.get("prompt", name))
@@ -142,7 +158,7 @@ def single_row(
     return {
         "question_id": int(judgment.item),
         "model": checkpoint.name,
-        "judge": [_plain(judgment.judge), name],
+        "judge": [judge, name],
         "user_prompt": prompt,
         "judgment": judgment.raw or judgment.error,
         "score": int(value) if whole else value,
@@ -151,39 +167,48 @@ def single_row(
     }
 
 
-def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, Any]]]:
-    """Return the matches of a checkpoint as FastChat rows by judge, each match once."""
+def pair_rows(
+    checkpoint: Checkpoint,
+    judgments: Sequence[Judgment],
+    known: Collection[str],
+    judges: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Return the matches of a checkpoint as FastChat rows, each match once.
+
+    Args:
+        checkpoint: model_1.
+        judgments: of both orders.
+        known: the names of all stored checkpoints.
+        judges: the judges' names in the rows.
+    """
     matches: dict[tuple[str, str, str, int], dict[int, Judgment]] = {}
-    for judgment in store.judgments(checkpoint.id, "mt-bench-pair"):
-        if "mirrored" in judgment.info:
-            continue
+    for judgment in judgments:
         key = (judgment.judge, judgment.baseline, judgment.item, judgment.turn)
         matches.setdefault(key, {})[judgment.order] = judgment
-    known = {c.name: c for c in store.checkpoints()}
-    rows_by_judge: dict[str, list[dict[str, object]]] = {}
+    rows = []
     for (judge, baseline, item, turn), games in sorted(matches.items()):
-        other = known.get(baseline)
         # Imported matches are stored from both sides: only the alphabetically first writes them.
-        if judge.startswith("imported:") and other is not None and baseline < checkpoint.name:
+        if judge.startswith("imported:") and baseline in known and baseline < checkpoint.name:
             continue
         if set(games) != {0, 1}:
             continue
-        row: dict[str, object] = {
-            "question_id": int(item),
-            "model_1": checkpoint.name,
-            "model_2": baseline,
-            "g1_winner": _winner(games[0]),
-            "g2_winner": _winner(games[1]),
-            "judge": [_plain(judge), str(games[0].info.get("prompt", ""))],
-            "g1_user_prompt": "",
-            "g1_judgment": games[0].raw,
-            "g2_user_prompt": "",
-            "g2_judgment": games[1].raw,
-            "turn": turn,
-            "tstamp": games[0].created,
-        }
-        rows_by_judge.setdefault(_plain(judge), []).append(row)
-    return rows_by_judge
+        rows.append(
+            {
+                "question_id": int(item),
+                "model_1": checkpoint.name,
+                "model_2": baseline,
+                "g1_winner": _winner(games[0]),
+                "g2_winner": _winner(games[1]),
+                "judge": [judges[judge], str(games[0].info.get("prompt", ""))],
+                "g1_user_prompt": "",
+                "g1_judgment": games[0].raw,
+                "g2_user_prompt": "",
+                "g2_judgment": games[1].raw,
+                "turn": turn,
+                "tstamp": games[0].created,
+            }
+        )
+    return rows
 
 
 def _winner(game: Judgment) -> str:
@@ -195,68 +220,109 @@ def _winner(game: Judgment) -> str:
 # ---------------------------------------------------------------- AlpacaEval
 
 
-def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+def export_alpaca_eval(
+    paths: Paths, folder: Path, names: Sequence[str] = (), say: Say = lambda _: None
+) -> list[Path]:
     """Write `MODEL/model_outputs.json` and, if any, `MODEL/JUDGE/annotations.json`.
 
-    Needs the `alpaca-eval` asset.
+    Needs the `alpaca-eval` asset. Annotations against another baseline than its own are in
+    `MODEL/JUDGE-BASELINE/annotations.json`.
+
+    Args:
+        paths: the home.
+        folder: where to.
+        names: only these checkpoints.
+        say: is told what is left out.
     """
     entries = json.loads(
         asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json").read_text("utf-8")
     )
     written: list[Path] = []
     with Store(paths.store) as store:
+        notes = store.bench_notes()
         for checkpoint in chosen(store, names):
-            answers = {a.item: a for a in store.answers(checkpoint.id, "alpaca-eval")}
+            answers, judgments = results_of(store, checkpoint, "alpaca-eval-2", notes, say)
+            texts = {answer.item: answer.text for answer in answers}
             outputs = [
                 {
                     "dataset": entry.get("dataset", ""),
                     "instruction": entry["instruction"],
-                    "output": answers[str(index)].text,
+                    "output": texts[str(index)],
                     "generator": checkpoint.name,
                 }
                 for index, entry in enumerate(entries)
-                if str(index) in answers
+                if str(index) in texts
             ]
             if outputs:
                 target = folder / file_name(checkpoint.name)
                 written.append(_write_json(target / "model_outputs.json", outputs))
-                written += _annotations(store, checkpoint, answers, entries, target)
+                for name, rows in annotation_rows(
+                    store, checkpoint, texts, judgments, entries, say
+                ).items():
+                    written.append(_write_json(target / file_name(name) / "annotations.json", rows))
     return written
 
 
-def _annotations(
+def annotation_rows(
     store: Store,
     checkpoint: Checkpoint,
-    answers: dict[str, Answer],
-    entries: Sequence[dict[str, object]],
-    folder: Path,
-) -> list[Path]:
-    """Write one file per judge; the baseline answers of version 2 come from the asset."""
-    by_judge: dict[str, dict[int, dict[str, Any]]] = {}
-    texts = {answer.id: answer.text for answer in answers.values()}
-    for judgment in store.judgments(checkpoint.id, "alpaca-eval-2"):
-        if not judgment.item.isdigit() or judgment.answer not in texts:
+    texts: Mapping[str, str],
+    judgments: Sequence[Judgment],
+    entries: Sequence[Mapping[str, Any]],
+    say: Say,
+) -> dict[str, list[dict[str, object]]]:
+    """Return the rows of each judge, or of each judge and baseline that is not the asset's own.
+
+    Args:
+        store: has the answers of baselines.
+        checkpoint: the second side.
+        texts: its answers by item.
+        judgments: of these answers.
+        entries: the asset's instructions, with its own baseline's answers.
+        say: is told of baselines whose answers are not stored.
+    """
+    judges = judge_names({judgment.judge for judgment in judgments})
+    own = {str(index): str(entry["output"]) for index, entry in enumerate(entries)}
+    shipped = {str(entry.get("generator", "")) for entry in entries}
+    opponents = {
+        name: own if name in shipped else _newest_texts(store, name)
+        for name in {judgment.baseline for judgment in judgments}
+    }
+    tables: dict[str, dict[int, dict[str, object]]] = {}
+    for judgment in judgments:
+        theirs = opponents[judgment.baseline].get(judgment.item)
+        if not judgment.item.isdigit() or judgment.item not in texts or theirs is None:
             continue
+        judge = judges[judgment.judge]
+        name = judge if judgment.baseline in shipped else f"{judge}-{judgment.baseline}"
         entry = entries[int(judgment.item)]
-        by_judge.setdefault(_plain(judgment.judge), {})[int(judgment.item)] = {
+        tables.setdefault(name, {})[int(judgment.item)] = {
             "instruction": entry["instruction"],
-            "output_1": entry["output"],
+            "output_1": theirs,
             "generator_1": judgment.baseline,
             "dataset": entry.get("dataset", ""),
-            "output_2": texts[judgment.answer],
+            "output_2": texts[judgment.item],
             "generator_2": checkpoint.name,
-            "annotator": _plain(judgment.judge),
+            "annotator": judge,
             "preference": judgment.value,
             "raw_completion": judgment.raw,
             "price_per_example": judgment.usd,
         }
-    return [
-        _write_json(folder / file_name(judge) / "annotations.json", [rows[i] for i in sorted(rows)])
-        for judge, rows in by_judge.items()
-    ]
+    for name in sorted(name for name, found in opponents.items() if not found):
+        say(f"{checkpoint.name}: comparisons with {name or '?'} are left out: its answers are gone")
+    return {name: [rows[index] for index in sorted(rows)] for name, rows in tables.items()}
 
 
-def _write_json(path: Path, rows: list[dict[str, object]]) -> Path:
+def _newest_texts(store: Store, name: str) -> dict[str, str]:
+    """Return a stored checkpoint's newest answers to AlpacaEval by item."""
+    checkpoint = store.checkpoint(name)
+    if checkpoint is None:
+        return {}
+    answers = store.answers(checkpoint.id, "alpaca-eval")
+    return {answer.item: answer.text for answer in answers if answer.finish is not Finish.ERROR}
+
+
+def _write_json(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
     return path

@@ -26,6 +26,7 @@ from kdharness.harness.interop.rows import (
     read_time,
     shown,
 )
+from kdharness.harness.registry import FASTCHAT
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -191,7 +192,7 @@ def _name_bench(
             ) from error
         folder = path.resolve().parent
         inside_bench = folder.name in _FOLDERS and re.fullmatch(r"[\w.-]{1,60}", folder.parent.name)
-        summary.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
+        summary.bench = f"{FASTCHAT}-{folder.parent.name}" if inside_bench else FASTCHAT
         summary.notes.append(
             f"question {row['question_id']} is not one of MT-Bench's (81-160): imported as "
             f"{summary.bench}, not as {MT_BENCH}"

@@ -18,6 +18,7 @@ from typing import Any
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.fastchat import ImportSummary, imported_model, imported_revision
 from kdharness.harness.interop.lm_eval_changes import changes_of
+from kdharness.harness.interop.lm_eval_model import model_name
 from kdharness.harness.interop.lm_eval_samples import (
     Sample,
     is_number,
@@ -111,7 +112,7 @@ def _import_file(store: Store, path: Path, checkpoint: Checkpoint | None) -> Imp
     summary = ImportSummary(kind="lm-eval")
     answers: list[Answer] = []
     try:
-        model = checkpoint or imported_model(store, read_name(_model_name(raw), "model_name"))
+        model = checkpoint or imported_model(store, read_name(model_name(raw), "model_name"))
         summary.models = {model.name}
         judgments = [
             judgment
@@ -151,21 +152,6 @@ def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{name} must be an object, not {shown(found)}")
     return found
-
-
-def _model_name(raw: Mapping[str, Any]) -> object:
-    """Return the evaluated model's name or path."""
-    config = _object(raw, "config")
-    arguments = config.get("model_args") or {}
-    if not isinstance(arguments, (str, dict)):
-        raise ValueError(f"model_args must be text or an object, not {shown(arguments)}")
-    if isinstance(arguments, str):
-        arguments = dict(part.partition("=")[::2] for part in arguments.split(","))
-    # An adapter's base is not what was evaluated.
-    for name in (arguments.get("peft"), raw.get("model_name"), arguments.get("pretrained")):
-        if name:
-            return name
-    return arguments.get("model")
 
 
 def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list[Reported]]]:
@@ -285,6 +271,8 @@ def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
         flags.append(f"gen_kwargs:{digest(generation)[:8]}")
     if raw.get("chat_template"):
         flags.append("chat-template")
+    if shots and raw.get("fewshot_as_multiturn"):
+        flags.append("multiturn")
     if raw.get("system_instruction"):
         flags.append(f"system:{digest(raw['system_instruction'])[:8]}")
     return flags

@@ -9,7 +9,7 @@ a baseline.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, ClassVar
 
@@ -202,8 +202,11 @@ class UserBench(Benchmark):
         if config.baseline:
             flags.append(f"baseline:{config.baseline}")
         kept = [row for row in rows if row.item.id in chosen]
-        fixed = [path.stem, [[row.metrics, row.rubric] for row in kept], _RATE, _COMPARE]
+        fixed = [path.stem, [_what_counts(row) for row in kept], _RATE, _COMPARE]
         protocol = [_RATE_ALONE, OPENING] if expected else []
+        if any("pair" in row.metrics and len(row.item.turns) > 1 for row in kept):
+            # Earlier verdicts saw one conversation with both answers, and are not to be mixed in.
+            protocol.append("both conversations")
         bench = cls(
             kept,
             path.stem,
@@ -243,16 +246,17 @@ class UserBench(Benchmark):
             for turn, answer in sorted(turns.items()):
                 if "rating" in row.metrics:
                     calls.append(self._rate(row, turns, turn, answer))
-                if "pair" in row.metrics and turn in other.get(item_id, {}):
-                    calls += [
-                        self._compare(row, turns, other[item_id], turn, order) for order in (0, 1)
-                    ]
+                theirs = other.get(item_id, {})
+                both = all(step in turns and step in theirs for step in range(1, turn + 1))
+                if "pair" in row.metrics and both:
+                    calls += [self._compare(row, turns, theirs, turn, order) for order in (0, 1)]
         return calls
 
     def _rate(
         self, row: BenchRow, turns: dict[int, Answer], turn: int, answer: Answer
     ) -> JudgeCall:
-        user = f"{_context(row, turns, turn)}\n\n<answer>\n{spoken(answer.text)}\n</answer>"
+        sides = {"": turns}
+        user = "\n\n".join([_context(row, sides, turn), *_answers("answer", sides, turn)])
         template = _RATE_ALONE if self.needs_opening else _RATE
         call = JudgeCall(
             item=row.item.id,
@@ -275,12 +279,8 @@ class UserBench(Benchmark):
         turn: int,
         order: int,
     ) -> JudgeCall:
-        sides = (mine, other) if order == 0 else (other, mine)
-        shown = "\n\n".join(
-            f"<answer_{letter}>\n{spoken(side[turn].text)}\n</answer_{letter}>"
-            for letter, side in zip("AB", sides, strict=True)
-        )
-        user = f"{_context(row, mine, turn)}\n\n{shown}"
+        sides = {"_A": mine, "_B": other} if order == 0 else {"_A": other, "_B": mine}
+        user = "\n\n".join([_context(row, sides, turn), *_answers("answer", sides, turn)])
         return JudgeCall(
             item=row.item.id,
             turn=turn,
@@ -315,13 +315,32 @@ def _chat(template: str, row: BenchRow, user: str) -> tuple[Message, ...]:
     )
 
 
-def _context(row: BenchRow, turns: dict[int, Answer], turn: int) -> str:
-    """Return the request with its conversation so far, and the reference if there is one."""
+def _context(row: BenchRow, sides: Mapping[str, dict[int, Answer]], turn: int) -> str:
+    """Return the request with the conversation so far, and the reference if there is one.
+
+    Args:
+        row: the row.
+        sides: what ends the name of a side's answers -> its answers by turn.
+        turn: the turn that is judged.
+    """
     parts = [f"<{m['role']}>\n{m['content']}\n</{m['role']}>" for m in row.item.messages]
     for step in range(1, turn):
         parts.append(f"<request>\n{row.item.turns[step - 1]}\n</request>")
-        parts.append(f"<earlier_answer>\n{spoken(turns[step].text)}\n</earlier_answer>")
+        parts += _answers("earlier_answer", sides, step)
     parts.append(f"<request>\n{row.item.turns[turn - 1]}\n</request>")
     if turn == len(row.item.turns):
         parts += [f"<reference>\n{text}\n</reference>" for text in row.item.references]
     return "\n\n".join(parts)
+
+
+def _answers(name: str, sides: Mapping[str, dict[int, Answer]], turn: int) -> list[str]:
+    """Return each side's answer of a turn, between tags."""
+    return [
+        f"<{name}{end}>\n{spoken(turns[turn].text)}\n</{name}{end}>" for end, turns in sides.items()
+    ]
+
+
+def _what_counts(row: BenchRow) -> list[object]:
+    """Return what a row's scores depend on besides its item."""
+    choices = list(row.item.info["choices"])
+    return [row.metrics, row.rubric, *([choices] if choices else [])]

@@ -144,6 +144,17 @@ def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricV
         return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))
     if metrics <= {"rating"}:
         return score_ratings(rows, context)
+    if "rating" in metrics:
+        # From 1 to 10 and from 0 to 1: a mean of both, or of a category of both, says nothing.
+        kept = counted_once(rows)
+        return [
+            measure(
+                name,
+                [row for row in kept if row.metric == name],
+                RATING.bounds if name == "rating" else SHARE.bounds,
+            )
+            for name in ("rating", *sorted(metrics - {"rating"}))
+        ]
     scores = score_exact(rows, context)
     if len(metrics) > 1:
         kept = counted_once(rows)
