@@ -58,7 +58,10 @@ class MergeConfig(RunConfig):
     alphas: list[float] = Field(
         default_factory=lambda: list(ALPHAS),
         title="Alphas",
-        description="The expert's weight, between 0 and 1: one checkpoint each (wise-ft only).",
+        description=(
+            "The expert's weight, between 0 and 1: one checkpoint each (wise-ft only). 0 and 1 are "
+            "left out: those are the reference and the expert."
+        ),
     )
     weights: list[float] = Field(
         default_factory=list,

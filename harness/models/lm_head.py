@@ -17,6 +17,47 @@ def causal_model(model: Any) -> Any:
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
+def has_own_head(model: Any) -> bool:
+    """Return whether a causal LM's head is a matrix apart from its embedding.
+
+    Its weights decide, not `tie_word_embeddings`: some folders hold two matrices under a config
+    that says one.
+    """
+    try:
+        ends = model.get_input_embeddings(), model.get_output_embeddings()
+    except NotImplementedError:  # code of the model's own
+        return False
+    embedding, head = (getattr(module, "weight", None) for module in ends)
+    known = (
+        embedding is not None
+        and head is not None
+        and "meta"
+        not in (
+            embedding.device.type,
+            head.device.type,
+        )
+    )
+    return known and embedding is not head
+
+
+def give_own_head(model: Any) -> None:
+    """Copy the matrix that a causal LM's head shares with its embedding; the config says so."""
+    import torch
+
+    if not has_own_head(model):
+        shared = model.get_input_embeddings().weight
+        copied = torch.nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+        model.get_output_embeddings().weight = copied
+    state_own_head(model)
+
+
+def state_own_head(model: Any) -> None:
+    """Let the config of a model with a head of its own say so."""
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+
+
 def backbone(model: Any) -> Any:
     """Return the part of a causal LM that ends in the last hidden states.
 

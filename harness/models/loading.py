@@ -20,6 +20,7 @@ from kdharness.harness.models.adapters import (
     untie_adapted,
 )
 from kdharness.harness.models.generation_config import refuse_unreadable
+from kdharness.harness.models.lm_head import has_own_head, state_own_head
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
 from kdharness.harness.models.resolve import local_folder, naming_base
 from kdharness.harness.models.unused import unused_note
@@ -133,6 +134,9 @@ def load_model(
         raise explain(error, source) from error
     if quantization:
         _keep_layout(model)
+    if "distributed_config" not in options and has_own_head(model):
+        # Else what is made from the model would be tied, and lose the head.
+        state_own_head(model)
     if not {"device_map", "distributed_config"} & options.keys():
         model = model.to(device)
     return model.eval()
@@ -193,7 +197,11 @@ def _load_adapter(
         model = PeftModel.from_pretrained(model, str(folder))
         load_adapter(model, folder, "default", source)
     untie_adapted(model)
-    return model.merge_and_unload()
+    merged = model.merge_and_unload()
+    for value in merged.parameters():
+        # peft froze its base, and a training of all weights may start from what came of it.
+        value.requires_grad_(value.is_floating_point())
+    return merged
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, name: str, source: str) -> None:

@@ -14,6 +14,7 @@ from kdharness.harness.config.merging import SPARSE, MergeConfig, alpha_label
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
+from kdharness.harness.models.lm_head import give_own_head, has_own_head
 from kdharness.harness.models.loading import (
     load_config_of,
     load_model,
@@ -72,6 +73,9 @@ def train(config: MergeConfig, job: Job) -> Outcome:
             job.reporter.say(unused, kind="warning")
         job.reporter.advance(number)
         job.reporter.check()
+    if any(map(has_own_head, models)) and not has_own_head(models[0]):
+        # What it shares with its embedding gets apart in the merge.
+        give_own_head(models[0])
     states = [model.state_dict() for model in models]
     wanted = recipes(config)
     new = [label for label, _ in wanted if not _made(job.folder / (label or "final"))]

@@ -160,13 +160,14 @@ def _each(
     names = names or [f"model {n}" for n in range(1, len(states) + 1)]
     check_states(states, names)
     merged: dict[str, Any] = {}
-    done: dict[tuple[int, Any], str] = {}
+    done: dict[tuple[object, ...], str] = {}
     for key, first in states[0].items():
         tensors = [state[key] for state in states]
         if not first.is_floating_point():
             merged[key] = first.clone()
             continue
-        place = (first.data_ptr(), first.shape)
+        # One tensor under two names in every model: embedding and head, where all of them tie them.
+        place = (first.shape, *(tensor.data_ptr() for tensor in tensors))
         if first.numel() and place in done:
             merged[key] = merged[done[place]]
             continue
