@@ -36,7 +36,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdharness.harness.config.base import ADDED
 from kdharness.harness.config.field_kinds import NAMED_MODELS, names_model
-from kdharness.harness.config.files import describe_errors, parse_config, set_field
+from kdharness.harness.config.files import (
+    absolute_paths,
+    describe_errors,
+    parse_config,
+    set_field,
+)
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
@@ -176,6 +181,8 @@ def load_sweep(
         raw["steps"] = {k: {"config": v} if isinstance(v, str) else v for k, v in steps.items()}
     for override in overrides:
         set_field(raw, override)
+    if "vary" in raw:
+        raw["vary"] = absolute_paths(raw["vary"], file.resolve().parent)
     try:
         sweep = SweepConfig.model_validate(raw)
     except ValidationError as error:

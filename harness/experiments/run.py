@@ -15,6 +15,7 @@ from kdharness.harness.config.settings import load_settings
 from kdharness.harness.config.training import TrainConfig, config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
+from kdharness.harness.experiments.outdated import changed_files, replaced_need
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.killing import kill_worker
@@ -199,7 +200,7 @@ class _Crew:
         try:
             state = state_of(self.store, one)
             if state == RunStatus.FINISHED.value:
-                self._ended(one, "done before", 0.0)
+                self._note_finished(one)
                 return
             _start_or_join(self.paths, self.store, one, state, self._share(one, slot))
         except Interrupted:
@@ -212,6 +213,17 @@ class _Crew:
             self._ended(one, "failed", took, str(error).splitlines()[0])
         else:
             self.live[one.name] = _Live(one, since, slot)
+
+    def _note_finished(self, one: PlannedRun) -> None:
+        """Note a run that was done before, unless it is of an earlier step that was made again."""
+        if replaced := replaced_need(self.store, one, self.planned):
+            note = (
+                f"it is of an earlier {replaced}, which was made again: remove it (kdharness rm "
+                f"{one.name}), and the same command runs it again"
+            )
+            self._ended(one, "failed", 0.0, note)
+            return
+        self._ended(one, "done before", 0.0, changed_files(one, find_run(self.store, one.name)))
 
     def _share(self, one: PlannedRun, slot: int) -> dict[str, str]:
         """Return the share of the machine of a run beside those that are live or can start now."""

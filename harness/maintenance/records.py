@@ -321,6 +321,7 @@ def remove_records(
             if not keep_files:
                 store.set_checkpoint_path(key, path)
         if not keep_files:
+            store.free_names_of(kept)
             aside = set_aside(plan.files)
     for left in aside:
         if left.is_dir():

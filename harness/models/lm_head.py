@@ -5,6 +5,7 @@ Imports nothing heavy: it works on any model object.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,8 @@ def has_own_head(model: Any) -> bool:
 
 def give_own_head(model: Any) -> None:
     """Copy the matrix that a causal LM's head shares with its embedding; the config says so."""
-    import torch
-
     if not has_own_head(model):
-        shared = model.get_input_embeddings().weight
-        copied = torch.nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
-        model.get_output_embeddings().weight = copied
+        model.get_output_embeddings().weight = deepcopy(model.get_input_embeddings().weight)
     state_own_head(model)
 
 

@@ -9,6 +9,9 @@ from kdharness.harness.store.base import StoreBase
 from kdharness.harness.store.rows import encode, unanswered_id
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
+REMOVED = " (removed)"
+"""Ends the name of a checkpoint that was removed, and stays as the parent of others."""
+
 
 class CheckpointRows(StoreBase):
     """Statements on checkpoints."""
@@ -22,6 +25,8 @@ class CheckpointRows(StoreBase):
         if known is not None and known.id == checkpoint.id:
             if checkpoint.path and known.path != checkpoint.path:
                 self.set_checkpoint_path(checkpoint.id, checkpoint.path)
+            if checkpoint.path and REMOVED in known.name:
+                self.rename_checkpoint(known, self.free_name(checkpoint.name), path=checkpoint.path)
             return self.checkpoint(checkpoint.id) or known
         row = {**self._encoded(checkpoint), "name": self.free_name(checkpoint.name)}
         self._insert("checkpoints", [row], "IGNORE")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdharness.harness.store.adoption import AdoptionRows
+from kdharness.harness.store.checkpoints import REMOVED
 from kdharness.harness.store.rows import stored_text
 from kdharness.harness.types import Checkpoint
 
@@ -59,6 +60,17 @@ class RemovalRows(AdoptionRows):
                 self.db.execute(kind, [key])
                 self.db.execute("DELETE FROM checkpoints WHERE id = ?", [key])
         return kept
+
+    def free_names_of(self, removed: Iterable[str]) -> None:
+        """Free the names of checkpoints that are kept for those that descend from them.
+
+        Another checkpoint of the name would get a number, and steps of experiments, which name
+        their parents, would find the one without weights.
+        """
+        for key in removed:
+            old = self.checkpoint(key)
+            if old is not None and REMOVED not in old.name:
+                self.rename_model(old, self.free_name(f"{old.name}{REMOVED}"))
 
     def parents_among(self, checkpoints: Collection[str]) -> set[str]:
         """Return which of some checkpoints are parents of others, by id."""

@@ -11,8 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from kdharness.judges.scoring.declared import Mention, declared
+from kdharness.judges.scoring.choice_denials import deny_together, is_denied
+from kdharness.judges.scoring.choice_groups import Mention
+from kdharness.judges.scoring.declared import declared
 from kdharness.judges.scoring.folding import Reading, cased, fold_width, reading_of, verbatim
+from kdharness.judges.scoring.own_turn import before_end_token, before_next_turns
 from kdharness.judges.scoring.words import UNSPACED, marks
 
 BEFORE, AFTER = 60, 40
@@ -20,7 +23,9 @@ BEFORE, AFTER = 60, 40
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _HANGUL = re.compile("[가-힣]")
-_NUMBER = re.compile(r"[-+−]?\d[\d.,]*")
+_NUMBER = re.compile(r"[-+−]?(?:\d[\d.,]*|\.\d+)")
+# The end of a number, of which the digits behind it are a part: 3.5, -5, and .5 without a zero.
+_IN_NUMBER = re.compile(r"\d[.,:/]\Z|[-+−–]\Z|(?<![\w.])\.\Z")
 # What may follow a letter that is not an article or pronoun, as in "A is right" and "I or II".
 _GOES_ON = {
     "a": re.compile(
@@ -35,6 +40,8 @@ _FUNCTION_WORD = re.compile(
 _AFTER_NO = re.compile(
     "it|this|that|there|he|she|they|we|you|i|and|or|but|because|since|as|if|is|was"
 )
+# Words for "no" that also mean "not" or "there is no".
+_NO = frozenset({"no", "não", "nie", "нет", "לא", "لا"})
 _YES_AND_NO = frozenset("是否对對错錯有无無不没沒能会會可好行")
 _CUE = re.compile(
     r"(?:answer|choice|option|letter|choose|chose|pick|select(?:ed)?|go with|antwort|réponse|"
@@ -44,17 +51,12 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _DIRECT_CUE = re.compile(r"(?:answer|choice|option|letter)\s+$", re.IGNORECASE)
-_NEGATED = re.compile(
-    r"(?:(?:\bnot|n['’]t|\bnever|\bneither|\bnor|\bnicht|\bkein|\bне|\bnon|\bpas|\bniet|\binte)\s+"
-    r"(?:(?:the|an?|option|choice|answer|letter)\s+)*[(\"'`*\[]*|[不没沒非未无無]是?|ไม่)$",
-    re.IGNORECASE,
-)
 _OPENED = re.compile(r"[(\[{\"'`*_“‘«「『【《（]$")
 _CLOSED = re.compile(r"[)\]}\"'`*_”’»」』】》）]")
 _LINE_START = re.compile(r"(?:^|\n)[\s>*_#-]*$")
 _LINE_END = re.compile(r"[\s*_.!。]*(?:\n|$)")
 _COMPOUND = re.compile(r"[-'’./&@:](?!s\b)\w|[+#]")
-_IN_COMPOUND = re.compile(r"\w[-'’./&@]$")
+_IN_COMPOUND = re.compile(r"\w[-'’./&@]\Z")
 # Not after a comma: "Yes, no doubt" and "Yes, no fee is charged" answer Yes.
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;\n—–-])[\s\"'(*]*$")
 _LABELLED = re.compile(r"\s*[(\[]?(?P<label>[^\W\d_]|\d{1,2})[)\].:](?:\s+(?P<text>\S.*))?\s*")
@@ -76,18 +78,37 @@ def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
 
 
 def answered_choice(answer: str, choices: Sequence[str]) -> str | None:
-    """Return the answer's choice: the only one it names, or the one it declares among several."""
+    """Return the answer's choice: the only one it names, or the one it declares among several.
+
+    What comes after the answer's end, such as an invented next question, is not read.
+    """
     read = reading_of(choices) or verbatim
     options = _options(choices, read)
     whole = _choice(answer, options, read)
     if whole is not None:
         return whole
-    shown, mentions = _mentions(answer, options, read)
+    own = before_end_token(answer, choices)
+    for before in before_next_turns(own, choices):
+        found, is_declared = _answered(before.text, options, read)
+        if found is not None and (is_declared or before.is_likely):
+            return found
+    return _answered(own, options, read)[0]
+
+
+def _answered(text: str, options: dict[str, str], read: Reading) -> tuple[str | None, bool]:
+    """Return (the choice of a text, whether the text declares it rather than only names it)."""
+    whole = _choice(text, options, read)
+    if whole is not None:
+        return whole, True
+    shown, mentions = _mentions(text, options, read)
     denied = {mention.option for mention in mentions if mention.denied}
     named = {mention.option for mention in mentions if not mention.denied}
+    if not named:
+        return None, False
+    found = declared(shown, mentions, list(dict.fromkeys(options.values())))
     if len(named) == 1 and not named & denied:
-        return named.pop()
-    return declared(shown, mentions, len(choices)) if named else None
+        return named.pop(), found is not None
+    return found, True
 
 
 def _mentions(answer: str, options: dict[str, str], read: Reading) -> tuple[str, list[Mention]]:
@@ -99,12 +120,11 @@ def _mentions(answer: str, options: dict[str, str], read: Reading) -> tuple[str,
     for written, option in sorted(options.items(), key=lambda pair: -len(pair[0])):
         rest, position = [], 0
         for start, end in _occurrences(left, written, read):
-            denied = _NEGATED.search(left[max(0, start - BEFORE) : start]) is not None
-            mentions.append(Mention(start, end, option, denied))
+            mentions.append(Mention(start, end, option, is_denied(left, start, end)))
             rest += [left[position:start], "\0" * (end - start)]
             position = end
         left = "".join([*rest, left[position:]])
-    return shown, mentions
+    return shown, deny_together(shown, mentions)
 
 
 def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -199,12 +219,14 @@ def _is_meant(shown: str, start: int, end: int, option: str, loose: bool) -> boo
     """Return whether a letter, number or common word is meant as the option."""
     before, after = shown[max(0, start - BEFORE) : start], shown[end : end + AFTER]
     if _NUMBER.fullmatch(option):
-        part = re.search(r"\d[.,:/]$|[-+−–]$", before) or re.match(r"[.,:/\-–−]\d", after)
+        if option[0] == "." and before[-1:].isdigit():
+            return False
+        part = _IN_NUMBER.search(before) or re.match(r"[.,:/\-–−]\d", after)
         return part is None
     folded = option.casefold()
     if len(option) == 1 and option.isascii():
         return _letter_is_meant(before, after, shown[start:end], option, loose)
-    if folded == "no":
+    if folded in _NO:
         return _no_is_meant(before, after)
     if _FUNCTION_WORD.fullmatch(folded):
         return _marked(before, after) or _at_the_end(before, after)

@@ -6,26 +6,28 @@ object. ROUGE-L follows Lin (2004): the F-measure of the longest common subseque
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kdharness.judges.scoring.choices import names
 from kdharness.judges.scoring.folding import normalise, unwrapped
+from kdharness.judges.scoring.found_json import find_json, is_citation
 from kdharness.judges.scoring.json_fields import field_f1
+from kdharness.judges.scoring.own_turn import before_end_token, before_next_turns
 from kdharness.judges.scoring.words import words
 
-_OPENING = re.compile(r"[{\[]")
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
+__all__ = ["METRICS", "accuracy", "exact_match", "find_json", "json_f1", "rouge_l", "score"]
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """Return 1 if the answer equals a reference after `normalise`, else 0.
 
-    It may be wrapped, as in `$42$`, where the reference is not.
+    It may be wrapped, as in `$42$`, where the reference is not, and run on after its end.
     """
-    given = {normalise(answer), normalise(unwrapped(answer))}
+    own = before_end_token(answer, references)
+    given = {normalise(answer)}
+    for text in (own, *(before.text for before in before_next_turns(own, references))):
+        given |= {normalise(text), normalise(unwrapped(text))}
     return float(not given.isdisjoint(normalise(reference) for reference in references))
 
 
@@ -42,47 +44,6 @@ def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()
     return float(names(answer, references, choices))
 
 
-def find_json(text: str, kind: type[Any] = dict) -> object:
-    """Return the JSON object or list that a text ends with, fenced or bare; None without one.
-
-    An object takes precedence over a list (or the other way round, by `kind`), a list over a
-    citation such as `[1]`, fenced over bare, and the last over earlier ones: an answer that
-    corrects itself ends with its final value, and offering many earns nothing.
-    """
-    bare = _values(text)
-    if len(bare) == 1 and text.strip()[:1] in ("{", "[") and text.strip()[-1:] in ("}", "]"):
-        return bare[0]
-    fenced = [value for block in _FENCE.findall(text) for value in _values(block)]
-    for wanted in (kind, dict, list):
-        for values in (fenced, bare):
-            matches = [v for v in values if isinstance(v, wanted) and not _is_citation(v)]
-            if matches:
-                return matches[-1]
-    return bare[-1] if bare else None
-
-
-def _values(text: str) -> list[object]:
-    """Return every top-level JSON object and list of a text."""
-    decoder = json.JSONDecoder()
-    values: list[object] = []
-    position = 0
-    while opening := _OPENING.search(text, position):
-        try:
-            value, position = decoder.raw_decode(text, opening.start())
-        except RecursionError:
-            # No answer is nested that deeply, and trying each level in turn would take too long.
-            break
-        except ValueError:
-            position = opening.end()
-        else:
-            values.append(value)
-    return values
-
-
-def _is_citation(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 1 and type(value[0]) is int
-
-
 def json_f1(answer: str, references: Sequence[str]) -> float:
     """Return the F1 over (field, value) pairs of the answer's JSON against the best reference.
 
@@ -92,7 +53,7 @@ def json_f1(answer: str, references: Sequence[str]) -> float:
     best = 0.0
     for reference in references:
         wanted = find_json(reference)
-        value = find_json(answer, list if isinstance(wanted, list) else dict)
+        value = _own_json(answer, reference, list if isinstance(wanted, list) else dict)
         if value is None or wanted is None:
             continue
         try:
@@ -102,6 +63,17 @@ def json_f1(answer: str, references: Sequence[str]) -> float:
     return best
 
 
+def _own_json(answer: str, reference: str, kind: type[Any]) -> object:
+    """Return the JSON of an answer that may run on after its end."""
+    own = before_end_token(answer, [reference])
+    for before in before_next_turns(own, [reference]):
+        value = find_json(before.text, kind)
+        if isinstance(value, kind) and not is_citation(value):
+            return value
+    value = find_json(own, kind)
+    return find_json(answer, kind) if value is None else value
+
+
 def rouge_l(answer: str, references: Sequence[str]) -> float:
     """Return the ROUGE-L F1 over casefolded words against the best reference.
 
@@ -109,6 +81,7 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
     such as "+" or an emoji, is compared symbol by symbol.
     """
     best = 0.0
+    answer = before_end_token(answer, references)
     for reference in references:
         wanted, got = words(reference), words(answer)
         if not wanted:

@@ -1,8 +1,8 @@
 """Verdicts that a judge names without giving them: losers, ideals, conditions. Pure.
 
-"[[B]] is better than [[A]]", "A perfect answer would get [[10]]" and "had it been complete,
-[[A]]" end with a verdict that is not the judge's own. The words around them in
-their sentence tell them apart, and where that leaves nothing there is no verdict.
+"[[B]] is better than [[A]]", "A perfect answer would get [[10]]", "had it been complete, [[A]]"
+and "it asks me to give [[10]]" end with a verdict that is not the judge's own. The words around
+them in their sentence tell them apart, and where that leaves nothing there is no verdict.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kdharness.judges.scoring.several import Mark, label_of, sentence_before
+from kdharness.judges.scoring.several import NAMING, SAYS, Mark, label_of, sentence_before
 
 _GIVEN, _WEAK, _SURE = 0, 1, 2
 """What a verdict is: given; a mention if another one is given; a mention even if it is alone."""
@@ -144,6 +144,85 @@ _WINS = re.compile(
     re.IGNORECASE,
 )
 
+# ---------------------------------------------------------------- what the answer says or wants
+
+# Not the judge's own task: "you asked me to give a rating", and not what the answer is praised for:
+# "it does what it says: [[9]]".
+_GAP = (
+    r"(?:(?!\b(?:I|my|we|you|your|user|users|prompt|task|question|instructions|rubric|guidelines|"
+    r"system|what|as|than|everything|how|so|hence|therefore|thus|but|because)\b)[^.;\n]){0,80}?"
+)
+_ITS = (
+    r"(?<!what )(?<!as )(?<!than )(?<!thing )(?<!all )"
+    r"\b(?:it|itself|that|which|answers?|response|reply|text|output|assistant|model|author|writer|"
+    r"student|essay|passage|poem|code|comment|note|notes|submission|part|line|[AB])\b"
+)
+_TO = (
+    r"(?:give|giv(?:e|ing)|print|output|write|say|rate|award|assign|return|grade|score|choose|pick|"
+    r"emit|produce|select|declare|name|put|include|insert|inject|use|end|respond|reply|answer|place|"
+    r"get|force|obtain|elicit|steer|conclude)"
+)
+_IT = r"(?:\s{1,3}(?:it|itself|this|that|them|me|him|her)\b)?"
+_PEOPLE = (
+    r"(?:to|me|us|you|the|any|its|judges?|graders?|evaluators?|readers?|model|assistant|into|not)"
+)
+_WANT = (
+    r"(?:ask(?:s|ed|ing)?|tell(?:s|ing)?|told|beg(?:s|ged|ging)?|instruct(?:s|ed|ing)?|"
+    r"demand(?:s|ed|ing)?|request(?:s|ed|ing)?|urg(?:es?|ed|ing)|order(?:s|ed|ing)?|want(?:s|ed)|"
+    r"tr(?:y|ies|ied|ying)|attempt(?:s|ed|ing)?|command(?:s|ed|ing)?|plead(?:s|ed|ing)?|"
+    r"push(?:es|ed)|press(?:es|ed|ures|ured)|invit(?:es|ed)|trick(?:s|ed)?|manipulat(?:es?|ed|ing)|"
+    r"coax(?:es|ed)?|lobb(?:ies|ied)|encourag(?:es|ed)|hop(?:es|ed)|wish(?:es|ed)?)"
+)
+_WISH = (
+    r"(?<!your )(?<!user's )(?<!user’s )\b(?:requests?|instructions?|demands?|attempts?|pleas?|"
+    r"orders?|commands?|injections?|tricks?|appeals?|invitations?|suggestions?)"
+)
+_HOW = rf"(?:[\s*_(]{{1,3}}(?:(?:to|for|at|with|by|of|as)|{_TO}){_IT}{NAMING}){{1,4}}"
+_WHO = rf"(?:[\s*_(]{{1,3}}{_PEOPLE}\b){{0,5}}"
+_SAID = tuple(
+    re.compile(pattern + r"[\s*_\"'“‘„«‹`(]{0,6}\Z", re.IGNORECASE)
+    for pattern in (
+        # "The answer says: Rating: [[10]]"
+        rf"{_ITS}{_GAP}{SAYS}:?{NAMING}:?",
+        # "It asks me to give [[10]]", "B tried to inject [[B]]"
+        rf"{_ITS}{_GAP}\b{_WANT}{_WHO}(?:\s{_WANT}{_WHO}){{0,2}}{_HOW}",
+        rf"{_ITS}{_GAP}\b(?:request|want)(?:s|ed){NAMING}",
+        rf"\b(?:told|asked|instructed|urged|ordered|begged)\sby\s(?:\w{{1,12}}\s){{0,2}}{_ITS}{_HOW}",
+        r"\bself-?(?:rating|score|grade|assessment|evaluation)\s(?:is|was|of)",
+        rf"\b(?:embedded|hidden|injected|planted)\s\w{{1,20}}:\s?{_TO}{_IT}{NAMING}",
+        # "I will not print [[10]]"
+        rf"\bI\b(?:\s\w{{1,12}}){{0,2}}?(?:\s(?:not|never|refused?\sto|declined?\sto)|n['’]t)\s{_TO}"
+        rf"{_IT}{NAMING}",
+        # "the request to print [[10]]"
+        rf"{_WISH}{_WHO}{_HOW}",
+        # "I ignore the injected [[10]]"
+        r"\b(?:ignor(?:e|ed|es|ing)|disregard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|"
+        r"discount(?:s|ed|ing)?)"
+        r"(?:[\s*_(]{1,3}(?:the|its|an?|any|this|that|such|injected|embedded|planted|inserted|fake|"
+        r"suggested|demanded|requested|claimed|quoted|hidden|own|(?:answer|response|"
+        r"reply|assistant|model|[AB])['’]s|text|string|line|word|words|rating|"
+        r"score|grade|verdict|label|tag)\b){0,6}",
+    )
+)
+# "[[10]], which I ignore", "[[B]]; I disregard it"
+_DISOWNED = re.compile(
+    r"\A[*_\"'”’`»“‹›)\s]{0,6}[,;:–—-]?\s{0,3}(?:(?:but|and|which|that|this|it|I|we|is|are|was|"
+    r"were|has|have|should|must|will|can|be|been|do|did|not|to|of course|simply|just|rightly|"
+    r"therefore|(?:the|this) (?:judge|text|line|request|instruction))\s{1,3}){0,7}"
+    r"(?:ignor(?:e|ed|ing)|disregard(?:ed|ing)?|discount(?:ed)?|dismiss(?:ed)?|reject(?:ed)?|"
+    r"irrelevant|an? (?:injection|manipulation|trick|prompt injection|injected \w{1,20}))"
+    r"(?:\s{1,3}(?:it|this|that|them|here|entirely|completely|altogether))?"
+    r"[*_\"'”’`)\s]{0,6}(?:[.,;:!]|\Z)",
+    re.IGNORECASE,
+)
+# "The line [[A]] in A's answer"
+_WITHIN = re.compile(
+    r"\A[*_\"'”’`»“‹›)\s]{1,6}(?:in|inside|within|at the end of)\s{1,3}(?:the\s{1,3})?"
+    r"(?:(?:assistant|answer|response|model)\s{1,3})?"
+    r"(?:[AB]['’]s\b|its\b|(?:answer|response|reply|text)\b)",
+    re.IGNORECASE,
+)
+
 
 def given(text: str, marks: Sequence[Mark]) -> list[Mark]:
     """Return the verdicts that are given, without those that are only named.
@@ -203,12 +282,18 @@ def _level(text: str, marks: Sequence[Mark], index: int) -> int:
     behind = re.split(r"[.!?;\n]", text[mark.end : min(end, mark.end + _BEHIND)])[0]
     if _decided_against(label, text[mark.start : mark.end]) or _LOSES.match(behind):
         return _SURE
+    if any(pattern.search(clause) for pattern in _SAID):
+        return _SURE
+    if _DISOWNED.match(text[mark.end : min(end, mark.end + 2 * _BEHIND)]):
+        return _SURE
     if index:
         between = text[marks[index - 1].end : mark.start]
         if _MORE_THAN.fullmatch(between) or _POSSIBLE.match(between):
             return _SURE
     if any(_imagines(pattern, clause) for pattern in _IMAGINED):
         return _SURE
+    if _WITHIN.match(behind):
+        return _WEAK
     if any(pattern.search(clause) for pattern in _MAYBE_IMAGINED) or _STANDARD.match(behind):
         return _WEAK
     return _WEAK if _SUBJECT.match(behind) and not _WINS.match(behind) else _GIVEN

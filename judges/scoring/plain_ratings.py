@@ -35,6 +35,47 @@ _TAG = re.compile(
     r"</\1>",
     re.IGNORECASE,
 )
+# "I give it 9 out of 10."
+_GIVEN = re.compile(
+    r"(?:\bI(?:['’]d|['’]ll| would| will)?\s(?:\w{1,12}\s)?(?:give|rate|award|grade|score)"
+    r"|\b(?:it|this|(?:the|this)\s(?:answer|response|reply))\s"
+    r"(?:\w{1,12}\s)?(?:deserves|earns|gets|merits|receives))\b"
+    r"(?:\s(?:it|this|that|the|an?|answer|response|reply|assistant|overall|score|rating|grade|of|at|"
+    r"as|solid|strong|full|only)\b){0,6}[\s*_:]{1,4}"
+    r"(\d{1,9}(?:\.\d{1,9})?)\s{0,9}(?:/|out of)\s{0,9}10(?:\s(?:stars|points))?\W{0,99}\Z",
+    re.IGNORECASE,
+)
+# What stands directly before a bracket in code: a name ("x[[1]]"), or a call ("f(x)[[1]]").
+_CODE_BEFORE = re.compile(
+    r"(?:(?<!\w)(?!(?:rating|score|grade|verdict|final|overall|rated?|is|of|be|gives?|earns|deserves|"
+    r"awards?|it|this)\Z)[a-z_][\w.]{0,60}|[\w.]\([^()\n]{0,60}\)|(?<!rating)(?<!score)\w\("
+    r"|[\w)\]]\$\w{1,60})\Z",
+    re.IGNORECASE | re.ASCII,
+)
+# "if [[ 1 ]]" is a test of a shell.
+_SHELL_BEFORE = re.compile(r"(?:\b(?:if|elif|while|until)|&&|\|\||!)\s{1,3}\Z")
+_LINK_BEHIND = re.compile(r"\((?:https?:|www\.|mailto:|[#/<.]|[\w-]{1,60}\.[a-z]{2,9}[)/])", re.I)
+_SOURCE_BEFORE = re.compile(
+    r"\b(?:see(?: also)?|cf\.?|according to|(?:stated|shown|claimed|noted|described|reported|cited|"
+    r"listed|explained|mentioned|argued|proven?|defined|discussed|published) (?:in|by|at|on)|"
+    r"as in|ref(?:erence|s|\.)?|references|sources?|footnotes?|citations?)\s{0,3}\Z",
+    re.IGNORECASE,
+)
+_SOURCES = re.compile(
+    r"^[\s#*_]{0,9}(?:references?|sources?|bibliography|citations?|footnotes?|literature|"
+    r"works cited|further reading)[*_]{0,3}\s?:?[*_]{0,3}\s{0,9}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NAMED_BY = words_of(
+    "rating ratings score scores grade grades verdict rate rates rated give gives giving gave earn "
+    "earns deserve deserves merit merits award awards assign assigns get gets receives say final "
+    "finally overall total conclusion 评分 得分 分数 打分 评级"
+)
+_WORDS = re.compile(r"[^\W\d_]+")
+_LAST_WORD = re.compile(r"([^\W\d_]+)\s+(?:rating|score|grade|verdict)\b\W*\Z", re.IGNORECASE)
+_REST = re.compile(
+    r"[^\w.!?;\n]*(?:10|ten|out|of|stars?|points?)?[^\w.!?;\n]*(?:[.!?;\n]|\Z)", re.I
+)
 _ASPECT = re.compile(r"([^\W\d_]+)[ \t]+\Z")
 _ITEMISED = re.compile(r"[^\W\d_]{3,}\W{1,3}\d{1,2}(?:/10)?\s{0,3}(?:[,;\n|]|\Z)")
 _OVERALL = words_of(
@@ -60,6 +101,37 @@ def is_confidence(label: str) -> bool:
     return _SURE_OF.match(label) is not None
 
 
+def rates_nothing(text: str, start: int, end: int) -> bool:
+    """Return whether double brackets are code or a citation."""
+    before = text[max(0, start - 80) : start]
+    if _CODE_BEFORE.search(before) or _LINK_BEHIND.match(text, end):
+        return True
+    if text[start + 2 : start + 3].isspace() and _SHELL_BEFORE.search(before):
+        return True
+    return _SOURCE_BEFORE.search(before) is not None
+
+
+def sources_start(text: str) -> int:
+    """Return where a list of sources begins, the end of the text without one."""
+    starts = [match.start() for match in _SOURCES.finditer(text)]
+    return starts[-1] if starts else len(text)
+
+
+def is_named(text: str, mark: Mark) -> bool:
+    """Return whether a number in brackets is called a rating, or is a sentence of its own."""
+    label = sentence_before(text, mark.start)
+    words = _WORDS.findall(label.lower())
+    if not words:
+        return _REST.match(text, mark.end) is not None
+    return not _NAMED_BY.isdisjoint(words)
+
+
+def is_overall(text: str, mark: Mark) -> bool:
+    """Return whether a plain rating is of the whole answer, rather than of an aspect."""
+    named = _LAST_WORD.search(sentence_before(text, mark.start))
+    return named is None or named[1].lower() in _OVERALL
+
+
 def object_rating(text: str) -> Mark | None:
     """Return the rating of a reply that is one JSON object, None if it is not one with a rating."""
     inside = _FENCE.sub("", text)
@@ -78,9 +150,13 @@ def plain_ratings(text: str) -> list[Mark]:
         return [Mark(match.start(1) - 1, match.end(), float(match[1])) for match in named]
     lines = list(_LINE.finditer(text.rstrip()))[-_MOST_LINES:]
     # Only at the end of the reply: in the middle such words may refer to anything.
+    if lines and lines[-1].end() == len(text.rstrip()):
+        return _of_lines(text, lines)
+    said = _GIVEN.search(text)
+    if said:
+        return [Mark(said.start(1), said.end(1), float(said[1]))]
     if lines:
-        at_end = lines[-1].end() == len(text.rstrip())
-        return _of_lines(text, lines) if at_end else []
+        return []
     return _unless_several(
         [Mark(m.start(), m.end(), float(m[2])) for m in _TAG.finditer(text)]
     ) or (

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdharness.harness.util.thoughts import FENCE
+
 _CONTEXT = 200
 """Characters before a verdict that may contain its subject."""
 _MOST = 50
@@ -92,13 +94,39 @@ _QUOTED = re.compile(
 )
 
 
-_QUOTATION = re.compile(r"\"[^\"\n]{1,400}\"|“[^“”\n]{1,400}”|«[^«»\n]{1,400}»|`[^`\n]{1,400}`")
-
-_TELLS = re.compile(
-    r"\b(?:wr(?:o|i)tes?|written|sa(?:ys?|id)|claim(?:s|ed)?|contain(?:s|ed)?|includ(?:es?|ed|ing)|"
-    r"ends? with|ended with|add(?:s|ed)?|demand(?:s|ed)?|ask(?:s|ed)? for|stat(?:es?|ed))\W{0,4}\Z",
+# An apostrophe inside a word is no quotation mark.
+_QUOTATION = re.compile(
+    r"\"[^\"\n]{1,400}\"|“[^“”\n]{1,400}”|„[^„“”\n]{1,400}[“”]|«[^«»\n]{1,400}»|»[^«»\n]{1,400}«"
+    r"|‹[^‹›\n]{1,400}›|「[^「」\n]{1,400}」|『[^『』\n]{1,400}』|`[^`\n]{1,400}`"
+    r"|‘(?:[^‘’\n]|(?<=\w)’(?=\w)){1,400}’|‚[^‚‘’\n]{1,400}[‘’]"
+    r"|(?<!\w)'(?:[^'\n]|(?<=\w)'(?=\w)){1,400}'(?!\w)"
+)
+_BLOCK_QUOTE = re.compile(r"^[ \t]{0,9}>[^\n]*", re.MULTILINE)
+# "My verdict:" before a quotation or a block makes it the judge's own.
+_OWN = re.compile(
+    r"(?:\A|[.!?;\n]|\b(?:my|final|overall)\b)[\s*_#]{0,9}(?:(?:my|the|final|overall|so|thus|"
+    r"therefore)\b[\s,]{1,3}){0,4}(?:rating|score|grade|verdict|judge?ment|conclusion|decision)\b"
+    r"(?:\s(?:is|here))?[^\w.!?;\n\[\]]{0,9}\s{0,9}\Z",
     re.IGNORECASE,
 )
+
+_NAMING = (
+    r"the|an?|this|that|its|own|following|exact|literal|only|just|simply|even|text|string|line|"
+    r"phrase|sentence|words?|tag|label|self-?rating|rating|score|grade|verdict|final|overall|of"
+)
+NAMING = rf"(?:[\s*_(]{{1,3}}(?:{_NAMING})\b:?){{0,7}}"
+"""Words between "says" and a verdict that add nothing."""
+SAYS = (
+    r"\b(?:wr(?:o|i)tes?|writing|sa(?:ys?|id|ying)|claim(?:s|ed|ing)?|contain(?:s|ed|ing)?|"
+    r"includ(?:es?|ed|ing)|ends? with|end(?:ed|ing) (?:with|in|by)|add(?:s|ed|ing)?|read(?:s|ing)|"
+    r"demand(?:s|ed|ing)?|ask(?:s|ed|ing)? for|stat(?:es?|ed|ing)|print(?:s|ed)|insert(?:s|ed)|"
+    r"inject(?:s|ed|ing)?|plant(?:s|ed)|embed(?:s|ded)|append(?:s|ed)|mention(?:s|ed)|"
+    r"announc(?:es|ed)|declar(?:es|ed)|proclaim(?:s|ed)|insist(?:s|ed)(?: on)?|"
+    r"(?:last|final|closing|first) (?:line|sentence|words?) (?:is|was|are|were)|"
+    r"(?:declares|declared|calls|called|names|named) itself[^.;\n]{0,20} (?:with|by|as)|"
+    r"(?:giv(?:es|ing)|gave|award(?:s|ed)|rat(?:es|ed)|grad(?:es|ed)|scor(?:es|ed)) itself)"
+)
+_TELLS = re.compile(rf"(?:{SAYS}|\bwritten):?" + NAMING + r"\W{0,4}\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -146,26 +174,44 @@ def is_quoted(text: str, mark: Mark) -> bool:
 
 
 def own_words(text: str, marks: Sequence[Mark]) -> list[Mark]:
-    """Return the verdicts that are not quoted, or all of them if every one is.
+    """Return the verdicts that are not quoted, or all of them if every one may be the judge's own.
 
     A judge quotes what it was shown, and an answer may contain a verdict for that purpose. A
-    verdict alone in quotation marks may be the judge's own.
+    verdict alone in quotation marks, or in a block of its own, may be the judge's own.
     """
     marks = marks[-_MOST:]
-    spans = [match.span() for match in _QUOTATION.finditer(text)]
-    quoted = {
-        mark
-        for mark in marks
-        for start, end in spans
-        if start < mark.start and mark.end < end and _is_quotation(text, mark, start, end)
-    }
-    return [mark for mark in marks if mark not in quoted] or list(marks)
+    quoted, told = quoted_marks(text, marks)
+    own = [mark for mark in marks if mark not in quoted]
+    return own or [mark for mark in marks if mark not in told]
 
 
-def _is_quotation(text: str, mark: Mark, start: int, end: int) -> bool:
-    """Return whether quotation marks quote somebody: with other words inside, or after "says"."""
-    alone = end - start <= mark.end - mark.start + 2
-    return not alone or _TELLS.search(text[max(0, start - 40) : start]) is not None
+def quoted_marks(text: str, marks: Sequence[Mark]) -> tuple[set[Mark], set[Mark]]:
+    """Return (the verdicts that are quoted, those among them that follow "says")."""
+    quoted: set[Mark] = set()
+    told: set[Mark] = set()
+    for pattern in (_QUOTATION, FENCE, _BLOCK_QUOTE):
+        spans = [match.span() for match in pattern.finditer(text)]
+        for mark in marks:
+            for start, end in spans:
+                if not (start <= mark.start and mark.end <= end):
+                    continue
+                before = text[max(0, start - 80) : start]
+                if _TELLS.search(before) and not _speaks(before):
+                    told.add(mark)
+                    quoted.add(mark)
+                elif _is_quotation(mark, start, end, pattern is _QUOTATION):
+                    quoted |= set() if _OWN.search(before) else {mark}
+    return quoted, told
+
+
+def _is_quotation(mark: Mark, start: int, end: int, inline: bool) -> bool:
+    """Return whether quotation marks have other words inside; a block quotes in any case."""
+    return not inline or end - start > mark.end - mark.start + 2
+
+
+def _speaks(before: str) -> bool:
+    """Return whether the sentence before a quotation is about what the judge says."""
+    return re.search(r"\b(?:I|my)\b", _SENTENCE.split(before)[-1], re.IGNORECASE) is not None
 
 
 def label_of(text: str, marks: Sequence[Mark], index: int, *, whole: bool = False) -> str:

@@ -14,8 +14,23 @@ from collections.abc import Mapping, Sequence
 from kdharness.harness.types import JudgmentStatus, Verdict
 from kdharness.harness.util.thoughts import without_thoughts
 from kdharness.judges.scoring.mentions import given
-from kdharness.judges.scoring.plain_ratings import is_confidence, object_rating, plain_ratings
-from kdharness.judges.scoring.several import Mark, is_quoted, own_words, sentence_before, settle
+from kdharness.judges.scoring.plain_ratings import (
+    is_confidence,
+    is_named,
+    is_overall,
+    object_rating,
+    plain_ratings,
+    rates_nothing,
+    sources_start,
+)
+from kdharness.judges.scoring.several import (
+    Mark,
+    is_quoted,
+    own_words,
+    quoted_marks,
+    sentence_before,
+    settle,
+)
 
 # A judge's text may be adversarial: no pattern here may scan the same text twice.
 _DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
@@ -77,11 +92,12 @@ def read_rating(
     """Read an MT-Bench rating: `[[7]]`, else `[7]`.
 
     Not published: reasoning is removed first; `[[10/10]]` is read, and so is a reply that is
-    `8`, "Rating: 8" or JSON; the scale, the quoted format, and what an ideal answer would get are
-    not ratings; the last of several ratings counts, and none if they rate several things
-    (FastChat takes the first number); a single `[n]` counts only if the words before it call it a
-    rating (FastChat takes a citation `[1]` for a score); a value outside `low`-`high` is not a
-    score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
+    `8`, "Rating: 8" or JSON; the scale, the quoted format, what an ideal answer would get, what
+    the answer asks for, code (`x[[1]]`) and citations are not ratings; the last of several ratings
+    counts, and none if they rate several things (FastChat takes the first number); a single `[n]`
+    counts only if the words before it call it a rating (FastChat takes a citation `[1]` for a
+    score); a value outside `low`-`high` is not a score (FastChat keeps `[[85]]` and crashes on
+    `[[08]]`).
     """
     if published:
         match = _DOUBLE.search(reply) or _SINGLE.search(reply)
@@ -93,7 +109,7 @@ def read_rating(
     if unfinished:
         return _unreadable(OPEN_THOUGHT)
     text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
-    marks = given(text, own_words(text, _ratings(text, low, high)))
+    marks = _ratings(text, low, high)
     mark = settle(text, marks)
     if mark is None or mark.value is None:
         return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
@@ -104,19 +120,37 @@ def read_rating(
 
 
 def _ratings(text: str, low: float, high: float) -> list[Mark]:
-    """Return all ratings in a text, without the scale and the format example."""
+    """Return all ratings in a text that its writer gives.
+
+    One that is called a rating in words counts before a mere number in double brackets.
+    """
     alone = object_rating(text)
     if alone is not None:
-        return [alone]
+        return given(text, [alone])
+    bracketed = _bracketed(text, low, high)
+    marks = given(text, own_words(text, bracketed))
+    quoted, _ = quoted_marks(text, marks)
+    if any(mark not in quoted and is_named(text, mark) for mark in marks):
+        return marks
+    prose = _BRACKETS.sub(lambda match: "x" * len(match[0]), text) if "[[" in text else text
+    plain = plain_ratings(prose)
+    if marks:
+        plain = [mark for mark in plain if is_overall(text, mark)]
+    return given(text, own_words(text, plain)) or marks
+
+
+def _bracketed(text: str, low: float, high: float) -> list[Mark]:
+    """Return all ratings in double brackets, without the scale, the format example and code."""
     marks: list[Mark] = []
-    brackets = 0
+    sources = sources_start(text)
     for match in _BRACKETS.finditer(text):
         inside = match.group(1).strip(" \t*_`'\"")
         title = _TITLE.match(inside)
         number = _NUMBER.fullmatch(inside[title.end() :] if title else inside)
         if number is None and _BY_NAME.search(inside) is None:
             continue  # "[[rating]]" is a placeholder, not a rating
-        brackets += 1
+        if rates_nothing(text, *match.span()) or (marks and match.start() > sources):
+            continue
         whole = number[2] if number and number[2] else _whole_of(text, match.end())
         fits = number is not None and whole in (None, f"{high:g}")
         mark = Mark(match.start(), match.end(), float(number[1]) if number and fits else None)
@@ -128,7 +162,7 @@ def _ratings(text: str, low: float, high: float) -> list[Mark]:
             or is_confidence(sentence_before(text, mark.start))
         ):
             marks.append(mark)
-    return marks if brackets else plain_ratings(text)
+    return marks
 
 
 def _whole_of(text: str, end: int) -> str | None:

@@ -186,7 +186,17 @@ def test_winners_in_other_spellings(reply: str, value: float | None) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["[[8]] is ", "if had would ", "[[A]] and ", "rating: 8\n", '{"rating":8} ', "not ", "a "],
+    [
+        "[[8]] is ",
+        "if had would ",
+        "[[A]] and ",
+        "rating: 8\n",
+        '{"rating":8} ',
+        "not ",
+        "a ",
+        "it asks me to give [[9]] ",
+        "x[[1]] ",
+    ],
 )
 def test_long_replies_take_no_time(part: str) -> None:
     started = time.process_time()
