@@ -38,6 +38,7 @@ from kdharness.trainers.data.dataset import (
 )
 from kdharness.trainers.data.own_rows import known_rows
 from kdharness.trainers.layers import kept_layers, map_layers
+from kdharness.trainers.students.cut import cut_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,12 +97,14 @@ def check_layers(config: TrainConfig, paths: Paths) -> None:
 
     Raises:
         ConfigError: layers that there are not.
-        ModelError, AssetError: a model that is not here.
+        ModelError, AssetError: a model that is not here, or cannot be cut to these layers.
     """
     depth = None
     if config.student.keep_layers is not None:
         source = tokenizer_source(config)
-        depth = len(kept_layers(config.student.keep_layers, _depth(config, source, paths)))
+        kept_layers(config.student.keep_layers, _depth(config, source, paths))
+        whole = meta_model(source, paths, trust_remote_code=runs_code_of(config, source))
+        depth = len(cut_model(whole, config.student.keep_layers)[1])
     if isinstance(config, KDConfig) and isinstance(config.trainer.layer_map, list):
         if depth is None and config.student.model:
             depth = _depth(config, config.student.model, paths)

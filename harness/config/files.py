@@ -265,18 +265,20 @@ def _keys(holder: object) -> Any:
 def _opened(child: object, part: str, following: str, parent: str) -> object:
     """Return the container a name continues into: expand short forms, create what is missing.
 
-    A plain string is short for `{path: …}` of a data source or `{model: …}` of a model; a single
-    source is short for a list of one.
+    A plain string is short for `{path: …}` of a data source, `{bench: …}` of a benchmark or
+    `{model: …}` of a model; a single source or benchmark is short for a list of one.
     """
     is_source = part in ("train", "heldout") and parent in ("data", "the config")
+    is_bench = "eval_benches" in (part, parent.rpartition(".")[2])
     if following.isdecimal():
         if child is None:
             return []
-        return [child] if isinstance(child, (str, dict)) and is_source else child
+        return [child] if isinstance(child, (str, dict)) and (is_source or is_bench) else child
     if child is None:
         return {}
     if isinstance(child, str):
-        return {"path" if is_source or part.isdecimal() else "model": child}
+        short = "path" if is_source or part.isdecimal() else "model"
+        return {"bench" if is_bench else short: child}
     return child
 
 

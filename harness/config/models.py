@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from kdharness.harness.config.base import ADDED, Settings
 from kdharness.harness.config.precision import BYTES
@@ -229,8 +236,17 @@ class LoraSpec(Settings):
     target_modules: str | list[str] = Field(
         "all-linear",
         title="Modules",
-        description=("Linear layers that get an adapter; all-linear excludes the output head."),
+        description=(
+            "Linear layers that get an adapter: names, or a regular expression for their full "
+            "names. all-linear excludes the output head."
+        ),
     )
+
+    @field_validator("target_modules")
+    @classmethod
+    def _a_name_is_a_list(cls, value: str | list[str]) -> str | list[str]:
+        """Take a plain name for a list of one: as an expression it would match nothing."""
+        return [value] if isinstance(value, str) and value.isidentifier() else value
 
 
 class StudentSpec(Settings):

@@ -192,6 +192,13 @@ def check_losses(rule: BestRule, kinds: Collection[str]) -> None:
     for metric in rule.metrics:
         if rule.is_scored(metric):
             continue
+        for name in known:
+            if name in metric and not name.isidentifier():
+                raise ConfigError(
+                    f"{name} cannot be named in a rule, which would read it as a calculation",
+                    where="trainer.best",
+                    hint=f"rename the kind {name.removesuffix('_loss')!r}: letters, digits and _",
+                )
         try:
             tree = ast.parse(metric, mode="eval")
         except SyntaxError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from kdharness.harness.util.filesystem import exists
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+FUSED = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3"})
+"""Layers of experts that a mixture holds as one weight, for which peft knows these names."""
 
 
 def with_adapter(student: Any, lora: LoraSpec, start: str, *, fp32: bool = True) -> Any:
@@ -32,8 +36,9 @@ def with_adapter(student: Any, lora: LoraSpec, start: str, *, fp32: bool = True)
 
     # The adapter's config records its base by Hub id and commit, not by this machine's cache.
     hub = None if exists(Path(start), folder=True) else split_hub_name(start)
+    available = f"available modules: {', '.join(_linear_names(student))}"
     try:
-        return get_peft_model(
+        adapted = get_peft_model(
             student,
             LoraConfig(
                 r=lora.r,
@@ -50,8 +55,29 @@ def with_adapter(student: Any, lora: LoraSpec, start: str, *, fp32: bool = True)
         raise ConfigError(
             essence(str(error)),
             where="student.lora.target_modules",
-            hint=f"available modules: {', '.join(_linear_names(student))}",
+            hint=available,
         ) from error
+    # peft is silent about a name that it does not find, if it finds others.
+    if unknown := _without_adapter(adapted, lora.target_modules):
+        raise ConfigError(
+            f"no such module{'s' * (len(unknown) > 1)}: {', '.join(unknown)}",
+            where="student.lora.target_modules",
+            hint=available,
+        )
+    return adapted
+
+
+def _without_adapter(model: Any, names: str | Sequence[str]) -> list[str]:
+    """Return which of some modules, by their names or the ends of these, got no adapter."""
+    if isinstance(names, str):
+        return []
+    targeted = [*model.targeted_module_names, *getattr(model, "targeted_parameter_names", ())]
+    fused = FUSED if expert_shapes(model) else frozenset()
+    return [
+        name
+        for name in names
+        if name not in fused and not any(f".{whole}".endswith(f".{name}") for whole in targeted)
+    ]
 
 
 def expert_shapes(model: Any) -> dict[str, tuple[int, ...]]:

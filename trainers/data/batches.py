@@ -19,10 +19,14 @@ import torch
 
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.trainer import TrainerSpec
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.data.layout import layout_of
 from kdharness.trainers.data.streams import DRAWING, POOL, Stream, make_streams, wanted_shares
+
+MOST_STEPS = 1_000_000
+"""Optimiser steps of a run: some 20,000 a second are planned, each in 100 bytes or more."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def plan_batches(
     per_step = trainer.accumulation * world
     owed = dict.fromkeys(shares, 0.0)
     steps = _steps_wanted(rows, shares, data, trainer, per_step, drawing)
+    _refuse_endless(trainer, steps[0])
     batches: list[list[int]] = []
     tokens = drawn = 0
     while not _enough(trainer, len(batches) // per_step, tokens, drawn, steps):
@@ -99,6 +104,28 @@ def plan_batches(
         tokens += sum(len(rows[index]) for batch in step for index in batch)
         drawn += sum(map(len, step))
     return _measure(rows, batches, per_step, shares, packed=trainer.packing)
+
+
+def _refuse_endless(trainer: TrainerSpec, steps: int) -> None:
+    """Refuse more steps than can be planned before the first one, rather than plan for hours.
+
+    Args:
+        trainer: the config's trainer.
+        steps: of all its epochs.
+
+    Raises:
+        ConfigError: the field that asks for them.
+    """
+    if trainer.max_tokens is not None or (trainer.tokens_per_batch and trainer.max_steps is None):
+        return
+    field = "epochs" if trainer.max_steps is None else "max_steps"
+    wanted = steps if trainer.max_steps is None else trainer.max_steps
+    if wanted > MOST_STEPS:
+        raise ConfigError(
+            f"{wanted:,} steps: a run has at most {MOST_STEPS:,}, all planned before the first",
+            where=f"trainer.{field}",
+            hint="to train until early_stop ends the run, set max_steps to the most it may take",
+        )
 
 
 def _steps_wanted(

@@ -177,6 +177,13 @@ def test_dumped_config_round_trip(write_text: Callable[[str], Path], tmp_path: P
 # ---------------------------------------------------------------- --set
 
 
+@pytest.mark.parametrize("benches", ["shop", ["shop"], {"bench": "shop"}, [{"bench": "shop"}]])
+def test_set_field_opens_the_short_forms_of_benchmarks(benches: Any) -> None:
+    values: dict[str, Any] = {"trainer": {"eval_benches": benches}}
+    set_field(values, "trainer.eval_benches.0.limit=5")
+    assert values == {"trainer": {"eval_benches": [{"bench": "shop", "limit": 5}]}}
+
+
 def test_set_field_indexes_lists() -> None:
     values: dict[str, Any] = {"data": {"train": [{"path": "a"}, "b"]}, "student": "m"}
     set_field(values, "data.train.1.path=x")

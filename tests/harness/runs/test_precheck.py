@@ -86,6 +86,26 @@ def test_unknown_lora_target_modules_are_reported(
     assert "q_proj" in err, "what it has is told"
 
 
+@pytest.mark.parametrize("modules", [["q_proj", "nope_proj"], ["nope_proj", "q_proj", "v_proj"]])
+def test_a_lora_target_that_does_not_exist_is_named_beside_others(
+    write_sft: Callable[..., str], tiny_teacher: Path, kd: CommandLine, modules: list[str]
+) -> None:
+    """peft trains the others and says nothing."""
+    student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": modules}}
+    code, _, err = kd("config", "check", write_sft(student=student))
+    assert code == 2 and "student.lora.target_modules: no such module: nope_proj" in err
+    assert "available modules: down_proj" in err
+
+
+@pytest.mark.parametrize("modules", ["q_proj", ["q_proj"], ["layers.0.self_attn.q_proj"]])
+def test_lora_targets_are_names_or_ends_of_names(
+    write_sft: Callable[..., str], tiny_teacher: Path, kd: CommandLine, modules: Any
+) -> None:
+    student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": modules}}
+    code, out, err = kd("config", "check", write_sft(student=student))
+    assert code == 0, out + err
+
+
 def test_served_teacher_needs_its_tokenizer_and_config(
     tiny_teacher: Path, write_sft: Callable[..., str], tmp_path: Path, kd: CommandLine
 ) -> None:

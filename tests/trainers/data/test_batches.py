@@ -269,3 +269,23 @@ def test_collator_pads_labels_with_the_ignore_index(side: str) -> None:
     assert batch["labels"].ne(-100).sum() == 3
     assert batch["attention_mask"].sum() == 5
     assert batch["kind"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"max_steps": 10**9}, "max_steps"),
+        ({"epochs": 10**6, "batch_size": 1}, "epochs"),
+        ({"epochs": 10**6, "max_steps": 10**9}, "max_steps"),
+    ],
+)
+def test_more_steps_than_can_be_planned_are_refused(settings: dict[str, Any], field: str) -> None:
+    """A run until early_stop ends it never began: every step was planned first."""
+    with pytest.raises(ConfigError, match="steps: a run has at most 1,000,000") as caught:
+        plan_batches(make_rows(8), data_spec(), TrainerSpec(**settings), 1)
+    assert caught.value.where == f"trainer.{field}"
+
+
+def test_few_steps_of_many_epochs_are_planned() -> None:
+    plan = plan_batches(make_rows(8), data_spec(), TrainerSpec(epochs=10**6, max_steps=3), 1)
+    assert plan.steps == 3

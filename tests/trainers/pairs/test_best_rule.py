@@ -66,3 +66,11 @@ def test_what_is_measured_passes(best: str) -> None:
     check_losses(parse_best(best, ["shop"]), ["general", "domain"])
     with pytest.raises(ConfigError):
         check_losses(parse_best(best, []), [])
+
+
+@pytest.mark.parametrize("kind", ["law-eu", "a.b", "2nd", "two words"])
+def test_a_kind_that_a_rule_cannot_name_is_to_be_renamed(kind: str) -> None:
+    """`law-eu_loss` was read as a difference, and the same name suggested in its place."""
+    with pytest.raises(ConfigError, match="cannot be named in a rule") as caught:
+        check_losses(parse_best(f"{kind}_loss", []), ["general", kind])
+    assert repr(kind) in caught.value.hint
