@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,6 +284,9 @@ def _open_app(paths: Paths) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 ok, 1 failed, 2 bad usage or config, 130 interrupted."""
     redact_tracebacks()
+    if not sys.warnoptions:
+        # Libraries' words for those who call them; `python -W` and PYTHONWARNINGS show them.
+        warnings.simplefilter("ignore")
     sys.exit(run(args))
 
 

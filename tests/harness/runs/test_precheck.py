@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,17 @@ def test_served_teacher_needs_its_tokenizer_and_config(
     path.write_text(yaml.safe_dump(values), "utf-8")
     code, _, err = kd("train", str(path), "--name", "r", "--prepare")
     assert code == 1 and "teacher.model: no model named 'big-teacher'" in err
+
+
+@pytest.mark.slow
+def test_libraries_do_not_warn_the_user_of_a_command(
+    write_sft: Callable[..., str], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    """`FutureWarning: is_gradient_checkpointing` stood above a plan."""
+    config = write_sft(student={"model": str(tiny_teacher), "lora": {"r": 2}})
+    words = ["--home", str(tmp_path / "home"), "plan", config]
+    done = subprocess.run(
+        [sys.executable, "-m", "kdharness.harness.cli", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "memory" in done.stdout
+    assert "Warning" not in done.stderr and "warn(" not in done.stderr
