@@ -102,7 +102,10 @@ class Measured:
 
     def stored(self) -> dict[str, Any]:
         """Return the values as JSON."""
-        return {"losses": dict(self.losses), "scores": {n: vars(s) for n, s in self.scores.items()}}
+        return {
+            "losses": dict(self.losses),
+            "scores": {n: s._asdict() for n, s in self.scores.items()},
+        }
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Measured:

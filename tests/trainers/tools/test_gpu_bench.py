@@ -47,6 +47,7 @@ def test_every_part_runs_and_is_in_the_table(tmp_path: Path) -> None:
     assert "FAIL" not in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_measured() -> None:
     done = run()
     assert done.returncode == 2 and "no CUDA GPU was found" in done.stderr
