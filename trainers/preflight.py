@@ -37,8 +37,7 @@ from kdharness.trainers.data.dataset import (
     tokenizer_source,
 )
 from kdharness.trainers.data.own_rows import known_rows
-from kdharness.trainers.layers import kept_layers, map_layers
-from kdharness.trainers.students.cut import cut_model
+from kdharness.trainers.layers import cut_model, kept_layers, map_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

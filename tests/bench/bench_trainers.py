@@ -241,9 +241,9 @@ def test_top_64_cache_approximates_the_online_loss() -> None:
     from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
     from kdharness.trainers.data.sources import read_source
+    from kdharness.trainers.layers import cut_model
     from kdharness.trainers.losses.fused import fused_loss
     from kdharness.trainers.losses.top_k import top_k
-    from kdharness.trainers.students.cut import cut_model
     from kdharness.trainers.teachers.online import hidden_states
 
     paths = find_paths(os.environ.get("KDHARNESS_BENCH_HOME", ".demo"))

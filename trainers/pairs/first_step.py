@@ -19,11 +19,11 @@ from kdharness.harness.models.resolve import local_folder
 from kdharness.harness.models.unused import unused_note_of
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.dataset import Dataset, tokenizer_source
+from kdharness.trainers.layers import cut_model
 from kdharness.trainers.pairs.closeness import closeness, judged, sample_rows, top_tokens
 from kdharness.trainers.pairs.models import ModelFacts
 from kdharness.trainers.pairs.result import Checks, note, ok
 from kdharness.trainers.pairs.roles import TeacherRole, teacher_roles
-from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.teachers.build import shared_ids
 from kdharness.trainers.teachers.online import OnlineTeacher, Teacher, refuse_other_heads
 from kdharness.trainers.teachers.placement import teacher_device

@@ -12,8 +12,8 @@ from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.trainers.layers import cut_model
 from kdharness.trainers.students.adapter import merged_start
-from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.students.folder import folder_name, read_origin, save_folder
 from kdharness.trainers.students.mixture import make_mixture
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.students.cut import cut_model
+from kdharness.trainers.layers import cut_model
 from support.commands import CommandLine
 from support.files import WriteRows
 from support.models import make_tokenizer

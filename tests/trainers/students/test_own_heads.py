@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from kdharness.harness.models.lm_head import has_own_head
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.students.cut import cut_model
+from kdharness.trainers.layers import cut_model
 from kdharness.trainers.students.mixture import mix_models
 from support.commands import CommandLine
 from support.files import WriteRows

@@ -19,8 +19,8 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.layers import kept_layers, map_layers
-from kdharness.trainers.students.cut import cut_model, kept_of
+from kdharness.trainers.layers import cut_model, kept_layers, map_layers
+from kdharness.trainers.students.cut import kept_of
 from kdharness.trainers.students.mixture import mix_models
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import (
