@@ -18,7 +18,7 @@ smoke: $(VENV)/.ready
 	$(BIN)/kdharness --home .smoke demo --smoke
 
 test: $(VENV)/.ready lint types
-	$(BIN)/python -m pytest -n 5 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: $(VENV)/.ready lint types
 	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x

@@ -29,6 +29,7 @@ from typing import Any
 PRELOADED = (
     *("accelerate", "accelerate.commands.launch", "peft", "torch", "transformers"),
     *("torch.distributed.run", "torch.distributed.fsdp"),
+    "transformers.conversion_mapping",
     "transformers.models.llama.modeling_llama",
     "kdharness.harness.evaluation.pipeline",
     "kdharness.harness.worker",
@@ -192,6 +193,9 @@ def main() -> None:
     early = _read_early(os.environ)
     for name in PRELOADED:
         importlib.import_module(name)
+    # With its first model transformers compiles the names of all architectures' weights: a third of
+    # what a worker takes to train a tiny model.
+    sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("llama")
     # A collection would write to every object, and so copy all memory of each worker.
     gc.collect()
     gc.freeze()
