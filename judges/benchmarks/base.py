@@ -163,6 +163,10 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             row = parse_json(line, unique=True)
         except RepeatedFieldError as error:
             raise DataError(str(error), where=f"{path}, line {number}") from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                "not UTF-8 text", where=f"{path}, line {number}", hint="save the file as UTF-8"
+            ) from error
         except ValueError as error:
             raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
         if not isinstance(row, dict):

@@ -291,3 +291,16 @@ def test_failed_answer_is_not_scored_as_zero(paths: Paths, write_jsonl: WriteRow
     )
     judgment = exact_judgment("c", bench, item, failed, "exact_match")
     assert judgment.status is JudgmentStatus.FAILED and judgment.value is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_file_in_another_encoding_is_named(paths: Paths, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(
+        '{"prompt": "Où?", "reference": "là", "metric": "exact_match"}\n'.encode(encoding)
+    )
+    with pytest.raises(DataError) as caught:
+        UserBench.load(paths, EvalConfig(), str(path))
+    assert "codec" not in str(caught.value) and "line 1" in caught.value.where
+    if encoding != "utf-16-le":  # without its mark, it is ASCII with zero bytes
+        assert caught.value.hint == "save the file as UTF-8"
