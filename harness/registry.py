@@ -148,8 +148,9 @@ FASTCHAT = "fastchat"
 
 
 def is_reserved(bench: str) -> bool:
-    """Return whether a name is one that answers or imported results are stored under."""
-    return BENCHMARKS.is_ours(bench) or f"{bench}-".startswith((LM_EVAL, f"{FASTCHAT}-"))
+    """Return whether a name is a benchmark's, or one that answers or imported results have."""
+    ours = bench in BENCHMARKS or BENCHMARKS.is_ours(bench)
+    return ours or f"{bench}-".startswith((LM_EVAL, f"{FASTCHAT}-"))
 
 
 ENGINES = Table(

@@ -42,7 +42,7 @@ def texts_and_others(
     loaded = [bench_texts(paths, bench, notes, baseline=name) for name in published]
     loaded = [texts for texts in loaded if texts.prompts] or [bench_texts(paths, bench, notes)]
     for baseline in baselines:
-        for item, text in _stored(store, baseline, bench).items():
+        for item, text in stored_texts(store, baseline, bench).items():
             others.setdefault(item, []).append(OtherText(baseline, text))
     for texts in loaded:
         for item, text in texts.baselines.items():
@@ -71,7 +71,7 @@ def _imported(store: Store, checkpoints: Collection[str], bench: str) -> tuple[B
     return BenchTexts(prompts, dict.fromkeys(prompts, 0)), others
 
 
-def _stored(store: Store, baseline: str, bench: str) -> dict[str, str]:
+def stored_texts(store: Store, baseline: str, bench: str) -> dict[str, str]:
     """Return a stored checkpoint's newest answers by item, all turns together."""
     checkpoint = store.checkpoint(baseline)
     if checkpoint is None:

@@ -85,7 +85,7 @@ def load_benches(config: EvalConfig, paths: Paths) -> list[Benchmark]:
         if labels.count(label) > 1:
             raise ConfigError(f"two benchmarks are named {label!r}", hint="rename one file")
     for bench, name in zip(benches, config.benches, strict=True):
-        if name.endswith(".jsonl") and (bench.label in BENCHMARKS or is_reserved(bench.label)):
+        if name.endswith(".jsonl") and is_reserved(bench.label):
             raise ConfigError(
                 f"{name}: {bench.label!r} is a name of built-in or imported benchmarks, whose "
                 "answers and scores would be mixed with this file's",

@@ -1,15 +1,15 @@
-"""Whether a finished run of an experiment is of what the experiment has now."""
+"""Whether a finished run still stands on what the experiment has now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run
-from kdharness.harness.util.text import listed
+from kdharness.harness.util.text import listed, texts_in
 
 
 def replaced_need(store: Store, one: PlannedRun, planned: Sequence[PlannedRun]) -> str:
@@ -23,7 +23,7 @@ def replaced_need(store: Store, one: PlannedRun, planned: Sequence[PlannedRun]) 
         one: a finished run.
         planned: all runs of the experiment.
     """
-    named = set(_texts(one.config.model_dump(mode="json")))
+    named = set(texts_in(one.config.model_dump(mode="json")))
     needs = [need for need in planned if need.name in one.needs]
     used = [name for need in needs for name in outputs_of(need) if name in named]
     if not used:
@@ -40,11 +40,11 @@ def replaced_need(store: Store, one: PlannedRun, planned: Sequence[PlannedRun]) 
 
 
 def changed_files(one: PlannedRun, run: Run) -> str:
-    """Return which files of a finished run's config were written since it began; mostly nothing."""
+    """Return which files of a finished run's config were written since it began, or nothing."""
     if run.started is None:
         return ""
     since = run.started
-    files = [Path(text) for text in dict.fromkeys(_texts(one.config.model_dump(mode="json")))]
+    files = [Path(text) for text in dict.fromkeys(texts_in(one.config.model_dump(mode="json")))]
     names = [file.name for file in files if _written(file) > since]
     if not names:
         return ""
@@ -73,15 +73,3 @@ def _ancestors(store: Store, checkpoints: Sequence[Checkpoint]) -> set[str]:
             found |= {parent.id, parent.model}
             left += parent.parents.values()
     return found
-
-
-def _texts(values: object) -> Iterator[str]:
-    """Yield every text in plain data."""
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from _texts(value)
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _texts(value)

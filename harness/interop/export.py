@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.analysis.compared_with import stored_texts
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
@@ -15,7 +16,7 @@ from kdharness.harness.interop.exported import Say, judge_names, results_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus, digest
+from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.atomic import atomic_write_text
 
 LONGEST_FILE_NAME = 200
@@ -285,7 +286,7 @@ def annotation_rows(
     own = {str(index): str(entry["output"]) for index, entry in enumerate(entries)}
     shipped = {str(entry.get("generator", "")) for entry in entries}
     opponents = {
-        name: own if name in shipped else _newest_texts(store, name)
+        name: own if name in shipped else stored_texts(store, name, "alpaca-eval-2")
         for name in {judgment.baseline for judgment in judgments}
     }
     tables: dict[str, dict[int, dict[str, object]]] = {}
@@ -311,15 +312,6 @@ def annotation_rows(
     for name in sorted(name for name, found in opponents.items() if not found):
         say(f"{checkpoint.name}: comparisons with {name or '?'} are left out: its answers are gone")
     return {name: [rows[index] for index in sorted(rows)] for name, rows in tables.items()}
-
-
-def _newest_texts(store: Store, name: str) -> dict[str, str]:
-    """Return a stored checkpoint's newest answers to AlpacaEval by item."""
-    checkpoint = store.checkpoint(name)
-    if checkpoint is None:
-        return {}
-    answers = store.answers(checkpoint.id, "alpaca-eval")
-    return {answer.item: answer.text for answer in answers if answer.finish is not Finish.ERROR}
 
 
 def _write_json(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

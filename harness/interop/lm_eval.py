@@ -33,6 +33,7 @@ from kdharness.harness.interop.rows import (
     number,
     read_integer,
     read_name,
+    read_object,
     shown,
 )
 from kdharness.harness.registry import LM_EVAL
@@ -146,14 +147,6 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an object of a results file; empty if it is missing."""
-    found = raw.get(name) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} must be an object, not {shown(found)}")
-    return found
-
-
 def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list[Reported]]]:
     """Yield each task or group with its figures; add to the notes what is left out."""
     names: set[str] = set()
@@ -166,7 +159,7 @@ def _tasks(raw: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, list
             continue
         names.add(name)
         figures = []
-        directions = _object(_object(raw, "higher_is_better"), task)
+        directions = read_object(read_object(raw, "higher_is_better"), task)
         for key, value in values.items():
             metric, _, filtered = key.partition(",")
             if metric.endswith("_stderr") or isinstance(value, (str, list, dict, type(None))):
@@ -253,14 +246,14 @@ def _task(
 def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
     """Return what distinguishes this run of a task from others of the same name."""
     flags = []
-    version = _object(raw, "versions").get(task)
+    version = read_object(raw, "versions").get(task)
     if version is not None:
         flags.append(f"version:{version}")
-    shots = _object(raw, "n-shot").get(task)
+    shots = read_object(raw, "n-shot").get(task)
     if shots:
         flags.append(f"shots:{shots}")
-    config = _object(raw, "config")
-    counts = _object(raw, "n-samples").get(task)
+    config = read_object(raw, "config")
+    counts = read_object(raw, "n-samples").get(task)
     if isinstance(counts, dict):
         if counts.get("effective") != counts.get("original"):
             flags.append(f"subset:{counts.get('effective')}")
@@ -280,7 +273,7 @@ def _flags(raw: Mapping[str, Any], task: str) -> list[str]:
 
 def _documents(raw: Mapping[str, Any], task: str) -> int:
     """Return how many documents a task has, or all tasks of a group; 0 if the file is silent."""
-    counts, parts = _object(raw, "n-samples"), _object(raw, "group_subtasks")
+    counts, parts = read_object(raw, "n-samples"), read_object(raw, "group_subtasks")
     seen, left, total = set(), [task], 0
     while left:
         name = left.pop()
@@ -327,7 +320,7 @@ def _samples_file(raw: Mapping[str, Any], path: Path, task: str) -> Path | None:
     if "/" in task or "\\" in task:
         return None
     match = _STAMP.fullmatch(path.name)
-    arguments = _object(raw, "config").get("model_args")
+    arguments = read_object(raw, "config").get("model_args")
     before = re.sub("[/=]", "__", arguments) if isinstance(arguments, str) else ""
     names = [f"samples_{task}.jsonl", f"{before}_{task}.jsonl"]
     for name in [f"samples_{task}_{match[1]}.jsonl"] if match else names:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kdharness.harness.interop.rows import shown
+from kdharness.harness.interop.rows import read_object, shown
 
 CHANGING = (
     *("load_in_4bit", "load_in_8bit", "quantization", "autogptq", "gptqmodel", "gguf_file"),
@@ -32,10 +32,7 @@ def model_name(raw: Mapping[str, Any]) -> object:
     Raises:
         ValueError: its config or model arguments are of another kind.
     """
-    config = raw.get("config") or {}
-    if not isinstance(config, dict):
-        raise ValueError(f"config must be an object, not {shown(config)}")
-    arguments = _arguments(config.get("model_args") or {})
+    arguments = _arguments(read_object(raw, "config").get("model_args") or {})
     # An adapter's base is not what was evaluated.
     named = (arguments.get("peft"), raw.get("model_name"), arguments.get("pretrained"))
     name = next((name for name in named if name), arguments.get("model"))

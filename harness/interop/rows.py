@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ def read_name(value: object, field: str) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
         raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
     return value
+
+
+def read_object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object of a results file; empty if it is missing."""
+    found = raw.get(name) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} must be an object, not {shown(found)}")
+    return found
 
 
 def read_string(value: object, field: str) -> str:

@@ -27,7 +27,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import descendants
 from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
 from kdharness.harness.util.filesystem import exists
-from kdharness.harness.util.text import listed
+from kdharness.harness.util.text import listed, texts_in
 
 AGAIN = "nothing was removed: review the plan again, then repeat the command"
 
@@ -229,7 +229,7 @@ def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]
     for run in store.runs():
         if run.id in leaving or run.status is RunStatus.FINISHED:
             continue
-        if names & set(_texts(store.places.moved(run.config))):
+        if names & set(texts_in(store.places.moved(run.config))):
             _refuse_live([run], " and needs it")
             yield run.id
 
@@ -240,17 +240,6 @@ def _twins(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]
     for run in store.runs():
         if run.id not in leaving and run.checkpoint in names:
             yield run.id
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
 
 
 def _experiments(paths: Paths, run_ids: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import ModelError
+from kdharness.harness.models.lm_head import state_own_head
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -100,5 +101,4 @@ def untie_adapted(model: Any) -> None:
     if not adapted or weights[0] is None or weights[0] is not weights[1]:
         return
     plain[1].weight = torch.nn.Parameter(plain[0].weight.detach().clone(), requires_grad=False)
-    for config in (base.config, base.config.get_text_config()):
-        config.tie_word_embeddings = False
+    state_own_head(base)

@@ -26,19 +26,12 @@ def has_own_head(model: Any) -> bool:
     """
     try:
         ends = model.get_input_embeddings(), model.get_output_embeddings()
-    except NotImplementedError:  # code of the model's own
+    except NotImplementedError:  # a repository's own code need not name its embedding
         return False
     embedding, head = (getattr(module, "weight", None) for module in ends)
-    known = (
-        embedding is not None
-        and head is not None
-        and "meta"
-        not in (
-            embedding.device.type,
-            head.device.type,
-        )
-    )
-    return known and embedding is not head
+    if embedding is None or head is None or "meta" in (embedding.device.type, head.device.type):
+        return False
+    return embedding is not head
 
 
 def give_own_head(model: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 _KEEP = frozenset("\n\t")
 DASH = "–"
@@ -74,3 +74,15 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     """Join names with commas; beyond `limit` they are counted."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def texts_in(values: object) -> Iterator[str]:
+    """Yield every text in plain data, but no names of fields."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from texts_in(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from texts_in(value)

@@ -256,7 +256,7 @@ class UserBench(Benchmark):
         self, row: BenchRow, turns: dict[int, Answer], turn: int, answer: Answer
     ) -> JudgeCall:
         sides = {"": turns}
-        user = "\n\n".join([_context(row, sides, turn), *_answers("answer", sides, turn)])
+        user = _shown(row, sides, turn)
         template = _RATE_ALONE if self.needs_opening else _RATE
         call = JudgeCall(
             item=row.item.id,
@@ -280,7 +280,7 @@ class UserBench(Benchmark):
         order: int,
     ) -> JudgeCall:
         sides = {"_A": mine, "_B": other} if order == 0 else {"_A": other, "_B": mine}
-        user = "\n\n".join([_context(row, sides, turn), *_answers("answer", sides, turn)])
+        user = _shown(row, sides, turn)
         return JudgeCall(
             item=row.item.id,
             turn=turn,
@@ -315,8 +315,8 @@ def _chat(template: str, row: BenchRow, user: str) -> tuple[Message, ...]:
     )
 
 
-def _context(row: BenchRow, sides: Mapping[str, dict[int, Answer]], turn: int) -> str:
-    """Return the request with the conversation so far, and the reference if there is one.
+def _shown(row: BenchRow, sides: Mapping[str, dict[int, Answer]], turn: int) -> str:
+    """Return the request with the conversation so far, its reference if any, and the answers.
 
     Args:
         row: the row.
@@ -330,7 +330,7 @@ def _context(row: BenchRow, sides: Mapping[str, dict[int, Answer]], turn: int) -
     parts.append(f"<request>\n{row.item.turns[turn - 1]}\n</request>")
     if turn == len(row.item.turns):
         parts += [f"<reference>\n{text}\n</reference>" for text in row.item.references]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_answers("answer", sides, turn)])
 
 
 def _answers(name: str, sides: Mapping[str, dict[int, Answer]], turn: int) -> list[str]:

@@ -127,7 +127,7 @@ def _stands_apart(
 
 
 def _shape(text: str, start: int, end: int) -> tuple[bool, bool, bool, bool]:
-    """Return how a choice stands in its line.
+    """Return how a choice is written in its line.
 
     Whether a word for it comes first, other text does, it is more than a letter, text follows.
     """

@@ -181,7 +181,7 @@ _HEADED = re.compile(
     rf"(?:final|correct|right|choice|pick|selection|guess)[ \t*_]{{0,6}}[:：=]{_TO}",
     re.IGNORECASE,
 )
-# "So it's B.", "Thus B."; "So A is wrong" goes on.
+# "So it's B.", "Thus B.", but not "So A is wrong".
 _CONCLUDES = re.compile(
     r"(?:(?:^|[\n.!?;,]\s{0,3})(?:so|thus|hence|therefore|consequently|donc|quindi|dunque|"
     r"portanto|logo|por (?:lo )?tanto|entonces)\b[,，]?|所以|因此)\s{0,3}"

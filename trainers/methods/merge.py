@@ -73,7 +73,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
             job.reporter.say(unused, kind="warning")
         job.reporter.advance(number)
         job.reporter.check()
-    if any(map(has_own_head, models)) and not has_own_head(models[0]):
+    if any(map(has_own_head, models)):
         # What it shares with its embedding gets apart in the merge.
         give_own_head(models[0])
     states = [model.state_dict() for model in models]

@@ -60,9 +60,9 @@ def test_a_smaller_run_is_exported_where_there_is_no_whole_one(
     imported(store, "a")
     with Loopback() as server:
         evaluate(assets_home, store, judged(server, benches=["mt-bench"], limit=2))
-    told: list[str] = []
-    export_fastchat(assets_home, tmp_path, say=told.append)
-    assert len(lines(tmp_path, "single")) == 4 and told == []
+    notes: list[str] = []
+    export_fastchat(assets_home, tmp_path, say=notes.append)
+    assert len(lines(tmp_path, "single")) == 4 and notes == []
 
 
 def test_two_judges_of_one_name_have_files_of_their_own(
