@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import runpy
 import select
 import signal
 import socket
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 PRELOADED = (
@@ -37,6 +38,8 @@ PRELOADED = (
 )
 ADDRESS = "TESTS_FORK_SERVER"
 """Variable of the environment: the path of the server's socket."""
+SERVERS: dict[str, dict[str, str]] = {"": {}, "-extras": {"TESTS_WITH_EXTRAS": "1"}}
+"""What follows the address -> variables of the workers that this server forks."""
 
 READ_EARLY = (
     *("HF_HOME", "HF_HUB", "HOME", "HUGGINGFACE", "LANG", "LC_", "MKL", "OMP_WAIT", "PATH"),
@@ -45,25 +48,36 @@ READ_EARLY = (
 """Beginnings of the names of variables that a library may read at its import."""
 
 
-SET_BY_LIBRARIES = ("HF_HUB_VERBOSITY", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+SET_AT_WORK = (
+    *("HF_HUB_VERBOSITY", "TORCH_NCCL_ASYNC_ERROR_HANDLING"),
+    "TRANSFORMERS_VERBOSITY",  # a worker sets it, also one that runs in a test's own process
+)
 """Variables that differ without having been chosen."""
 
 
 @contextmanager
 def serve_forks() -> Iterator[None]:
-    """Fork the workers of tests. The server starts at the first request and ends with them."""
+    """Fork the workers of tests. A server starts at its first request and ends with the tests."""
     if not hasattr(os, "pidfd_open"):
         yield
         return
-    kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with (
         tempfile.TemporaryDirectory(prefix="kdharness-forks-") as folder,
-        socket.socket(*kind) as requests,
+        ExitStack() as servers,
     ):
-        requests.bind(os.path.join(folder, "server"))
+        address = os.environ[ADDRESS] = os.path.join(folder, "server")
+        servers.callback(os.environ.pop, ADDRESS)
+        for suffix, variables in SERVERS.items():
+            servers.enter_context(_server(address + suffix, {**os.environ, **variables}))
+        yield
+
+
+@contextmanager
+def _server(address: str, environment: dict[str, str]) -> Iterator[None]:
+    kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.socket(*kind) as requests:
+        requests.bind(address)
         requests.listen(64)
-        os.environ[ADDRESS] = requests.getsockname()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         tests, server = socket.socketpair(*kind)
 
         def start_at_first_request() -> None:
@@ -72,7 +86,7 @@ def serve_forks() -> Iterator[None]:
                 subprocess.Popen(
                     [sys.executable, __file__, *map(str, passed), "kdharness.harness.worker"],
                     pass_fds=passed,
-                    env=environment,
+                    env={**environment, "PYTHONUNBUFFERED": "1"},
                     start_new_session=True,
                 )
 
@@ -81,7 +95,6 @@ def serve_forks() -> Iterator[None]:
         try:
             yield
         finally:
-            del os.environ[ADDRESS]
             server.close()
             starting.join()
             tests.close()
@@ -166,7 +179,7 @@ def serve(
 
 def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
     early = {name: value for name, value in environment.items() if name.startswith(READ_EARLY)}
-    return {name: value for name, value in early.items() if name not in SET_BY_LIBRARIES}
+    return {name: value for name, value in early.items() if name not in SET_AT_WORK}
 
 
 def become_worker(streams: list[int]) -> None:
@@ -207,8 +220,14 @@ def main() -> None:
     os.chdir(request["folder"])
     if threads := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(threads))
-    module = sys.modules[request["module"]]
-    sys.argv = [str(module.__file__), *request["arguments"]]
+    name, arguments = request["program"], request["arguments"]
+    if name.endswith(".py"):
+        sys.argv = [name, *arguments]
+        sys.path.insert(0, os.path.dirname(name))
+        runpy.run_path(name, run_name="__main__")
+        return
+    module = sys.modules[name]
+    sys.argv = [str(module.__file__), *arguments]
     module.main()
 
 

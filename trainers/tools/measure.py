@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -35,18 +34,12 @@ class LiveBytes(TorchDispatchMode):
     ) -> object:
         """Run the operation and count the storages it made."""
         kwargs = kwargs or {}
-        given = {
-            value.untyped_storage()._cdata
-            for value in tree_leaves((args, kwargs))
-            if isinstance(value, torch.Tensor) and value.device.type != "meta"
-        }
+        given = {storage._cdata for storage in _storages((*args, *kwargs.values()))}
         out = func(*args, **kwargs)
-        for value in tree_leaves(out):
+        for storage in _storages((out,)):
             # A view of an existing storage (a transposed weight) is not a new allocation.
-            if isinstance(value, torch.Tensor) and value.device.type != "meta":
-                storage = value.untyped_storage()
-                if storage._cdata not in given:
-                    self._count(storage)
+            if storage._cdata not in given:
+                self._count(storage)
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -64,6 +57,19 @@ class LiveBytes(TorchDispatchMode):
     def _sweep(self) -> None:
         for key in [key for key, (ref, _) in self._known.items() if ref.expired()]:
             self.live -= self._known.pop(key)[1]
+
+
+def _storages(values: Iterable[object]) -> Iterator[torch.UntypedStorage]:
+    """Yield the storages of tensors, also of those in the lists that an operation takes or returns.
+
+    torch's own iteration over nested containers takes longer than most operations.
+    """
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.device.type != "meta":
+                yield value.untyped_storage()
+        elif isinstance(value, list | tuple):
+            yield from _storages(value)
 
 
 def _sdpa_flops(query: torch.Size, key: torch.Size, *args: object, **kwargs: object) -> int:

@@ -12,7 +12,8 @@ import socket
 import sys
 from types import FrameType
 
-FORKED = ("accelerate.commands.launch", "kdharness.harness.worker")
+FORKED = ("accelerate.commands.launch", "kdharness.harness.worker", "torch.distributed.run")
+"""Modules; and every script that torch's launcher starts is forked."""
 PATIENCE = 60.0
 """Seconds for the server's own imports."""
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,7 +28,9 @@ def fork_instead(server: str) -> None:
     arguments = sys.orig_argv[1:]
     if arguments[:1] == ["-u"]:
         del arguments[0]
-    if arguments[:1] != ["-m"] or arguments[1] not in FORKED:
+    if arguments[:1] == ["-m"] and arguments[1] in FORKED:
+        del arguments[0]
+    elif not (arguments and arguments[0].endswith(".py") and "TORCHELASTIC_RUN_ID" in os.environ):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         try:
@@ -35,8 +38,8 @@ def fork_instead(server: str) -> None:
         except OSError:
             return  # the tests that started the server have ended
         request = {
-            "module": arguments[1],
-            "arguments": arguments[2:],
+            "program": arguments[0],
+            "arguments": arguments[1:],
             "folder": os.getcwd(),
             "environment": dict(os.environ),
         }

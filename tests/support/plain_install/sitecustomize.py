@@ -14,10 +14,13 @@ import sys
 
 EXTRAS = ("bitsandbytes", "datasets", "pandas", "scipy", "sklearn", "torchao", "triton")
 
-if "kdharness.harness.worker" in sys.orig_argv and "TESTS_WITH_EXTRAS" not in os.environ:
-    for name in EXTRAS:
+WORK = ("kdharness.harness.worker", "torch.distributed.run")
+
+if "TORCHELASTIC_RUN_ID" in os.environ or not set(WORK).isdisjoint(sys.orig_argv):
+    with_extras = "TESTS_WITH_EXTRAS" in os.environ
+    for name in () if with_extras else EXTRAS:
         sys.modules[name] = None  # type: ignore[assignment]
     if "TESTS_FORK_SERVER" in os.environ:
         from fork_client import fork_instead
 
-        fork_instead(os.environ["TESTS_FORK_SERVER"])
+        fork_instead(os.environ["TESTS_FORK_SERVER"] + ("-extras" if with_extras else ""))

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "bench_gpu.py"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    environ.pop("TRITON_INTERPRET", None)
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *options],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=environ,
-    )
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return the script's main function, on a machine without a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.syspath_prepend(str(BENCH))
+    script = importlib.import_module("bench_gpu")
+
+    def run(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["bench_gpu.py", *options])
+        return int(script.main())
+
+    return run
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_is_in_the_table(tmp_path: Path) -> None:
-    done = run("--tiny", "--out", str(tmp_path / "gpu.md"))
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_every_part_runs_and_is_in_the_table(
+    bench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench("--tiny", "--out", str(tmp_path / "gpu.md")) == 0
     table = (tmp_path / "gpu.md").read_text("utf-8")
-    assert table in done.stdout and table.startswith(f"CPU, torch {torch.__version__}")
+    out = capsys.readouterr().out
+    assert table in out and table.startswith(f"CPU, torch {torch.__version__}")
     for work in (
         "head, js, reference",
         "attention, other head counts, reference",
@@ -44,11 +49,13 @@ def test_every_part_runs_and_is_in_the_table(tmp_path: Path) -> None:
         "answers, SmolLM2",
     ):
         assert f"| {work}" in table or f": {work} |" in table, work
-    assert "FAIL" not in done.stdout
+    assert "FAIL" not in out
 
 
 @pytest.mark.slow
-def test_without_a_gpu_nothing_is_measured() -> None:
-    done = run()
-    assert done.returncode == 2 and "no CUDA GPU was found" in done.stderr
-    assert "tokens/s" not in done.stdout
+def test_without_a_gpu_nothing_is_measured(
+    bench: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench() == 2
+    out, err = capsys.readouterr()
+    assert "no CUDA GPU was found" in err and "tokens/s" not in out
