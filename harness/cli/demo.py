@@ -13,8 +13,9 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff import canonical_name, trade_off_view
 from kdharness.harness.cli.experiments import all_done, claim_results, execute, print_findings
 from kdharness.harness.cli.tradeoff import draw
-from kdharness.harness.experiments.demo import load_demo, summary_rows
+from kdharness.harness.experiments.demo import begun_in_bf16, load_demo, summary_rows
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig, find_experiment
+from kdharness.harness.models.loading import is_cpu_faster_in_bf16
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
@@ -36,11 +37,16 @@ from kdharness.harness.util.text import safe_text
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """Train, align and score a small real model, then show the leaderboard and the trade-off.
 
-    Equivalent to `kdharness sweep demo`. After a stop or a kill, run the same command again to
-    continue.
+    The same steps as `kdharness sweep demo`, in bf16 on a CPU with AMX. After a stop or a kill, run
+    the same command again to continue.
     """
     started = time.monotonic()
-    sweep, planned = load_demo(smoke=smoke, judge=judge)
+    with Store(paths.store) as store:
+        bf16 = begun_in_bf16(store)
+    bf16 = is_cpu_faster_in_bf16() if bf16 is None else bf16
+    if bf16:
+        click.echo("this CPU has AMX: the demo computes in bf16", err=True)
+    sweep, planned = load_demo(smoke=smoke, judge=judge, bf16=bf16)
     if not all_done(execute(paths, find_experiment("demo"), sweep, planned)):
         sys.exit(1)
     show_results(paths, sweep, planned, smoke=smoke)

@@ -15,6 +15,7 @@ from kdharness.harness.experiments.expand import (
     load_sweep,
 )
 from kdharness.harness.stats.rows import TOO_SMALL
+from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.harness.util.process import usable_cores
 
@@ -39,6 +40,16 @@ SMOKE: dict[str, Any] = {
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
 RATED = ("baseline-ratings", "aligned-ratings")
+_BF16 = {"dtype": "bfloat16"}
+FASTER: dict[str, Any] = {
+    **{f"{step}.trainer.precision": "mixed" for step in ("sft", "kd", "expert", "dae")},
+    "kd.teacher": {"model": TEACHER, **_BF16},
+    "dae.reference": {"model": "kd", **_BF16},
+    "dae.expert": {"model": "expert", **_BF16},
+    **{f"{step}.dtype": "bfloat16" for step in ("baselines", "aligned", "instructions")},
+    **{f"{step}.dtype": "bfloat16" for step in (*RATED, "verdicts")},
+}
+"""The same steps with bf16 products."""
 MEMORY_OF_TWO = 10e9
 """Bytes that must be free for two of its runs at once; `kdharness plan` gives 2.3 GiB for SFT and
 2.8 for KD, to which Python comes, and other programs need some."""
@@ -57,9 +68,16 @@ LOPSIDED = 0.25
 """Intervals more asymmetric than this share of their width are shown by their bounds."""
 
 
-def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[PlannedRun]]:
-    """Load the shipped experiment with the overrides of the options."""
-    changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
+def load_demo(
+    *, smoke: bool, judge: str | None, bf16: bool = False
+) -> tuple[SweepConfig, list[PlannedRun]]:
+    """Load the shipped experiment with the overrides of the options.
+
+    Args:
+        bf16: whether this machine computes faster in bf16 and would not do so by itself.
+    """
+    fields = {**(SMOKE if smoke else {}), **(FASTER if bf16 else {})}
+    changes = {f"steps.{field}": value for field, value in fields.items()}
     if judge is not None:
         # Not every endpoint gives expected ratings, and a larger model's text can be read.
         changes |= {f"steps.{step}.judge": [judge] for step in (*RATED, "verdicts")}
@@ -68,6 +86,15 @@ def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[Plan
     overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
     overrides.append(f"jobs={jobs}")
     return load_sweep(find_experiment("demo"), overrides)
+
+
+def begun_in_bf16(store: Store) -> bool | None:
+    """Return whether the home's demo began in bf16; None if it has not begun.
+
+    A demo stays as it began, also where its home has moved to another machine.
+    """
+    run = store.run("demo-sft")
+    return None if run is None else bool(run.config["trainer"].get("precision") == "mixed")
 
 
 def demo_jobs(cores: int, available: float) -> int:

@@ -85,6 +85,18 @@ def has_bf16(device: str) -> bool:
     return str(pick_dtype("auto", device)) == "torch.bfloat16"
 
 
+def is_cpu_faster_in_bf16(processors: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether models run on a CPU with AMX.
+
+    Other CPUs multiply bf16 matrices more slowly than fp32 ones, even with instructions for them.
+
+    Args:
+        processors: Linux's list of processors; there is none elsewhere.
+    """
+    flags = processors.read_text("utf-8").split() if processors.exists() else []
+    return "amx_bf16" in flags and pick_device() == "cpu"
+
+
 def device_memory(device: str) -> int | None:
     """Return the bytes of a GPU's memory; None where torch sees no such CUDA device."""
     import torch
