@@ -20,6 +20,8 @@ from kdharness.harness.types import Score
 from kdharness.harness.util.process import usable_cores
 
 TEACHER = "smollm2-135m-instruct"
+SCORED = ("baselines", "expert-scores", "dae-scores")
+RATED = ("ratings", "dae-ratings")
 SMOKE: dict[str, Any] = {
     "sft.student.keep_layers": 4,
     "kd.student.keep_layers": 4,
@@ -27,27 +29,20 @@ SMOKE: dict[str, Any] = {
     "kd.trainer.max_tokens": 600,
     "expert.trainer.max_tokens": 400,
     "dae.trainer.max_tokens": 600,
-    "baselines.limit": 8,
-    "aligned.limit": 8,
-    "instructions.limit": 1,
-    "instructions.max_new_tokens": 8,
-    "baseline-ratings.limit": 1,
-    "baseline-ratings.max_new_tokens": 8,
-    "aligned-ratings.limit": 1,
-    "aligned-ratings.max_new_tokens": 8,
+    **{f"{step}.limit": 8 for step in SCORED},
+    **{f"{step}.limit": 1 for step in (*RATED, "instructions")},
+    **{f"{step}.max_new_tokens": 8 for step in (*RATED, "instructions")},
     "verdicts.limit": 1,
     "verdicts.max_new_tokens": 8,
 }
 """The same steps on a tiny fraction of the data: tests the machine, not the method."""
-RATED = ("baseline-ratings", "aligned-ratings")
 _BF16 = {"dtype": "bfloat16"}
 FASTER: dict[str, Any] = {
     **{f"{step}.trainer.precision": "mixed" for step in ("sft", "kd", "expert", "dae")},
     "kd.teacher": {"model": TEACHER, **_BF16},
     "dae.reference": {"model": "kd", **_BF16},
     "dae.expert": {"model": "expert", **_BF16},
-    **{f"{step}.dtype": "bfloat16" for step in ("baselines", "aligned", "instructions")},
-    **{f"{step}.dtype": "bfloat16" for step in (*RATED, "verdicts")},
+    **{f"{step}.dtype": "bfloat16" for step in (*SCORED, *RATED, "instructions", "verdicts")},
 }
 """The same steps with bf16 products."""
 MEMORY_OF_TWO = 10e9

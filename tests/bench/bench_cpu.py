@@ -1,10 +1,11 @@
-"""What a worker sets on a CPU, with and without: freed memory, barriers, number of threads.
+"""What a worker sets on a CPU, with and without: memory, barriers, threads, precision.
 
     make bench   or   python tests/bench/bench_cpu.py
 
 A step is forward, backward and AdamW of a model of SmolLM2-135M's size with random weights, 384
-tokens, fp32. Each row is a process of its own, alone or beside a second one like it, and the rows
-are measured in turn, so that each sees the same load.
+tokens, fp32 but in the row `mixed`, which is for a CPU with AMX. Each row is a process of its own,
+alone or beside a second one like it, and the rows are measured in turn, so that each sees the same
+load.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ROWS: dict[str, dict[str, str]] = {
     "freed memory goes back": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"},
     "threads spin at barriers": {"OMP_WAIT_POLICY": "active"},
     "one thread": {"OMP_NUM_THREADS": "1"},
+    "mixed": {"BENCH_PRECISION": "mixed"},
 }
 
 
@@ -42,14 +44,20 @@ def measure() -> None:
     import torch
     from bench.bench_trainers import SMOL
 
+    from kdharness.harness.config.precision import precision_of
+    from kdharness.trainers.precision import autocast
     from kdharness.trainers.tools.selfcheck import tiny_model
 
+    name = os.environ.get("BENCH_PRECISION", "fp32")
+    precision = precision_of(name, "auto", lora=False, has_bf16=False)
     model = tiny_model(1, **SMOL)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
     tokens = torch.randint(0, SMOL["vocab_size"], (2, 192))
 
     def step() -> None:
-        model(input_ids=tokens, labels=tokens).loss.backward()
+        with autocast(precision, "cpu"):
+            loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
