@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests and the demo start hundreds of processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo smoke test check lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
+.PHONY: demo smoke test tests check lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -17,7 +17,11 @@ demo: $(VENV)/.ready
 smoke: $(VENV)/.ready
 	$(BIN)/kdharness --home .smoke demo --smoke
 
-test: $(VENV)/.ready lint types
+# Beside each other: the type checker has one thread, and so has the collection of the tests.
+test: $(VENV)/.ready .typing
+	$(MAKE) --no-print-directory --jobs 3 lint types tests
+
+tests: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: $(VENV)/.ready lint types

@@ -34,7 +34,7 @@ def tour_text(
         (
             "{runs.demo:D}",
             "run the demo",
-            "trains, aligns and scores a real model here: 20 minutes on two cores",
+            "trains, aligns and scores a real model here: 10 minutes on two cores",
         ),
         ("{app.new:n}", "start your own run", "a form with presets and help for each field"),
         ("{app.assets:8}", "pull models and benchmarks", "with their licences"),
