@@ -37,7 +37,7 @@ async def test_key_starts_the_demo(
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "D")
-        assert "Run the demo?" in shown(app) and "8 minutes" in shown(app) and not commands
+        assert "Run the demo?" in shown(app) and "11 runs" in shown(app) and not commands
         await press(pilot, "n", "D", "y")
         assert commands == [
             [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home), "demo"]
