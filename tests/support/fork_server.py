@@ -162,7 +162,7 @@ def serve(
         stand_in, _ = requests.accept()
         message, streams, _, _ = socket.recv_fds(stand_in, 1 << 20, 3)
         request = json.loads(message or "null")
-        if request is None or _read_early(request["environment"]) != environment:
+        if request is None or not _alike(_read_early(request["environment"]), environment):
             _send(stand_in, 0)
             stand_in.close()
         elif pid := os.fork():
@@ -180,6 +180,13 @@ def serve(
 def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
     early = {name: value for name, value in environment.items() if name.startswith(READ_EARLY)}
     return {name: value for name, value in early.items() if name not in SET_AT_WORK}
+
+
+def _alike(requested: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Return whether a fork has what libraries read early; it can add folders before its path."""
+    paths = requested.get("PYTHONPATH", ""), own.get("PYTHONPATH", "")
+    added = f"{os.pathsep}{paths[0]}".endswith(f"{os.pathsep}{paths[1]}")
+    return added and {**requested, "PYTHONPATH": ""} == {**own, "PYTHONPATH": ""}
 
 
 def become_worker(streams: list[int]) -> None:
@@ -217,6 +224,8 @@ def main() -> None:
         return
     os.environ.clear()
     os.environ.update(request["environment"])
+    folders = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[1:1] = [path for path in folders if path not in sys.path]
     os.chdir(request["folder"])
     if threads := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(threads))
