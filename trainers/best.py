@@ -18,6 +18,7 @@ from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.points import shown
+from kdharness.trainers.resuming import newest_checkpoint
 
 NOTE = "best.json"
 """In `best/`: the step, its value and what was measured there."""
@@ -131,7 +132,7 @@ class BestPoint:
         self.step, self.said = 0, ""
         self.start: Measured | None = None
         note = self.folder / "best" / NOTE
-        if setting.job.resume and note.exists():
+        if setting.job.resume and note.exists() and newest_checkpoint(self.folder):
             stored = read_json_object(note, "the best checkpoint's record", RunError)
             value, step = stored.get("value"), stored.get("step")
             self.value = float(value) if isinstance(value, (int, float)) else None

@@ -186,6 +186,9 @@ def _with_kernels(method: Objective, setting: TrainContext) -> Objective:
 def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
     """Delete the points of steps that will be trained again."""
     step = step_of(checkpoint) if checkpoint else -1
+    if checkpoint is None:
+        # Of a training that is not continued: perhaps with other rows.
+        shutil.rmtree(job.folder / "best", ignore_errors=True)
     with Store(job.paths.store) as store:
         store.drop_points_after(job.run, step)
 

@@ -71,7 +71,9 @@ def groups_of(job: Job, spec: TrainerSpec) -> LengthGroups:
 def drawing_of(job: Job) -> int:
     """Return how a run's rows are drawn; as before if an older version started it."""
     known = _resumed(job)
-    return DRAWING if known is None or known.get("drawing") == DRAWING else 1
+    if known is None:
+        return DRAWING
+    return next((number for number in (2, DRAWING) if known.get("drawing") == number), 1)
 
 
 def _resumed(job: Job) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import os
 import queue
+import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +22,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from kdharness.harness.protocols import Reporter
-from kdharness.harness.types import digest
 from kdharness.harness.util.redact import redact
 
 POINTS = 10_000
@@ -97,6 +98,9 @@ class Tracker(threading.Thread):
                     return
                 self.closing.wait(RETRY_SECONDS)
         callback.on_train_end(self.args, _state(0), control, model=self.model)
+        if self.tracker == "wandb" and (client := sys.modules.get("wandb")):
+            # Its callback leaves the run open, and what is tracked next would be added to it.
+            client.finish()
 
     def _drain(self) -> int:
         """Take the points until the end of the run, so that nobody waits for room; count them."""
@@ -189,18 +193,29 @@ def tracked(
     args = copy.copy(args)
     args.run_name = run
     folder.mkdir(parents=True, exist_ok=True)  # wandb falls back to a temporary one otherwise
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    # Of several runs in one folder TensorBoard makes one.
+    own = os.environ.get("TENSORBOARD_LOGGING_DIR")
+    board = Path(own) / run.replace("/", "-") if own else folder / "tensorboard"
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(board)
     os.environ.setdefault("WANDB_DIR", str(folder))
     for project in ("WANDB_PROJECT", "TRACKIO_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.setdefault(project, "kdharness")
     args.project = os.environ["TRACKIO_PROJECT"]  # Trackio's callback reads no variable
     # A resumed run goes on in the tracker's run.
-    os.environ.setdefault("WANDB_RUN_ID", digest(str(folder), run)[:16])
+    os.environ.setdefault("WANDB_RUN_ID", _own_id(folder))
     os.environ.setdefault("WANDB_RESUME", "allow")
     if os.environ.get("WANDB_LOG_MODEL", "false").lower() not in ("", "false", "0"):
         os.environ["WANDB_LOG_MODEL"] = "false"
         reporter.say("track: WANDB_LOG_MODEL is not followed: weights stay here", kind="warning")
     return Tracked(reporter, [Tracker(name, args, model) for name in names])
+
+
+def _own_id(folder: Path) -> str:
+    """Return a run's id for trackers: random, since the same name is another run elsewhere."""
+    note = folder / "tracked-as"
+    if not note.exists():
+        note.write_text(secrets.token_hex(8), "utf-8")
+    return note.read_text("utf-8").strip()
 
 
 def track_scores(
@@ -214,13 +229,13 @@ def track_scores(
     Each checkpoint is a run of the tracker's own, so that scores of several stand side by side.
     """
     args = TrainingArguments(output_dir=str(folder), report_to=[], use_cpu=True)
-    root = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or folder / "scores")
-    own_run = "WANDB_RUN_ID" not in os.environ
+    chosen = {name: os.environ.get(name) for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_RUN_ID")}
     for checkpoint, values in scores.items():
-        place = root / checkpoint.replace("/", "-")
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(place)
-        if own_run:
-            os.environ.pop("WANDB_RUN_ID", None)
+        place = folder / "scores" / checkpoint.replace("/", "-")
+        for name, value in chosen.items():
+            os.environ.pop(name, None)
+            if value:
+                os.environ[name] = value
         sent = tracked(reporter, names, checkpoint, place, args, None)
         for tracker in sent.trackers:
             tracker.log(0, values)

@@ -18,6 +18,7 @@ from kdharness.harness.runs.status import effective_status, find_run, runs_at_wo
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
@@ -378,14 +379,16 @@ class Actions(Queueing):
         self, name: str, endings: Sequence[str], what: str, write: Callable[[Path], None]
     ) -> None:
         def check(text: str) -> str:
-            path = Path(text).expanduser()
+            path = local_path(text)
             if path.suffix not in endings:
                 return f"use one of the extensions {', '.join(endings)}"
-            return "" if path.parent.is_dir() else f"no such folder: {path.parent}"
+            if exists(path.parent, folder=True):
+                return ""
+            return f"no such folder: {safe_text(str(path.parent), 200)}"
 
         def take(text: str | None) -> None:
             if text:
-                path = Path(text).expanduser()
+                path = local_path(text)
                 self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
 
         help_text = f"Save {what} to a file; the extension sets the format: {', '.join(endings)}"

@@ -221,6 +221,12 @@ def report_command(
             transcripts=transcripts,
         )
     markdown_path = target.with_suffix(".md")
+    if markdown_path.exists() and not target.exists():
+        raise ConfigError(
+            f"the report's Markdown would replace {markdown_path}, which no report stands beside",
+            where="--output",
+            hint="choose another name for the report, or move that file",
+        )
     try:
         atomic_write_text(target, page(title, blocks))
         atomic_write_text(markdown_path, markdown(title, blocks))

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from kdharness.harness.cli.main import PROGRESS
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
@@ -102,8 +103,9 @@ class JsonView(QuietView):
         if state != self.last:
             self.last = state
             self._print("progress", **state, eta_seconds=eta(run, time.time()))
-        if not run.status.is_live:
-            self._print("ended", status=run.status.value, checkpoint=run.checkpoint)
+        status = effective_status(run)
+        if not status.is_live:
+            self._print("ended", status=status.value, checkpoint=run.checkpoint)
 
     def _print(self, kind: str, **values: object) -> None:
         line = {"run": self.run_id, "time": round(time.time(), 3), "event": kind, **values}

@@ -28,7 +28,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage_lines
 from kdharness.harness.store.removal import Annotation
 from kdharness.harness.types import Request, Run
-from kdharness.harness.util.tables import print_table
+from kdharness.harness.util.tables import finite, print_table
 from kdharness.harness.util.text import safe_text
 
 STILL_SECONDS = 10.0
@@ -83,7 +83,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
         "config": record.config,
     }
     if form == "json":
-        click.echo(json.dumps(details, indent=2, default=str))
+        click.echo(json.dumps(finite(details), indent=2, default=str))
         return
     import yaml
 

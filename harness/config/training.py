@@ -189,6 +189,11 @@ class DAEConfig(RunConfig):
         names = {"general", *self.experts, *(["domain"] if self.expert else [])}
         if len(names) == 1:
             raise ValueError("DAE needs an expert (or experts by name)")
+        for kind, role in (("domain", "expert"), ("general", "reference")):
+            if kind in self.experts and getattr(self, role):
+                raise ValueError(
+                    f"experts.{kind} and {role} would both teach {kind} rows: remove one of them"
+                )
         for source in self.data.train:
             if source.kind not in names:
                 raise ValueError(

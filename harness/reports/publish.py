@@ -204,7 +204,14 @@ def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
         return path
     if path.suffix not in (".json", ".jinja", ".txt", ".py"):
         return path
-    text = path.read_text("utf-8")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            "this file is not UTF-8, so it cannot be searched for keys",
+            where=str(path),
+            hint="convert it, or remove it from the model's folder",
+        ) from error
     if redact(text) != text:
         raise ModelError("this file holds a key of this environment", where=str(path))
     if path.suffix != ".json" or path.name in ("tokenizer.json", "vocab.json"):
@@ -278,7 +285,7 @@ def publish(
         if parent and private and not api.model_info(repo).private:
             raise ConfigError(f"{repo} exists and is public", hint="make it private on the hub")
         new = {n: part for n, part in publication.files.items() if not _same(part, present.get(n))}
-        stale = [n for n in present if _is_weights(n) and n not in publication.files]
+        stale = [n for n in present if _is_of_the_model(n) and n not in publication.files]
         taken = sorted([n for n in new if n in present] + stale)
         if taken and not force:
             raise ConfigError(
@@ -336,8 +343,13 @@ def _hash(part: Path | bytes, state: Any) -> str:
     return str(state.hexdigest())
 
 
-def _is_weights(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in WEIGHTS)
+def _is_of_the_model(name: str) -> bool:
+    """Return whether a file of a repository belongs to its model: libraries load it unasked."""
+    if "/" in name:
+        return fnmatch(name, TEMPLATES)
+    return any(fnmatch(name, pattern) for pattern in FILES if pattern != "LICENSE*") or fnmatch(
+        name, "adapter_model.bin"
+    )
 
 
 def _explain(error: Exception, repo: str) -> ModelError:

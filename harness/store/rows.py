@@ -7,13 +7,13 @@ that is copied and shared. All three are handled here, so that no caller has to.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar, cast
 
 from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Run, RunStatus, digest
 from kdharness.harness.util.redact import redact
+from kdharness.harness.util.tables import finite
 
 RowType = TypeVar("RowType")
 JSON_FIELDS = frozenset({"config", "info", "parents"})
@@ -34,18 +34,8 @@ def stored_json(value: object, *, ascii_only: bool = True) -> str:
     try:
         text = json.dumps(value, ensure_ascii=ascii_only, sort_keys=True, allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=ascii_only, sort_keys=True)
+        text = json.dumps(finite(value), ensure_ascii=ascii_only, sort_keys=True)
     return stored_text(text)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    return value
 
 
 def is_json(text: str | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -41,10 +42,21 @@ def cell(value: object) -> str:
     return safe_text(str(value).replace("\n", " "), 200)
 
 
+def finite(value: object) -> object:
+    """Return plain data in which NaN and infinite numbers, which JSON does not have, are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(part) for part in value]
+    return value
+
+
 def format_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], form: str) -> str:
     """Format rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
     if form == "json":
-        return json.dumps(list(rows), indent=2, ensure_ascii=True, default=str)
+        return json.dumps(finite(list(rows)), indent=2, ensure_ascii=True, default=str)
     if form == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")

@@ -13,10 +13,13 @@ from kdharness.harness.errors import ConfigError
 from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
-DRAWING = 2
-"""How rows are drawn: 2 since an epoch is whole and a weight is that of a row. A run that began
-with 1 goes on with it: epochs were rounded to the nearest step, unequal weights were those of whole
-sources, the assistant's turns of a prompt were learnt, and an answer's own end of turn was kept."""
+DRAWING = 3
+"""How rows are drawn; a run goes on with that with which it began.
+
+1: epochs were rounded to the nearest step, unequal weights were those of whole sources, the
+assistant's turns of a prompt were learnt, and an answer's own end of turn was kept. 2: an epoch is
+whole and a weight is that of a row; with unequal weights a micro-batch could have a row many times.
+"""
 
 
 class Stream:
@@ -56,28 +59,43 @@ class Stream:
         self.owed = dict.fromkeys(weights, 0.0)
         self.pool: list[tuple[float, int]] = []
         self.equal = len(set(weights.values())) == 1
+        self.apart = drawing > 2 and not self.equal
+        self.pooled: dict[int, None] = {}
+        """The rows in the pool, the one that waits longest first."""
         self.epoch: list[int] = []
 
-    def _draw(self) -> int | None:
-        """Return the next row; None at the end of an epoch when all weights are equal."""
+    def _draw(self, *, again: bool) -> int | None:
+        """Return the next row; None at the end of an epoch when all weights are equal.
+
+        With unequal weights: None if only rows that are in the pool could follow, unless `again`.
+        """
         if self.equal:
             if not self.epoch:
                 return None
             return self.epoch.pop()
         total = sum(self.groups.values())
-        for source, weight in self.groups.items():
-            self.owed[source] += weight / total
-        source = max(self.owed, key=lambda name: self.owed[name])
-        self.owed[source] -= 1
-        if not self.queues[source]:
-            self.queues[source] = self.random.sample(
-                self.members[source], len(self.members[source])
-            )
-        return self.queues[source].pop()
+        owed = {name: self.owed[name] + weight / total for name, weight in self.groups.items()}
+        source = max(owed, key=lambda name: owed[name])
+        row = self._next_of(source, again=again)
+        if row is not None:
+            owed[source] -= 1
+            self.owed = owed
+        return row
 
-    def _refill(self) -> None:
+    def _next_of(self, source: int, *, again: bool) -> int | None:
+        """Return the next row of a source that is not in the pool: copies would be neighbours."""
+        if not self.queues[source]:
+            members = self.members[source]
+            self.queues[source] = self.random.sample(members, len(members))
+        queue = self.queues[source]
+        for at in reversed(range(len(queue))):
+            if queue[at] not in self.pooled:
+                return queue.pop(at)
+        return queue.pop() if again else None
+
+    def _refill(self, least: int) -> None:
         while len(self.pool) < POOL:
-            row = self._draw()
+            row = self._draw(again=len(self.pool) < least)
             if row is None:
                 if self.pool:
                     return
@@ -86,6 +104,8 @@ class Stream:
                 continue
             key = len(self.rows[row]) if self.grouped else self.random.random()
             bisect.insort(self.pool, (key, row))
+            if self.apart:
+                self.pooled[row] = None
 
     def _fitting(self, start: int, end: int, budget: int) -> int:
         """Return how many rows of a part of the pool fit into a budget of positions, at least 1."""
@@ -99,14 +119,21 @@ class Stream:
 
     def take(self, count: int, budget: int | None = None) -> list[int]:
         """Take up to `count` rows that stand together, at most `budget` positions in total."""
-        self._refill()
+        self._refill(count if budget is None else 1)
         start = self.random.randrange(len(self.pool))
+        if self.apart:
+            # Rows of large weight come again when they are taken: chance would leave some out.
+            oldest = next(iter(self.pooled))
+            place = next(at for at, (_, row) in enumerate(self.pool) if row == oldest)
+            start = place - self.random.randrange(count)
         start = max(0, min(start, len(self.pool) - count))
         end = min(start + count, len(self.pool))
         if budget is not None:
             end = start + self._fitting(start, end, budget)
         taken = [row for _, row in self.pool[start:end]]
         del self.pool[start:end]
+        for row in taken:
+            self.pooled.pop(row, None)
         return taken
 
 

@@ -92,9 +92,11 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
         folder = local_folder(spec.model, paths, weights=True)
         if _is_adapter_of(folder, setting):
             refuse_own_place(spec, field_of(kind))
-            load_adapter(setting.student, folder, kind, spec.model)
+            # Not the kind: peft could take its words for those of a module or of the student's own.
+            name = f"teacher{len(setting.student.peft_config)}"
+            load_adapter(setting.student, folder, name, spec.model)
             setting.student.set_adapter("default")
-            return AdapterTeacher(setting.student, kind, vocab, setting.precision), parent.id
+            return AdapterTeacher(setting.student, name, vocab, setting.precision), parent.id
     model = load_frozen(spec, setting, shard=True)
     return OnlineTeacher(model, vocab, runs_on=runs_on(spec, setting)), parent.id
 

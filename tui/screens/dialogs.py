@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.modal import Dialog, Modal, clickable_key
 from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
@@ -273,8 +274,8 @@ class PickFile(Dialog[str | None]):
     def __init__(self, title: str, start: str = "", suffixes: Sequence[str] = ()) -> None:
         super().__init__()
         self.heading, self.suffixes = title, tuple(suffixes)
-        path = Path(start).expanduser() if start else Path.cwd()
-        while not path.is_dir() and path != path.parent:
+        path = local_path(start) if start else Path.cwd()
+        while not exists(path, folder=True) and path != path.parent:
             path = path.parent
         self.folder = path.resolve()
 
@@ -352,8 +353,8 @@ class PickFile(Dialog[str | None]):
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
-        path = Path(event.value).expanduser()
-        if path.is_dir():
+        path = local_path(event.value)
+        if exists(path, folder=True):
             self.folder = path.resolve()
             event.input.display = False
             self._show()

@@ -212,8 +212,9 @@ class FormScreen(FormTools):
             self.put(field.place, {} if value in (MISSING, None) else MISSING)
         elif field.kind == "groups":
             items = value if isinstance(value, list) else []
-            self.put((*field.place, len(items)), {"path": ""})
-            self.query_one(FormSheet).go_to((*field.place, len(items), "path"))
+            first = field.first
+            self.put((*field.place, len(items)), {first: ""})
+            self.query_one(FormSheet).go_to((*field.place, len(items), first))
         elif field.kind == "mapping":
             self._name_one(field)
         elif field.kind != "group":

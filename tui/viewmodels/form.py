@@ -56,6 +56,8 @@ class Field:
     depth: int = 0
     removable: bool = False
     pick: str = ""
+    first: str = ""
+    """Of a list of groups: the field that a new one begins with."""
 
     @property
     def id(self) -> str:
@@ -164,11 +166,18 @@ def fields_of(
             optional=shape.optional,
             depth=depth,
             pick=PICKERS.get(FIELD_KINDS.get(key, ""), "") if shape.kind in PICKABLE else "",
+            first=_first(shape.model) if shape.kind == "groups" else "",
         )
         rows.append(row)
         if shape.model is not None:
             rows += _below(shape, row, value)
     return rows
+
+
+def _first(model: type[BaseModel] | None) -> str:
+    """Return the field that the short form of a model stands for: the first that is required."""
+    fields = model.model_fields.items() if model else ()
+    return next((info.alias or name for name, info in fields if info.is_required()), "path")
 
 
 def _below(shape: Shape, row: Field, value: object) -> list[Field]:
@@ -297,7 +306,8 @@ def expand_short_forms(model: type[BaseModel], values: object) -> Any:
             out[key] = expand_short_forms(shape.model, value)
         elif shape.kind == "groups" and shape.model is not None:
             items = value if isinstance(value, list) else [value]
-            items = [{"path": item} if isinstance(item, str) else item for item in items]
+            first = _first(shape.model)
+            items = [{first: item} if isinstance(item, str) else item for item in items]
             out[key] = [expand_short_forms(shape.model, item) for item in items]
         elif shape.kind == "mapping" and shape.model is not None and isinstance(value, Mapping):
             out[key] = {

@@ -207,6 +207,40 @@ def drawn_by_source(
     return Counter(rows[i].source for batch in plan.batches for i in batch)
 
 
+@pytest.mark.parametrize("grouped", ["micro-batch", "step", "none"])
+@pytest.mark.parametrize(
+    ("sizes", "weights", "epochs"),
+    [
+        ((30, 30), (1, 3), 2),
+        ((30, 30), (1, 1.01), 1),
+        ((200, 20), (1, 10), 2),
+        ((12, 40), (4, 1), 4),
+    ],
+)
+def test_rows_with_weights_are_spread_over_the_epoch(
+    sizes: Sequence[int], weights: Sequence[float], epochs: int, grouped: str
+) -> None:
+    """A micro-batch was copies of one row, and half of the rows were never seen."""
+    lengths = random.Random(2)
+    rows = [
+        TrainRow(
+            list(range(n := lengths.randint(3, 40))), [-100] * (n - 1) + [1], "general", source, ""
+        )
+        for source, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+    spec = DataSpec(train=[{"path": str(i), "weight": w} for i, w in enumerate(weights)])
+    trainer = TrainerSpec(epochs=epochs, batch_size=4, accumulation=1, length_groups=grouped)
+    plan = plan_batches(rows, spec, trainer, 1)
+    drawn = Counter(index for batch in plan.batches for index in batch)
+    assert all(len(set(batch)) == len(batch) for batch in plan.batches)
+    whole = sum(size * weight for size, weight in zip(sizes, weights, strict=True))
+    for index, row in enumerate(rows):
+        expected = drawn.total() * weights[row.source] / whole
+        # A row may still be in the pool at the end.
+        assert abs(drawn[index] - expected) <= 2, (index, expected)
+
+
 @pytest.mark.parametrize(
     ("sizes", "weights", "share"),
     [
