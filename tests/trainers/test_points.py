@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,24 @@ def test_stopped_and_resumed_run_makes_the_same_choice(
         assert pair[0] == pair[1], name
     scores = curve(whole, "learnt/score")
     assert curve(rest, "learnt/score").items() <= scores.items()
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_again_forgets_the_best_of_before(
+    learner: dict[str, Any], paths: Paths
+) -> None:
+    """Killed before its first checkpoint, it kept a best of a training on other rows."""
+    config = with_trainer(learner, best="general_loss")
+    folder, whole = train(config, paths, "run")
+    note = folder.parent / "best" / "best.json"
+    right = note.read_text("utf-8")
+    shutil.rmtree(folder)
+    for checkpoint in folder.parent.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    note.write_text(json.dumps({**json.loads(right), "value": -1.0}), "utf-8")
+    _, again = train(config, paths, "run", resume=True)
+    assert json.loads(note.read_text("utf-8")) == json.loads(right)
+    assert said(again, "best by ") == said(whole, "best by ")
 
 
 # ---------------------------------------------------------------- refusals and judges

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.tracking import check_trackers
@@ -221,3 +224,28 @@ def test_scores_follow_the_users_own_variables(
     tracking.track_scores(["tensorboard", "wandb"], scores, tmp_path / "run", Listener())
     assert [run for run, _ in seen[2:]] == ["one", "one"]
     assert scalars(tmp_path / "mine" / "a") == {"train/shop/score": [(0, 0.5)]}
+
+
+def test_every_run_has_its_own_folder_and_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard made one run of all; wandb one of two trainings of a name, or of all scores."""
+    seen, closed = [], []
+
+    class Notes(TrainerCallback):
+        def on_train_begin(self, args: Any, *_: object, **__: object) -> None:
+            seen.append(os.environ["WANDB_RUN_ID"])
+
+    use(monkeypatch, Notes)
+    client = SimpleNamespace(finish=lambda: closed.append(len(seen)))
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    args = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    for name in ("a", "a", "b"):
+        # Removed, and trained anew.
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+        tracking.os.environ = dict(os.environ, TENSORBOARD_LOGGING_DIR=str(tmp_path / "tb"))
+        tracking.os.environ.pop("WANDB_RUN_ID", None)
+        sent = tracking.tracked(Listener(), ["wandb"], name, tmp_path / name, args, None)
+        assert tracking.os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "tb" / name)
+        sent.close()
+    assert len(set(seen)) == 3 and closed == [1, 2, 3]

@@ -77,16 +77,19 @@ def test_nothing_is_overwritten_without_force(
     hub: HubServer, model: str, paths: Paths, tmp_path: Path
 ) -> None:
     old = {"README.md": b"mine", "model-00001-of-00002.safetensors": b"old", "notes.txt": b"kept"}
+    # Of a former model; a license is the repository's.
+    old |= {"adapter_config.json": b"{}", "LICENSE": b"MIT", "onnx/model.safetensors": b"onnx"}
     first = hub.push_files(old)
     found = prepare(paths, model, REPO)
-    with pytest.raises(ConfigError, match=r"README\.md, model-00001-of-00002") as caught:
+    with pytest.raises(ConfigError, match=r"README\.md, adapter_config\.json, model-0") as caught:
         publish(found)
     assert "--force" in str(caught.value.hint) and hub.refs["main"] == first
     publish(found, force=True)
     files = hub.commits[hub.refs["main"]]
     assert files["README.md"] == found.card.encode() and files["notes.txt"] == b"kept"
     # A shard of the weights before would be loaded instead, or beside.
-    assert "model-00001-of-00002.safetensors" not in files
+    assert not {"model-00001-of-00002.safetensors", "adapter_config.json"} & set(files)
+    assert {"LICENSE", "onnx/model.safetensors"} <= set(files)
 
 
 def test_scores_of_other_weights_are_not_published(model: str, paths: Paths) -> None:
@@ -301,3 +304,25 @@ def test_a_prompt_is_shown_as_it_is_but_for_places(prompt: str, shown: str | Non
     """Slashes between its words are no path."""
     found = without_places({"data": {"self_written": {"prompt": prompt}}})
     assert found == {"data": {"self_written": {"prompt": shown if shown is not None else prompt}}}
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(model: str, paths: Paths) -> None:
+    with Store(paths.store) as store:
+        known = store.checkpoint(model)
+    assert known is not None
+    (Path(known.path) / "vocab.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ModelError, match="not UTF-8") as caught:
+        prepare(paths, model, REPO)
+    assert "vocab.txt" in str(caught.value.where)
+
+
+def test_a_report_replaces_no_other_markdown(kd: CommandLine, paths: Paths) -> None:
+    page = paths.home / "README.md"
+    paths.home.mkdir(parents=True, exist_ok=True)
+    page.write_text("mine", "utf-8")
+    code, _, err = kd("report", "--output", str(page.with_suffix(".html")))
+    assert code == 2 and "would replace" in err and page.read_text("utf-8") == "mine"
+    page.unlink()
+    for _ in range(2):
+        kd.ok("report", "--output", str(page.with_suffix(".html")))
+    assert page.exists()

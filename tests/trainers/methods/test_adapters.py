@@ -101,3 +101,22 @@ def test_named_experts_teach_their_own_rows(
     assert set(checkpoint.parents) == {"student", "reference", "expert", "expert law"}
     assert set(checkpoint.info["shares"]) == {"general", "domain", "law"}
     assert checkpoint.info["shares"]["law"] == pytest.approx(0.25, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["default", "v1.5", "lora", "q_proj"])
+def test_an_experts_name_is_not_taken_for_an_adapters(
+    kind: str, train: Train, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """An expert called default was loaded into the student's own adapter, and taught itself."""
+    lora = {"model": str(tiny_teacher), "lora": {"r": 4}}
+    sft = {"train": [SHOP], "max_length": 64}
+    assert train(method="sft", name="own", student=lora, data=sft) == 0
+    code = train(
+        method="dae",
+        name="dae",
+        student=lora,
+        experts={kind: "own"},
+        data={"train": [GENERAL, {**SHOP, "kind": kind}], "max_length": 64},
+    )
+    assert code == 0, log_tail(paths, "dae", 20)
+    assert "nothing is left to distil" not in log_tail(paths, "dae", 200)

@@ -38,6 +38,16 @@ def test_presets_round_trip_through_the_form(name: str, tmp_path: Path) -> None:
     assert load_config(file) == parse_config(raw)
 
 
+def test_short_forms_of_lists_stand_for_the_required_field() -> None:
+    """An entry of `eval_benches` got a path, which no row of the form could remove."""
+    raw = {"method": "sft", "data": {"train": "x"}, "trainer": {"eval_benches": ["shop"]}}
+    values = expand_short_forms(CONFIGS["sft"], raw)
+    assert values["trainer"]["eval_benches"] == [{"bench": "shop"}]
+    assert values["data"]["train"] == [{"path": "x"}]
+    firsts = {".".join(map(str, f.place)): f.first for f in fields_of(CONFIGS["sft"], values)}
+    assert (firsts["trainer.eval_benches"], firsts["data.train"]) == ("bench", "path")
+
+
 @pytest.mark.parametrize("method", list(CONFIGS))
 def test_every_config_field_has_a_form_row(method: str) -> None:
     fields = fields_of(CONFIGS[method], {"method": method})
