@@ -27,12 +27,12 @@ from kdharness.tui.viewmodels.form import (
     expand_short_forms,
     fields_of,
     get_value,
-    section,
     set_value,
     text_of,
     value_of,
     yaml_text,
 )
+from kdharness.tui.viewmodels.form_pages import section
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.edit_line import EditLine
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,7 @@ class Field:
     depth: int = 0
     removable: bool = False
     pick: str = ""
-    first: str = ""
-    """Of a list of groups: the field that a new one begins with."""
+    first: str = ""  # of a list of groups: the field that a new one begins with
 
     @property
     def id(self) -> str:
@@ -124,17 +123,12 @@ def _is_model(part: object) -> bool:
 
 def limits_of(info: FieldInfo) -> str:
     """Return the limits of a field such as `> 0, ≤ 1`; empty if it has none."""
-    low = high = ""
-    for part in info.metadata:
-        if getattr(part, "gt", None) is not None:
-            low = f"> {text_of(part.gt)}"
-        if getattr(part, "ge", None) is not None:
-            low = f"≥ {text_of(part.ge)}"
-        if getattr(part, "lt", None) is not None:
-            high = f"< {text_of(part.lt)}"
-        if getattr(part, "le", None) is not None:
-            high = f"≤ {text_of(part.le)}"
-    return ", ".join(filter(None, [low, high]))
+    return ", ".join(
+        f"{sign} {text_of(value)}"
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        for part in info.metadata
+        if (value := getattr(part, name, None)) is not None
+    )
 
 
 # ---------------------------------------------------------------- rows
@@ -166,7 +160,7 @@ def fields_of(
             optional=shape.optional,
             depth=depth,
             pick=PICKERS.get(FIELD_KINDS.get(key, ""), "") if shape.kind in PICKABLE else "",
-            first=_first(shape.model) if shape.kind == "groups" else "",
+            first=_first(shape.model) if shape.kind == "groups" and shape.model else "",
         )
         rows.append(row)
         if shape.model is not None:
@@ -174,10 +168,11 @@ def fields_of(
     return rows
 
 
-def _first(model: type[BaseModel] | None) -> str:
-    """Return the field that the short form of a model stands for: the first that is required."""
-    fields = model.model_fields.items() if model else ()
-    return next((info.alias or name for name, info in fields if info.is_required()), "path")
+def _first(model: type[BaseModel]) -> str:
+    """Return the field that a model's short form stands for: the first that is required."""
+    return next(
+        info.alias or name for name, info in model.model_fields.items() if info.is_required()
+    )
 
 
 def _below(shape: Shape, row: Field, value: object) -> list[Field]:
@@ -306,8 +301,7 @@ def expand_short_forms(model: type[BaseModel], values: object) -> Any:
             out[key] = expand_short_forms(shape.model, value)
         elif shape.kind == "groups" and shape.model is not None:
             items = value if isinstance(value, list) else [value]
-            first = _first(shape.model)
-            items = [{first: item} if isinstance(item, str) else item for item in items]
+            items = [{_first(shape.model): i} if isinstance(i, str) else i for i in items]
             out[key] = [expand_short_forms(shape.model, item) for item in items]
         elif shape.kind == "mapping" and shape.model is not None and isinstance(value, Mapping):
             out[key] = {
@@ -399,11 +393,3 @@ def in_order(model: type[BaseModel], values: object) -> Any:
                 value = [in_order(shape.model, item) for item in value]
             out[key] = value
     return {**out, **{k: v for k, v in values.items() if k not in out}}
-
-
-def section(fields: Sequence[Field], index: int, step: int) -> int:
-    """Return the next or previous row without indentation."""
-    tops = [i for i, field in enumerate(fields) if field.depth == 0]
-    if step > 0:
-        return next((i for i in tops if i > index), index)
-    return next((i for i in reversed(tops) if i < index), 0)

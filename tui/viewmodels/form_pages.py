@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kdharness.harness.config.files import dump_config
@@ -14,7 +14,7 @@ from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.commands import run_command
-from kdharness.tui.viewmodels.form import text_of, yaml_text
+from kdharness.tui.viewmodels.form import Field, text_of, yaml_text
 from kdharness.tui.viewmodels.rows import Line, text_lines
 
 EXAMPLES = 8
@@ -102,3 +102,11 @@ def _losses(line: str) -> Iterable[tuple[str, str]]:
         yield found[0], "warn"
         at = found.end()
     yield line[at:], ""
+
+
+def section(fields: Sequence[Field], index: int, step: int) -> int:
+    """Return the next or previous row without indentation."""
+    tops = [i for i, field in enumerate(fields) if field.depth == 0]
+    if step > 0:
+        return next((i for i in tops if i > index), index)
+    return next((i for i in reversed(tops) if i < index), 0)
