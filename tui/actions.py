@@ -294,7 +294,7 @@ class Actions(Queueing):
         begun = any(run.id.startswith("demo-") for run in self.store.runs())
         detail = (
             "It trains, aligns and scores a real small model in 11 runs: 8 minutes on two cores "
-            "with AMX, about 12 without. They appear on Runs, and each can be paused "
+            "with AMX, about 14 without. They appear on Runs, and each can be paused "
             "({runs.pause:p}) or stopped ({runs.stop:X})."
         )
         if begun:
