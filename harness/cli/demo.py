@@ -45,7 +45,7 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
         bf16 = begun_in_bf16(store)
     bf16 = is_cpu_faster_in_bf16() if bf16 is None else bf16
     if bf16:
-        click.echo("this CPU has AMX: the demo computes in bf16", err=True)
+        click.echo("the demo computes in bf16 (for CPUs with AMX)", err=True)
     sweep, planned = load_demo(smoke=smoke, judge=judge, bf16=bf16)
     if not all_done(execute(paths, find_experiment("demo"), sweep, planned)):
         sys.exit(1)

@@ -223,7 +223,7 @@ def report_command(
     markdown_path = target.with_suffix(".md")
     if markdown_path.exists() and not target.exists():
         raise ConfigError(
-            f"the report's Markdown would replace {markdown_path}, which no report stands beside",
+            f"the report's Markdown would replace {markdown_path}, which is no report",
             where="--output",
             hint="choose another name for the report, or move that file",
         )

@@ -14,7 +14,7 @@ from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
 DRAWING = 3
-"""How rows are drawn; a run goes on with that with which it began.
+"""How rows are drawn; a resumed run keeps the number with which it began.
 
 1: epochs were rounded to the nearest step, unequal weights were those of whole sources, the
 assistant's turns of a prompt were learnt, and an answer's own end of turn was kept. 2: an epoch is
