@@ -151,14 +151,14 @@ class Job:
 class Outcome:
     """The result of a training: the folder of weights, their parents by role, and statistics.
 
-    `others` are further checkpoints of the run by name, such as `best`.
+    `others` are further checkpoints of the run by name, such as `best`, each with its own step.
     """
 
     folder: Path
     step: int
     parents: Mapping[str, str] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
-    others: Mapping[str, Path] = field(default_factory=dict)
+    others: Mapping[str, Outcome] = field(default_factory=dict)
 
 
 class Benchmark(Protocol):

@@ -182,7 +182,7 @@ TOOLS = Table(
         "check_kernels": "kdharness.trainers.kernels:check_kernels",
         "track_scores": "kdharness.trainers.tracking:track_scores",
         "prepare_publication": "kdharness.harness.reports.publish:prepare",
-        "publish": "kdharness.harness.reports.publish:publish",
+        "publish": "kdharness.harness.reports.upload:publish",
         "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
         "export_gguf": "kdharness.trainers.exports.export:export_gguf",
         "export_folder": "kdharness.trainers.exports.export:export_folder",

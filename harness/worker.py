@@ -320,22 +320,23 @@ def _train(config: AnyConfig, job: Job) -> Outcome:
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """Store the run's weights as checkpoints `RUN`, `RUN@best` and so on, with model cards."""
-    final: Checkpoint | None = None
-    for suffix, folder in {"": outcome.folder, **outcome.others}.items():
+    stored: list[Checkpoint] = []
+    code = {key: outcome.info[key] for key in ("trusted_code",) if key in outcome.info}
+    for suffix, made in {"": outcome, **outcome.others}.items():
         checkpoint = add_made(
             paths,
-            folder,
+            made.folder,
             name=f"{run.id}@{suffix}" if suffix else run.id,
             method=run.method,
             run=run.id,
-            step=outcome.step,
-            parents=outcome.parents,
+            step=made.step,
+            parents=made.parents,
             config_hash=run.config_hash,
-            info=outcome.info,
+            info={**made.info, **code},
             reporter=reporter,
         )
         try:
-            atomic_write_text(folder / "README.md", model_card(paths, checkpoint.name))
+            atomic_write_text(made.folder / "README.md", model_card(paths, checkpoint.name))
         except (OSError, KDHarnessError) as error:
             # The weights are saved and registered; the model card can be made later.
             reporter.say(
@@ -343,9 +344,8 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
                 f"kdharness export model-card {checkpoint.name}",
                 kind="warning",
             )
-        final = final or checkpoint
-    assert final is not None
-    return final
+        stored.append(checkpoint)
+    return stored[0]
 
 
 def _work_on_rank(paths: Paths, run_id: str, rank: int, resume: bool) -> int:

@@ -17,7 +17,7 @@ from kdharness.harness.types import MetricValue
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
-from kdharness.trainers.points import shown
+from kdharness.trainers.points import as_curves, shown
 from kdharness.trainers.resuming import newest_checkpoint
 
 NOTE = "best.json"
@@ -130,6 +130,7 @@ class BestPoint:
         self.folder, self.spec = setting.job.folder, spec
         self.value: float | None = None
         self.step, self.said = 0, ""
+        self.curves: dict[str, float] = {}
         self.start: Measured | None = None
         note = self.folder / "best" / NOTE
         if setting.job.resume and note.exists() and newest_checkpoint(self.folder):
@@ -138,6 +139,8 @@ class BestPoint:
             self.value = float(value) if isinstance(value, (int, float)) else None
             self.step = step if isinstance(step, int) else 0
             self.said = str(stored.get("measured", ""))
+            curves = stored.get("curves")  # absent in runs of older versions
+            self.curves = dict(curves) if isinstance(curves, Mapping) else {}
 
     @property
     def is_relative(self) -> bool:
@@ -168,13 +171,15 @@ class BestPoint:
         if self.value is not None and not self._better(value, measured):
             return False
         self.value, self.step, self.said = value, step, self._text(measured)
+        self.curves = {**measured.losses, **as_curves(measured.scores)}
         return True
 
     def note(self) -> str:
         """Return the record that is saved beside the best weights."""
         assert self.rule is not None
         record = {"value": self.value, "step": self.step, "rule": self.rule.text}
-        return json.dumps({**record, "measured": self.said})
+        curves = {name: value for name, value in self.curves.items() if math.isfinite(value)}
+        return json.dumps({**record, "measured": self.said, "curves": curves})
 
     def is_stale(self, step: int) -> bool:
         """Return whether `trainer.early_stop` points in a row brought no new best."""

@@ -70,7 +70,7 @@ from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.teachers.placement import check_placement
 from kdharness.trainers.teachers.planned import planned_facts
-from kdharness.trainers.totals import totals_of
+from kdharness.trainers.totals import stored_facts
 from kdharness.trainers.tracking import Tracked, tracked
 from kdharness.trainers.trainer import DistillTrainer
 from kdharness.trainers.waiting import main_first
@@ -148,29 +148,27 @@ def train(
         if isinstance(setting.job.reporter, Tracked):
             setting.job.reporter.close()
     step = trainer.state.global_step
-    if watcher.ended_early:
-        setting.plan = setting.plan.until(step, setting.train.rows)
-    elif watcher.stopped and step < setting.plan.steps:
+    if watcher.stopped and not watcher.ended_early and step < setting.plan.steps:
         raise Interrupted("stopped by request")
     if sampled is not None:
         sampled.end()
     folder = _save(trainer, setting)
-    sizes = sampled.sizes(step) if sampled is not None else None
-    totals = totals_of(setting, costs, setting.plan, sizes)
-    info = {
-        "tokens": totals.tokens,
-        "labelled": totals.labelled,
-        "flops": totals.flops,
-        "padding_share": round(totals.padding_share, 4),
-        "data": begun["train"],
-        "shares": setting.plan.share,
-        "processes": setting.job.world,
-        **({"sampled": totals.sampled} if sampled is not None else {}),
-        **watcher.final,
+    parents = {"student": setting.start.id, **parents}
+    points: dict[str, tuple[Path, int, Mapping[str, float]]] = {}
+    points[""] = (folder, step, watcher.final)
+    best = watcher.best
+    # If the last weights are the best, they are not stored twice: RUN@best is RUN.
+    if best.value is not None and best.step != step:
+        points["best"] = (job.folder / "best", best.step, best.curves)
+    facts = {"data": begun["train"], **({"best_step": best.step} if best.value is not None else {})}
+    made = {
+        name: Outcome(
+            where, at, parents, {**stored_facts(setting, costs, at, sampled), **facts, **curves}
+        )
+        for name, (where, at, curves) in points.items()
     }
-    best = job.folder / "best"
-    others = {"best": best} if config.trainer.best and best.exists() else {}
-    return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
+    last = made.pop("")
+    return replace(last, others=made)
 
 
 def _with_kernels(method: Objective, setting: TrainContext) -> Objective:

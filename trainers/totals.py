@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, measure
 from kdharness.trainers.data.on_policy import answer_start, with_sampled
 from kdharness.trainers.flops import BatchCosts
+from kdharness.trainers.rollouts import SampledRows
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,20 @@ def totals_of(
         costs.sampling(answer_start(rows[row].labels), count) for (_, row), count in sizes.items()
     )
     return Totals(tokens, labelled, padded / max(padded + tokens, 1), flops, sum(sizes.values()))
+
+
+def stored_facts(
+    setting: TrainContext, costs: BatchCosts, step: int, sampled: SampledRows | None
+) -> dict[str, Any]:
+    """Return what is stored with a checkpoint on the training up to its step."""
+    plan = setting.plan.until(step, setting.train.rows)
+    totals = totals_of(setting, costs, plan, sampled.sizes(step) if sampled is not None else None)
+    return {
+        "tokens": totals.tokens,
+        "labelled": totals.labelled,
+        "flops": totals.flops,
+        "padding_share": round(totals.padding_share, 4),
+        "shares": plan.share,
+        "processes": setting.job.world,
+        **({"sampled": totals.sampled} if sampled is not None else {}),
+    }

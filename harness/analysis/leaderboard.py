@@ -15,6 +15,7 @@ from kdharness.harness.analysis.scorebook import (
     add_panels,
     group_flags,
     groups_of,
+    judge_flags,
     newest_revisions,
 )
 from kdharness.harness.paths import Paths
@@ -56,9 +57,10 @@ def leaderboard(
     groups, hides = newest_revisions(groups, notes)
     cache = ScoreCache(store, {group.checkpoint for group in groups})
     figures = figures_of(store, paths, groups, notes, cache, as_published)
+    members: dict[str, list[str]] = {}
     if panels and panels != "none":
         how = panels if isinstance(panels, str) else "mean"
-        add_panels(store, paths, groups, figures, notes, cache, as_published, how)
+        members = add_panels(store, paths, groups, figures, notes, cache, as_published, how)
     if not as_published:
         figures = add_corrections(store, figures)
     cards = store.cards()
@@ -69,7 +71,9 @@ def leaderboard(
 
     for group in sorted(figures, key=place):
         checkpoint = known[group.checkpoint]
-        found = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
+        found = [*group_flags(group, notes, cards, as_published), *hides.get(group, ())]
+        # A panel is no better tested than its judges.
+        found += [f for judge in members.get(group.judge, ()) for f in judge_flags(judge, cards)]
         flags = tuple(dict.fromkeys(found))
         only = notes.get((group.checkpoint, group.bench, group.revision), {}).get("only", {})
         scores += [

@@ -214,19 +214,24 @@ def add_panels(
     cache: ScoreCache,
     as_published: bool,
     how: str,
-) -> None:
-    """Add panels that aggregate all judges of a checkpoint, if there are several."""
+) -> dict[str, list[str]]:
+    """Add panels that aggregate all judges of a checkpoint, if there are several.
+
+    Returns panel -> its judges.
+    """
     teams: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         if group.judge != "exact":
             teams.setdefault((group.checkpoint, group.bench, group.revision), []).append(group)
     teams = {key: team for key, team in teams.items() if len(team) > 1}
     if not teams:
-        return
+        return {}
+    panels: dict[str, list[str]] = {}
     asset_state = asset_state_of(paths)
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
+        panels[panel.judge] = [group.judge for group in team]
         key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
         changes = ",".join(str(group.changes) for group in team)
         state = f"{SCORING_VERSION}:{changes}:{asset_state}"
@@ -244,6 +249,7 @@ def add_panels(
         )
         cache.put(key, state, figures[panel])
     cache.write()
+    return panels
 
 
 def newest_revisions(

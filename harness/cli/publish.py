@@ -15,6 +15,7 @@ from kdharness.harness.util.tables import print_table
 @click.option("--to", "repo", required=True, metavar="ORG/NAME", help="The repository on the hub.")
 @click.option("--private", is_flag=True, help="Create it as a private one.")
 @click.option("--merged", is_flag=True, help="Merge an adapter into its base first.")
+@click.option("--license", metavar="ID", help="The model's license: apache-2.0, mit, other.")
 @click.option("--force", is_flag=True, help="Replace files that the repository has already.")
 @click.option("--dry-run", is_flag=True, help="Show files and model card; upload nothing.")
 @click.option(
@@ -33,6 +34,7 @@ def publish_command(
     repo: str,
     private: bool,
     merged: bool,
+    license: str | None,
     force: bool,
     dry_run: bool,
     results: tuple[str, ...],
@@ -55,6 +57,7 @@ def publish_command(
         trust_remote_code=trust_remote_code,
         results=results,
         percent=percent,
+        license=license or "",
     )
     for note in found.notes:
         click.echo(f"note: {note}", err=True)

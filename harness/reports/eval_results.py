@@ -91,6 +91,35 @@ def result_files(
     }
 
 
+def with_other_tasks(ours: str, former: str) -> str:
+    """Return a file of `.eval_results` with the entries of other tasks that it had.
+
+    Args:
+        ours: the new file.
+        former: the file that it replaces; a damaged one is replaced as a whole.
+    """
+    try:
+        theirs = parse_yaml(former, "the repository's file of results")
+    except ConfigError:
+        return ours
+    entries = yaml.safe_load(ours)
+    given = {_task_of(entry) for entry in entries}
+    others = [
+        entry
+        for entry in (theirs if isinstance(theirs, list) else ())
+        if _task_of(entry) not in (None, *given)
+    ]
+    if not others:
+        return ours
+    return yaml.safe_dump([*others, *entries], sort_keys=False, allow_unicode=True)
+
+
+def _task_of(entry: object) -> tuple[object, object] | None:
+    """Return (dataset, task) of an entry; None if it has another form."""
+    dataset = entry.get("dataset") if isinstance(entry, Mapping) else None
+    return (dataset.get("id"), dataset.get("task_id")) if isinstance(dataset, Mapping) else None
+
+
 def check_registered(api: HfApi, specs: Sequence[EvalResultSpec]) -> None:
     """Ask the hub whether each dataset is a benchmark that has the task.
 

@@ -9,24 +9,32 @@ import posixpath
 import re
 import time
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import explained, is_bookkeeping, is_headline
 from kdharness.harness.assets import manifest
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.store.lineage import TRAINED, weight_ancestors
+from kdharness.harness.store.lineage import weight_ancestors
 from kdharness.harness.types import Checkpoint, Score
+from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.tables import cell, format_rows
 from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.untrusted import parse_yaml
 
 FEW = 8
 """Scores of fewer items are in the text alone, not in the metadata that the hub ranks by."""
+OF_THE_REPOSITORY = ("license*", "language", "extra_gated_*", "thumbnail")
+"""Metadata that are not about the weights."""
+_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _ENDPOINT = re.compile(r"@https?://\S+")
 _URL = re.compile(r"https?://\S+")
 _PATH_IN_PROSE = re.compile(
@@ -37,7 +45,9 @@ PROSE = ("prompt",)
 _PATH = re.compile(r"^(~|[A-Za-z]:)?[/\\]|^file:|^local:[/\\~.]|[/\\].*[/\\]")
 
 
-def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: bool) -> str:
+def hub_card(
+    store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: bool, license: str = ""
+) -> str:
     """Return a checkpoint's README for the hub, without secrets and local paths.
 
     Its metadata have the base model, tags, and a `model-index` of the scores that are on enough
@@ -49,23 +59,26 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
         paths: the home.
         checkpoint: what is published.
         adapter: whether it is published as an adapter.
+        license: as the hub spells it; empty for none.
     """
     scores = [s for s in leaderboard(store, paths, checkpoints=[checkpoint.id]) if _is_told(s)]
-    bases = [hub for one in weight_ancestors(store, checkpoint)[1:] if (hub := hub_id(one))]
+    ancestors = weight_ancestors(store, checkpoint)[1:]
+    bases = [hub for one in ancestors if (hub := _repository(one, paths))]
     name = safe_text(checkpoint.name)
     results = [
         EvalResult(
             task_type="text-generation",
             dataset_type=score.bench,
             dataset_name=score.bench,
-            dataset_args={
+            metric_type=score.metric,
+            metric_value=_number(score.value),
+            metric_name=_metric_name(score),
+            # The metric's, not the dataset's: the hub has one entry for all scores of a dataset.
+            metric_args={
                 "n": score.n,
                 "judge": judge_without_places(score),
                 "flags": list(score.flags),
             },
-            metric_type=score.metric,
-            metric_value=_number(score.value),
-            metric_name=_metric_name(score),
         )
         for score in scores
         if score.n >= FEW
@@ -74,6 +87,7 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
     ]
     metadata = ModelCardData(
         base_model=list(dict.fromkeys(bases)) or None,
+        license=license or None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["kdharness", checkpoint.method],
@@ -82,7 +96,8 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
     )
     run = store.run(checkpoint.run) if checkpoint.run else None
     parts = ["---", metadata.to_yaml(), "---", "", f"# {name}", "", _how(checkpoint), ""]
-    parts += [f"- {role}: {_shown(known, key)}" for role, key, known in _parents(store, checkpoint)]
+    for role, key in sorted(checkpoint.parents.items()):
+        parts.append(f"- {role}: {_shown(store.checkpoint(key), key, paths)}")
     if data := checkpoint.info.get("data"):
         parts.append(f"- training data: fingerprint `{data}`")
     for key, title in (("tokens", "tokens trained on"), ("labelled", "of them with a loss")):
@@ -98,12 +113,58 @@ def hub_card(store: Store, paths: Paths, checkpoint: Checkpoint, *, adapter: boo
     return redact("\n".join(parts) + "\n", shapes=True)
 
 
-def hub_id(checkpoint: Checkpoint) -> str:
-    """Return the hub repository of a model that came from there; empty for any other."""
-    named = split_hub_name(checkpoint.name)
-    if named is not None and checkpoint.method not in TRAINED and not checkpoint.run:
+def with_kept_metadata(card: str, former: str, replaced: bool) -> str:
+    """Return a card with the metadata that people have added to the repository's former one.
+
+    Terms, language and access rules are the repository's; the other fields describe the former
+    model, and are kept if its weights are not replaced. Scores never are.
+
+    Args:
+        card: the new README.
+        former: the README that it replaces.
+        replaced: whether the weights are other ones.
+    """
+    found = _FRONT_MATTER.match(former)
+    try:
+        theirs = parse_yaml(found[1], "the metadata of the repository's card") if found else None
+    except ConfigError:
+        theirs = None
+    block = _FRONT_MATTER.match(card)
+    if not isinstance(theirs, Mapping) or block is None:
+        return card
+    ours = yaml.safe_load(block[1])
+    kept = {
+        key: value
+        for key, value in theirs.items()
+        if key not in ours
+        and key != "model-index"
+        and (not replaced or any(fnmatch(key, pattern) for pattern in OF_THE_REPOSITORY))
+    }
+    tags = theirs.get("tags")
+    if isinstance(tags, list) and not replaced:
+        kept["tags"] = list(dict.fromkeys([*ours["tags"], *map(str, tags)]))
+    if all(ours.get(k) == v for k, v in kept.items()):
+        return card
+    text = yaml.safe_dump(ours | kept, sort_keys=False, allow_unicode=True)
+    return f"---\n{text}---\n{card[block.end() :]}"
+
+
+def hub_source(checkpoint: Checkpoint) -> tuple[str, str | None] | None:
+    """Return (repository, commit) of a model that was loaded from the hub; None for any other.
+
+    Its path says so, not its name: `org/model-cut8` is a local model that was made of one.
+    """
+    named = split_hub_name(checkpoint.path)
+    return None if named is None or exists(Path(checkpoint.path), folder=True) else named
+
+
+def _repository(checkpoint: Checkpoint, paths: Paths) -> str:
+    """Return the hub repository that a model's weights are from; empty for a local model."""
+    named = hub_source(checkpoint)
+    if named is not None:
         return named[0]
-    asset = manifest().get(Path(checkpoint.path).name if checkpoint.path else "")
+    folder = Path(checkpoint.path)
+    asset = manifest().get(folder.name) if folder.parent == paths.models.resolve() else None
     return str(asset.hub.get("repo", "")) if asset is not None and not checkpoint.run else ""
 
 
@@ -155,10 +216,12 @@ def judge_without_places(score: Score) -> str:
 
 
 def _metric_name(score: Score) -> str:
-    """Return the metric with its interval, which the hub's format has no field for."""
+    """Return the metric with its interval and judge, which the hub's format has no field for."""
+    judge = "" if score.judge == "exact" else f", {judge_without_places(score)}"
     if score.ci_low is None or score.ci_high is None:
-        return f"{score.metric} (n = {score.n}, no interval)"
-    return f"{score.metric} (95 % {cell(score.ci_low)} to {cell(score.ci_high)}, n = {score.n})"
+        return f"{score.metric} (n = {score.n}, no interval{judge})"
+    interval = f"95 % {cell(score.ci_low)} to {cell(score.ci_high)}"
+    return f"{score.metric} ({interval}, n = {score.n}{judge})"
 
 
 def _table(scores: Sequence[Score]) -> str:
@@ -197,13 +260,9 @@ def _how(checkpoint: Checkpoint) -> str:
     return f"{names.get(checkpoint.method, f'Made by {checkpoint.method}')}, {day}."
 
 
-def _parents(store: Store, checkpoint: Checkpoint) -> list[tuple[str, str, Checkpoint | None]]:
-    return [(r, key, store.checkpoint(key)) for r, key in sorted(checkpoint.parents.items())]
-
-
-def _shown(known: Checkpoint | None, key: str) -> str:
+def _shown(known: Checkpoint | None, key: str, paths: Paths) -> str:
     if known is None:
         return f"`{key}`"
     name = safe_text(str(without_places(known.name)))
-    hub = hub_id(known)
+    hub = _repository(known, paths)
     return f"[{hub}](https://huggingface.co/{hub})" if hub else f"{name} (`{known.model}`)"

@@ -8,14 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
-from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.hf_api import RepoFile
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.errors import ConfigError, ModelError
@@ -27,14 +23,10 @@ from kdharness.harness.models.older_readers import older_config, older_notes, ol
 from kdharness.harness.models.resolve import identity_of, naming_base
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
-from kdharness.harness.reports.eval_results import (
-    EvalResultSpec,
-    check_registered,
-    parse_spec,
-    result_files,
-)
-from kdharness.harness.reports.hub_card import hub_card, hub_id
+from kdharness.harness.reports.eval_results import EvalResultSpec, parse_spec, result_files
+from kdharness.harness.reports.hub_card import hub_card, hub_source
 from kdharness.harness.store import Store
+from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -55,14 +47,20 @@ FILES = (
     "tekken.json",
     "chat_template.json",
     "*.jinja",
+    "*processor_config.json",
     "configuration_*.py",
     "modeling_*.py",
     "tokenization_*.py",
-    "LICENSE*",
 )
 """What is published of a folder. Optimizer states, notes and logs stay."""
+TERMS = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
+"""The terms of a model: published too, but never deleted from a repository."""
+MAPPED = ("config.json", "tokenizer_config.json", "processor_config.json")
+"""Configs that may name code of a model's own."""
 TEMPLATES = "additional_chat_templates/*.jinja"
 """Further chat templates of a tokenizer."""
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_CLASS = re.compile(r"(\w+)\.\w+")
 _IMPORTED = re.compile(r"^\s*from\s+\.(\w+)\s+import\b", re.MULTILINE)
 NAMES = ("_name_or_path", "name_or_path")
 """Where libraries note the place that a model was loaded from: dropped if it is local."""
@@ -112,6 +110,7 @@ def prepare(
     trust_remote_code: bool = False,
     results: Sequence[str] = (),
     percent: bool = False,
+    license: str = "",
 ) -> Publication:
     """Collect what is published of a checkpoint, without any network access.
 
@@ -123,16 +122,24 @@ def prepare(
         trust_remote_code: whether the base's own code may run to merge it.
         results: scores for leaderboards of the hub, each as `BENCH:METRIC=ORG/DATASET:TASK`.
         percent: write those as percent.
+        license: the model's license as the hub spells it, such as `apache-2.0`.
 
     Raises:
-        ConfigError: not a hub id, no such checkpoint, an adapter whose base is not on the hub, a
-            score that there is not or that a leaderboard should not have.
+        ConfigError: not a hub id or license, no such checkpoint, an adapter whose base is not on
+            the hub, a score that there is not or that a leaderboard should not have.
         ModelError: its weights are gone or other ones by now, or a file names a local path or
             holds a secret.
     """
     named = split_hub_name(repo)
     if named is None or named[1] is not None:
         raise ConfigError(f"{repo[:200]!r} is not a hub id", hint="hub ids look like org/name")
+    if license and not _LICENSE.fullmatch(license):
+        raise ConfigError(
+            f"{license[:60]!r} is not a license of the hub",
+            where="--license",
+            hint="write it as https://huggingface.co/docs/hub/repositories-licenses does: "
+            "apache-2.0, mit, llama3.2, other",
+        )
     specs = tuple(parse_spec(text) for text in results)
     with Store(paths.store) as store:
         checkpoint = store.checkpoint(name) or model_checkpoint(paths, name)
@@ -152,7 +159,7 @@ def prepare(
             folder = target
         files: dict[str, Path | bytes] = {}
         for path in published_files(folder):
-            files[path.relative_to(folder).as_posix()] = _cleaned(path, store, paths)
+            files[path.relative_to(folder).as_posix()] = _cleaned(path, paths)
         if not any(fnmatch(file, "*.safetensors") for file in files):
             raise ModelError(f"{name} has no safetensors weights", where=str(folder))
         own = checkpoint.path
@@ -162,7 +169,7 @@ def prepare(
                 where=own,
                 hint="evaluate it again (kdharness eval --ckpt); earlier scores are kept",
             )
-        card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder))
+        card = hub_card(store, paths, checkpoint, adapter=is_adapter(folder), license=license)
         files[CARD] = card.encode()
         if specs:
             scores = leaderboard(store, paths, checkpoints=[checkpoint.id])
@@ -180,9 +187,10 @@ def published_files(folder: Path) -> list[Path]:
     found = {
         path
         for path in folder.iterdir()
-        if any(fnmatch(path.name, pattern) for pattern in FILES) and path.is_file()
+        if any(fnmatch(path.name, pattern) for pattern in (*FILES, *TERMS)) and path.is_file()
     }
     found |= {path for path in folder.glob(TEMPLATES) if path.is_file()}
+    found |= {path for path in map(folder.joinpath, _own_code(folder)) if path.is_file()}
     unread = [path for path in found if path.suffix == ".py"]
     while unread:
         text = unread.pop().read_text("utf-8", "replace")
@@ -194,7 +202,21 @@ def published_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
+def _own_code(folder: Path) -> set[str]:
+    """Return the files of a model's own code that its configs name in `auto_map`."""
+    names: set[str] = set()
+    for config in (path for name in MAPPED if (path := folder / name).is_file()):
+        classes = read_json_object(config, config.name, ModelError).get("auto_map")
+        for value in classes.values() if isinstance(classes, Mapping) else ():
+            # A tokenizer has two classes: the slow and the fast one.
+            for name in value if isinstance(value, list) else [value]:
+                # Code of another repository is REPOSITORY--module.Class.
+                if isinstance(name, str) and (own := _CLASS.fullmatch(name)):
+                    names.add(f"{own[1]}.py")
+    return names
+
+
+def _cleaned(path: Path, paths: Paths) -> Path | bytes:
     """Return a file as it is, or its contents without the local paths that libraries note.
 
     Raises:
@@ -219,7 +241,8 @@ def _cleaned(path: Path, store: Store, paths: Paths) -> Path | bytes:
     values = read_json_object(path, path.name, ModelError)
     before = json.dumps(values)
     if path.name == "adapter_config.json":
-        values["base_model_name_or_path"] = _base_on_hub(path.parent, store, paths)
+        values["base_model_name_or_path"], revision = _base_on_hub(path.parent, paths)
+        values["revision"] = revision or values.get("revision")
     for key in NAMES:
         if key in values and split_hub_name(str(values[key])) is None:
             del values[key]
@@ -250,127 +273,23 @@ def _texts(values: object, field: str = "") -> Iterable[tuple[str, str]]:
             yield from _texts(part, field)
 
 
-def _base_on_hub(folder: Path, store: Store, paths: Paths) -> str:
-    """Return the hub id of an adapter's base."""
+def _base_on_hub(folder: Path, paths: Paths) -> tuple[str, str | None]:
+    """Return the hub id of an adapter's base, and the revision that it was trained on."""
     with naming_base(folder) as base:
-        if split_hub_name(base) is not None and not Path(base).exists():
-            return base.partition("@")[0]
-        known = model_checkpoint(paths, base)
-    found = hub_id(known)
-    if not found:
+        named = split_hub_name(base)
+        if named is None or exists(Path(base), folder=True):
+            known = model_checkpoint(paths, base)
+        else:
+            with Store(paths.store) as store:
+                stored = store.checkpoint(base)
+            # What was made here of a hub model has a name like one.
+            if stored is None or not stored.path or hub_source(stored):
+                return named
+            known = stored
+    found = hub_source(known)
+    if found is None:
         raise ConfigError(
             f"the adapter's base is a local model ({known.name}): others could not load it",
             hint="publish it merged (--merged), or publish the base first and name it by hub id",
         )
     return found
-
-
-def publish(
-    publication: Publication, *, private: bool = False, force: bool = False
-) -> tuple[str, int]:
-    """Upload what was prepared as one commit; return its address and the number of new files.
-
-    An upload that was cut off is begun again by the same call: files that the hub has are not sent
-    twice, and nothing is visible before the commit.
-
-    Raises:
-        ConfigError: the repository has other contents under these names (without `force`), or is
-            public and was to be private; a benchmark is not registered on the hub.
-        ModelError: no access, or the hub cannot be reached.
-    """
-    repo, api = publication.repo, HfApi()
-    check_registered(api, publication.results)
-    try:
-        parent, present = _present(api, repo)
-        if parent and private and not api.model_info(repo).private:
-            raise ConfigError(f"{repo} exists and is public", hint="make it private on the hub")
-        new = {n: part for n, part in publication.files.items() if not _same(part, present.get(n))}
-        stale = [n for n in present if _is_of_the_model(n) and n not in publication.files]
-        taken = sorted([n for n in new if n in present] + stale)
-        if taken and not force:
-            raise ConfigError(
-                f"{repo} has other contents already: {', '.join(taken[:5])}",
-                hint="publish under another name, or replace them: --force",
-            )
-        if not new and not stale:
-            return f"{api.endpoint}/{repo}", 0
-        if not parent:
-            api.create_repo(repo, private=private or None, exist_ok=True)
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *(CommitOperationAdd(n, part) for n, part in new.items()),
-            *(CommitOperationDelete(n) for n in stale),
-        ]
-        # Refused by the hub if somebody else has committed in the meantime.
-        api.create_commit(
-            repo, operations, commit_message="Publish with kdharness", parent_commit=parent or None
-        )
-    except (ConfigError, ModelError):
-        raise
-    except Exception as error:  # the hub client has a family of errors per layer below it
-        raise _explain(error, repo) from error
-    return f"{api.endpoint}/{repo}", len(new)
-
-
-def _present(api: HfApi, repo: str) -> tuple[str, dict[str, RepoFile]]:
-    """Return the newest commit of a repository and its files; nothing if it does not exist."""
-    try:
-        commit = str(api.model_info(repo).sha or "")
-    except RepositoryNotFoundError:
-        return "", {}
-    tree = api.list_repo_tree(repo, recursive=True, revision=commit) if commit else []
-    return commit, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-
-
-def _same(part: Path | bytes, present: RepoFile | None) -> bool:
-    """Return whether a file of the repository has these contents."""
-    if present is None:
-        return False
-    size = len(part) if isinstance(part, bytes) else part.stat().st_size
-    if size != present.size:
-        return False
-    if present.lfs is not None:
-        return _hash(part, sha256()) == present.lfs.sha256
-    return _hash(part, sha1(f"blob {size}\0".encode())) == present.blob_id
-
-
-def _hash(part: Path | bytes, state: Any) -> str:
-    if isinstance(part, bytes):
-        state.update(part)
-        return str(state.hexdigest())
-    with part.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            state.update(block)
-    return str(state.hexdigest())
-
-
-def _is_of_the_model(name: str) -> bool:
-    """Return whether a file of a repository belongs to its model: libraries load it unasked."""
-    if "/" in name:
-        return fnmatch(name, TEMPLATES)
-    return any(fnmatch(name, pattern) for pattern in FILES if pattern != "LICENSE*") or fnmatch(
-        name, "adapter_model.bin"
-    )
-
-
-def _explain(error: Exception, repo: str) -> ModelError:
-    """Translate the hub client's error, with what to do."""
-    causes = [error]
-    while isinstance(causes[-1].__cause__, Exception):
-        causes.append(causes[-1].__cause__)
-    found = (getattr(getattr(cause, "response", None), "status_code", None) for cause in causes)
-    status = next(filter(None, found), None)
-    texts = [(str(c).strip() or type(c).__name__).splitlines()[0] for c in causes[:2]]
-    first = redact(": ".join(dict.fromkeys(texts)), shapes=True)[:300]
-    if status in (401, 403) or type(error).__name__ == "LocalTokenNotFoundError":
-        return ModelError(
-            f"no access to write {repo}: {first}",
-            hint="run hf auth login with a token that may write (or set HF_TOKEN)",
-        )
-    if status in (409, 412):
-        return ModelError(
-            f"{repo} has changed meanwhile: {first}", hint="look at it, and try again"
-        )
-    return ModelError(
-        f"could not publish {repo}: {first}",
-        hint="check the network and try again: files that arrived are not sent twice",
-    )

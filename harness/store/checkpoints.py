@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from kdharness.harness.store.base import StoreBase
 from kdharness.harness.store.rows import encode, unanswered_id
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
+from kdharness.harness.util.filesystem import exists
 
 REMOVED = " (removed)"
 """Ends the name of a checkpoint that was removed, and stays as the parent of others."""
@@ -23,7 +25,10 @@ class CheckpointRows(StoreBase):
         """
         known = self.checkpoint(checkpoint.id)
         if known is not None and known.id == checkpoint.id:
-            if checkpoint.path and known.path != checkpoint.path:
+            # The best and the last weights of a run may be the same: its own folder stays.
+            twice = bool(known.run) and known.run == checkpoint.run
+            kept = twice and exists(Path(known.path), folder=True)
+            if checkpoint.path and known.path != checkpoint.path and not kept:
                 self.set_checkpoint_path(checkpoint.id, checkpoint.path)
             if checkpoint.path and REMOVED in known.name:
                 self.rename_checkpoint(known, self.free_name(checkpoint.name), path=checkpoint.path)
@@ -113,7 +118,10 @@ class CheckpointRows(StoreBase):
         self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [stored, checkpoint])
 
     def checkpoint(self, key: str) -> Checkpoint | None:
-        """Return a checkpoint by id, name, path, or the name of a run with the same weights."""
+        """Return a checkpoint by id, name, path, or the name of a run with the same weights.
+
+        `RUN@best` is `RUN` if its last weights are the best.
+        """
         rows = self._rows(
             Checkpoint,
             "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?2 AND path != '') "
@@ -121,6 +129,13 @@ class CheckpointRows(StoreBase):
             "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?2 DESC, created DESC LIMIT 1",
             [key, self.places.stored(self.places.here(key))],
         )
+        if not rows and key.endswith("@best"):
+            rows = self._rows(
+                Checkpoint,
+                "SELECT * FROM checkpoints WHERE name = ?1 AND run = ?1 "
+                "AND json_extract(info, '$.best_step') = step",
+                [key.removesuffix("@best")],
+            )
         return rows[0] if rows else None
 
     def checkpoints(self, run: str | None = None) -> list[Checkpoint]:

@@ -35,6 +35,7 @@ class CheckpointInfo(TypedDict, total=False):
     tokens: int
     labelled: int
     flops: float
+    best_step: int
 
 
 class JudgmentInfo(TypedDict, total=False):

@@ -85,9 +85,27 @@ def test_best_checkpoint_is_kept_with_a_model_card(
     assert (note["value"], note["step"]) == pytest.approx(lowest)
     assert lowest[1] < 12, "the learning rate is too low to diverge"
     assert best.id != last.id
+    # What is stored of the best is what was trained and measured up to its step.
+    assert (best.step, last.step) == (lowest[1], 12)
+    tokens, flops = best.info["tokens"] / last.info["tokens"], best.info["flops"]
+    assert 0 < tokens < 1 and flops < last.info["flops"]
+    assert tokens == pytest.approx(lowest[1] / 12, abs=0.1)
+    measured = best.info["general_loss"]  # type: ignore[typeddict-item]
+    assert measured == pytest.approx(lowest[0])
+    assert f"step {lowest[1]}" in (Path(best.path) / "README.md").read_text("utf-8")
     card = (Path(last.path) / "README.md").read_text("utf-8")
     for part in ("wild", "sft", "tiny-teacher", last.config_hash):
         assert part in card
+    # The last point of a short training is the best: it has both names, and one folder.
+    steady = {"learning_rate": 1e-3, "max_steps": 2, "batch_size": 4, "best": "general_loss"}
+    path.write_text(yaml.safe_dump({**config, "name": "short", "trainer": steady}), "utf-8")
+    assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0
+    with Store(paths.store) as store:
+        run = store.checkpoint("short")
+        assert run is not None and store.checkpoint("short@best") == run
+        assert Path(run.path).name == "final" and run.info["best_step"] == run.step == 2
+        # A point that no condition let be the best has no such name.
+        assert store.checkpoint("tiny-teacher@best") is None
     capsys.readouterr()
     config["trainer"] = {"max_steps": 1, "best": "nonsense_loss"}
     path.write_text(yaml.safe_dump({**config, "name": "bad"}), "utf-8")

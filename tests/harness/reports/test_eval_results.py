@@ -13,8 +13,9 @@ from huggingface_hub import parse_eval_result_entries
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.paths import Paths
-from kdharness.harness.reports.eval_results import parse_spec, result_files
-from kdharness.harness.reports.publish import prepare, publish
+from kdharness.harness.reports.eval_results import parse_spec, result_files, with_other_tasks
+from kdharness.harness.reports.publish import prepare
+from kdharness.harness.reports.upload import publish
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from support.commands import CommandLine
@@ -160,6 +161,25 @@ def test_tasks_of_one_dataset_share_a_file_and_none_is_given_twice() -> None:
     assert b"10.0.0.1" not in data and b"judge openai:m" in data
     with pytest.raises(ConfigError, match="given twice"):
         result_files([specs[0], specs[0]], [score()], REPO, percent=False)
+
+
+def test_entries_of_other_tasks_stay(hub: HubServer, model: str, paths: Paths) -> None:
+    """Public reports: a new entry that replaced the whole file of results."""
+    publish(prepare(paths, model, REPO, results=[SPEC]))
+    publish(prepare(paths, model, REPO, results=["shop:score=lab/Shop-Bench:hard"]), force=True)
+    name = ".eval_results/lab_Shop-Bench.yaml"
+    files = hub.commits[hub.refs["main"]]
+    assert [entry.task_id for entry in entries_of(files[name])] == ["main", "hard"]
+    # Once more the first: its entry is replaced, not doubled.
+    publish(prepare(paths, model, REPO, results=[SPEC], percent=True), force=True)
+    found = entries_of(hub.commits[hub.refs["main"]][name])
+    assert [(entry.task_id, entry.value) for entry in found] == [("hard", 0.75), ("main", 75.0)]
+
+
+@pytest.mark.parametrize("former", ["", "a: [", "3", "- 1\n- {dataset: 2}", "dataset: {id: x}"])
+def test_a_damaged_file_of_results_is_replaced(former: str) -> None:
+    (data,) = result_files([parse_spec(SPEC)], [score()], REPO, percent=False).values()
+    assert with_other_tasks(data.decode(), former) == data.decode()
 
 
 def test_percent_alone_is_refused(model: str, kd: CommandLine) -> None:

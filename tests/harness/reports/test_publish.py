@@ -14,7 +14,8 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.hub_card import hub_card, without_places
-from kdharness.harness.reports.publish import prepare, publish
+from kdharness.harness.reports.publish import _base_on_hub, prepare
+from kdharness.harness.reports.upload import publish
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
 from support.commands import CommandLine
@@ -41,6 +42,11 @@ def model(tmp_path: Path, paths: Paths) -> str:
 
 def metadata(card: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(card.split("---")[1])
+    return found
+
+
+def index_of(card: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = metadata(card)["model-index"][0]["results"]
     return found
 
 
@@ -90,6 +96,65 @@ def test_nothing_is_overwritten_without_force(
     # A shard of the weights before would be loaded instead, or beside.
     assert not {"model-00001-of-00002.safetensors", "adapter_config.json"} & set(files)
     assert {"LICENSE", "onnx/model.safetensors"} <= set(files)
+
+
+FORMER = b"""---
+license: llama3.2
+extra_gated_prompt: Agree first.
+tags: [kdharness, shop]
+model-index: [{name: x, results: []}]
+base_model: org/other
+widget: [{text: Hello}]
+---
+# Mine
+"""
+
+
+def test_terms_and_access_rules_are_kept(hub: HubServer, model: str, paths: Paths) -> None:
+    """Public reports: a push to the hub that drops the license and the gate."""
+    other = {"model.safetensors": b"old", ".eval_results/lab_a.yaml": b"[]", "eval.yaml": b""}
+    hub.push_files({"README.md": FORMER, **other})
+    publish(prepare(paths, model, REPO), force=True)
+    files = hub.commits[hub.refs["main"]]
+    found = metadata(files["README.md"].decode())
+    assert found["license"] == "llama3.2" and found["extra_gated_prompt"] == "Agree first."
+    # Of the former weights.
+    assert not {"widget", "base_model", "model-index"} & set(found)
+    assert "shop" not in found["tags"]
+    assert ".eval_results/lab_a.yaml" not in files and "eval.yaml" in files
+    assert b"# Mine" not in files["README.md"]
+    # Of these weights: what people have added since stays, and needs no --force.
+    mine = files["README.md"].replace(b"tags:\n", b"widget: [{text: Hello}]\ntags:\n- shop\n")
+    hub.push_files({**files, "README.md": mine, ".eval_results/lab_a.yaml": b"[]"})
+    publish(prepare(paths, model, REPO), force=True)
+    files = hub.commits[hub.refs["main"]]
+    found = metadata(files["README.md"].decode())
+    assert found["widget"] == [{"text": "Hello"}] and "shop" in found["tags"]
+    assert ".eval_results/lab_a.yaml" in files
+    assert publish(prepare(paths, model, REPO))[1] == 0
+    # What is given by hand replaces what there is.
+    publish(prepare(paths, model, REPO, license="mit"), force=True)
+    files = hub.commits[hub.refs["main"]]
+    assert metadata(files["README.md"].decode())["license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    "former", [b"", b"# Mine", b"---\n- 1\n---\n", b"---\na: [\n---\n", b"\xff"]
+)
+def test_a_card_without_metadata_is_replaced(
+    former: bytes, hub: HubServer, model: str, paths: Paths
+) -> None:
+    hub.push_files({"README.md": former})
+    found = prepare(paths, model, REPO, license="apache-2.0")
+    publish(found, force=True)
+    assert hub.commits[hub.refs["main"]]["README.md"] == found.card.encode()
+    assert metadata(found.card)["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize("license", ["Apache 2.0", "my own", "https://x.y"])
+def test_a_license_is_written_as_the_hub_does(license: str, model: str, paths: Paths) -> None:
+    with pytest.raises(ConfigError, match="is not a license of the hub"):
+        prepare(paths, model, REPO, license=license)
 
 
 def test_scores_of_other_weights_are_not_published(model: str, paths: Paths) -> None:
@@ -171,8 +236,38 @@ def test_scores_are_told_with_their_intervals(model: str, paths: Paths, tmp_path
     assert index["name"] == model and result["dataset"]["name"] == "shop"
     metric = result["metrics"][0]
     assert metric["value"] == 0.5 and "95 % 0.25 to 0.75, n = 20" in metric["name"]
+    assert metric["args"]["n"] == 20 and "args" not in result["dataset"]
     assert "| tiny | score | 0.5 |" in card
     assert metadata(card)["library_name"] == "transformers"
+
+
+def test_each_judge_has_its_own_number_and_an_untested_one_none(model: str, paths: Paths) -> None:
+    """A panel is no better tested than its judges."""
+    with Store(paths.store) as store:
+        checkpoint = store.checkpoint(model)
+        assert checkpoint is not None
+        for judge, count in (("a:1", 20), ("b:2", 12), ("c:3", 12)):
+            for bench in ("shop",) if judge == "c:3" else ("shop", "both"):
+                more = {"bench": bench, "metric": "score", "category": "", "judge": judge}
+                rows = [verdict(judge, i, float(i % 2), **more) for i in range(count)]
+                store.add_judgments([replace(row, checkpoint=checkpoint.id) for row in rows])
+        for judge in ("a:1", "b:2"):
+            store.add_card(judge, {"labels": []})
+    card = prepare(paths, model, REPO).card
+    found = {result["dataset"]["name"]: result for result in index_of(card)}
+    numbers = {
+        (bench, metric["args"]["judge"]): metric["args"]["n"]
+        for bench, result in found.items()
+        for metric in result["metrics"]
+    }
+    assert numbers == {
+        ("shop", "a:1"): 20,
+        ("shop", "b:2"): 12,
+        ("both", "a:1"): 20,
+        ("both", "b:2"): 12,
+        ("both", "panel:a:1+b:2"): 12,
+    }
+    assert "panel:a:1+b:2+c:3 | judge:untested" in card
 
 
 @pytest.mark.parametrize(
@@ -185,6 +280,8 @@ def test_scores_are_told_with_their_intervals(model: str, paths: Paths, tmp_path
         ("merge", {"model 1": "large", "model 2": "of-small"}, ["org/large", "org/small"]),
         ("sft", {"student": "merged"}, ["org/large", "org/small"]),
         ("kd", {"adapter": "of-small"}, ["org/small"]),
+        ("sft", {"student": "half"}, ["org/large"]),
+        ("sft", {"student": "trainings"}, None),
         ("sft", {"student": "gone"}, None),
     ],
     ids=str,
@@ -194,14 +291,19 @@ def test_the_base_models_are_those_whose_weights_it_continues(
 ) -> None:
     known = {
         "small": ("org/small", "model", {}),
-        "large": ("org/large@abc", "model", {}),
+        "large": ("a name", "model", {}),
+        # Made here: a name like a hub id is not one.
+        "half": ("org/large-cut2", "cut", {"teacher": "large"}),
+        "trainings": ("runs/final", "model", {}),
         "of-small": ("kd", "kd", {"student": "small", "teacher": "large"}),
         "small-too": ("expert", "sft", {"student": "of-small"}),
         "merged": ("mix", "merge", {"model 1": "large", "model 2": "of-small"}),
         "it": ("it", method, parents),
     }
+    places = {"small": "org/small@" + "a" * 40, "large": "org/large@" + "b" * 40}
     for key, (name, made, given) in known.items():
-        store.add_checkpoint(Checkpoint(key, name, made, "", 1.0, parents=given))
+        path = places.get(key, f"/models/{key}")
+        store.add_checkpoint(Checkpoint(key, name, made, path, 1.0, parents=given))
     it = store.checkpoint("it")
     assert it is not None
     assert metadata(hub_card(store, paths, it, adapter=False)).get("base_model") == bases
@@ -209,7 +311,7 @@ def test_the_base_models_are_those_whose_weights_it_continues(
 
 @pytest.mark.slow
 def test_adapters_name_their_base_or_are_merged(
-    hub: HubServer, tmp_path: Path, kd: CommandLine
+    hub: HubServer, tmp_path: Path, kd: CommandLine, paths: Paths
 ) -> None:
     from peft import LoraConfig, get_peft_model
     from safetensors import safe_open
@@ -228,7 +330,20 @@ def test_adapters_name_their_base_or_are_merged(
     (tmp_path / "got.safetensors").write_bytes(files["model.safetensors"])
     with safe_open(tmp_path / "got.safetensors", "pt") as tensors:
         assert not [name for name in tensors.keys() if "lora" in name]  # noqa: SIM118
-    path.write_text(json.dumps({**values, "base_model_name_or_path": "org/base"}), "utf-8")
+    # By its hub id, with the revision that it was trained on.
+    pinned = {**values, "base_model_name_or_path": "org/base", "revision": "c" * 40}
+    path.write_text(json.dumps(pinned), "utf-8")
+    hub.asked.clear()
+    assert _base_on_hub(adapter, paths) == ("org/base", "c" * 40)
+    # A stored model of that name is local, whatever its name looks like.
+    with Store(paths.store) as store:
+        made = store.checkpoint(base.name)
+        assert made is not None
+        store.rename_checkpoint(made, "org/base", path=made.path)
+    path.write_text(json.dumps({**pinned, "revision": None}), "utf-8")
+    with pytest.raises(ConfigError, match=r"is a local model \(org/base\)"):
+        _base_on_hub(adapter, paths)
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,29 @@ def test_code_brings_the_modules_that_it_imports(tmp_path: Path) -> None:
     assert not {"train.py", "secret.py", "gone.py"} & names
 
 
+def test_code_is_published_under_any_name_that_a_config_gives_it(tmp_path: Path) -> None:
+    make_llama(tmp_path / "m")
+    classes = {
+        "AutoConfig": "settings.Settings",
+        "AutoModel": "org/code--elsewhere.Model",
+        "AutoModelForCausalLM": "../outside.Model",
+    }
+    for name, added in (
+        ("config.json", classes),
+        ("tokenizer_config.json", {"AutoTokenizer": ["words.Words", None]}),
+    ):
+        path = tmp_path / "m" / name
+        path.write_text(json.dumps(contents(path) | {"auto_map": added}), "utf-8")
+    names = ("settings", "words", "elsewhere", "train")
+    for path in (tmp_path / "outside.py", *(tmp_path / "m" / f"{name}.py" for name in names)):
+        path.write_text("", "utf-8")
+    for name in ("preprocessor_config.json", "NOTICE", "USE_POLICY.md", "COPYING"):
+        (tmp_path / "m" / name).write_text("{}", "utf-8")
+    found = {path.name for path in published_files(tmp_path / "m")}
+    assert {"settings.py", "words.py"} == {name for name in found if name.endswith(".py")}
+    assert {"preprocessor_config.json", "NOTICE", "USE_POLICY.md", "COPYING"} <= found
+
+
 def test_further_chat_templates_are_published(paths: Paths, tmp_path: Path) -> None:
     make_llama(tmp_path / "m")
     folder = tmp_path / "m" / "additional_chat_templates"
