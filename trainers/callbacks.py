@@ -32,7 +32,7 @@ class HeldoutCallback(TrainerCallback):
     def __init__(self, setting: TrainContext) -> None:
         self.setting = setting
         self.stopped = self.ended_early = False
-        self.final: dict[str, object] = {}
+        self.final: dict[str, float] = {}
         self.trainer: Any = None
         self.curves: dict[str, float] = {}
         self.best = BestPoint(setting)

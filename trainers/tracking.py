@@ -28,8 +28,18 @@ POINTS = 10_000
 """Points that may wait for a slow tracker; more are dropped."""
 RETRY_SECONDS = 30.0
 """How long a tracker that failed is left alone: a server that is restarted costs no points."""
+REFUSED = 2
+"""Points in a row that fail at the end of a run if the tracker is gone, not one point refused."""
 PATIENCE = 20.0
 """Seconds that the end of a run waits for all trackers together."""
+
+
+class _NoSettings(TrainingArguments):
+    """Arguments of a run without training: their defaults were used for nothing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return no settings."""
+        return {}
 
 
 class Tracker(threading.Thread):
@@ -89,18 +99,27 @@ class Tracker(threading.Thread):
         callback: TrainerCallback = INTEGRATION_TO_CALLBACK[self.tracker]()
         control = TrainerControl()
         callback.on_train_begin(self.args, _state(0), control, model=self.model)
+        if hasattr(callback, "_async_log"):
+            # MLflow would send later, and only log that the server refused. This thread may wait.
+            callback._async_log = False
+        lost = in_a_row = 0
         while (point := self.points.get()) is not None:
-            step, values = point
-            while not self._sent(callback, step, values):
-                if self.closing.is_set():
-                    lost = 1 + self._drain()
-                    self.trouble.put(f"did not come back: its last {lost} points are not there")
-                    return
+            while not (sent := self._sent(callback, *point)) and not self.closing.is_set():
                 self.closing.wait(RETRY_SECONDS)
+            in_a_row = 0 if sent else in_a_row + 1
+            lost += not sent
+            if in_a_row == REFUSED:
+                lost += self._drain()
+                self.trouble.put(f"did not come back: its last {lost} points are not there")
+                return
+        if lost:
+            self.trouble.put(f"refused {lost} of the points: they are not there")
         callback.on_train_end(self.args, _state(0), control, model=self.model)
         if self.tracker == "wandb" and (client := sys.modules.get("wandb")):
-            # Its callback leaves the run open, and what is tracked next would be added to it.
+            # Its callback leaves the run open, and what is tracked next would be added to it; its
+            # session would go on with this run's id and folder.
             client.finish()
+            client.teardown()
 
     def _drain(self) -> int:
         """Take the points until the end of the run, so that nobody waits for room; count them."""
@@ -228,8 +247,9 @@ def track_scores(
 
     Each checkpoint is a run of the tracker's own, so that scores of several stand side by side.
     """
-    args = TrainingArguments(output_dir=str(folder), report_to=[], use_cpu=True)
-    chosen = {name: os.environ.get(name) for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_RUN_ID")}
+    args = _NoSettings(output_dir=str(folder), report_to=[], use_cpu=True)
+    own = ("TENSORBOARD_LOGGING_DIR", "WANDB_RUN_ID", "WANDB_DIR")
+    chosen = {name: os.environ.get(name) for name in own}
     for checkpoint, values in scores.items():
         place = folder / "scores" / checkpoint.replace("/", "-")
         for name, value in chosen.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdharness.harness.stats.metric_specs import category_of, metric_spec
 from kdharness.harness.types import Score
+from kdharness.harness.util.scrub import judge_without_places
 
 SCORE_COLUMNS = (
     "checkpoint",
@@ -112,12 +113,19 @@ def ranked(scores: Sequence[Any]) -> list[Any]:
 
 
 def headlines(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one."""
+    """Return checkpoint -> its scores: `BENCHMARK/METRIC`, and the judge where there is one.
+
+    They leave this machine: judges are named without paths and addresses. The same judge at several
+    addresses is numbered.
+    """
     found: dict[str, dict[str, float]] = {}
     for score in scores:
-        if score.value is not None and is_headline(score.metric):
-            judge = "" if score.judge == "exact" else f" ({score.judge})"
-            found.setdefault(score.checkpoint, {})[f"{score.bench}/{score.metric}{judge}"] = (
-                score.value
-            )
+        if score.value is None or not is_headline(score.metric):
+            continue
+        judge = "" if score.judge == "exact" else f" ({judge_without_places(score.judge)})"
+        name = plain = f"{score.bench}/{score.metric}{judge}"
+        values, number = found.setdefault(score.checkpoint, {}), 2
+        while name in values:
+            name, number = f"{plain} {number}", number + 1
+        values[name] = score.value
     return found

@@ -45,6 +45,12 @@ def trackers_field() -> Any:
     )
 
 
+def _is_installed(package: str) -> bool:
+    """Return whether a package can be imported: the folder `wandb/` that wandb writes is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
 def check_trackers(names: Sequence[str], where: str, *, here: bool = True) -> None:
     """Refuse a tracker that is not installed, before anything is computed.
 
@@ -57,7 +63,7 @@ def check_trackers(names: Sequence[str], where: str, *, here: bool = True) -> No
         ConfigError: with the package to install.
     """
     for name in names:
-        if here and not any(find_spec(package) for package in _PACKAGES[name]):
+        if here and not any(map(_is_installed, _PACKAGES[name])):
             package = _PACKAGES[name][0]
             raise ConfigError(
                 f"{name} is not installed", where=where, hint=f"run: pip install {package}"

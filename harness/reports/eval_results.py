@@ -22,9 +22,10 @@ from huggingface_hub.errors import (
 
 from kdharness.harness.errors import ConfigError, ModelError, did_you_mean
 from kdharness.harness.models.hub import split_hub_name
-from kdharness.harness.reports.hub_card import FEW, judge_without_places
+from kdharness.harness.reports.hub_card import FEW
 from kdharness.harness.types import Score
 from kdharness.harness.util.redact import redact
+from kdharness.harness.util.scrub import judge_without_places
 from kdharness.harness.util.tables import cell
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
@@ -149,7 +150,7 @@ def _score(spec: EvalResultSpec, scores: Sequence[Score]) -> Score:
             hint=f"its scores: {', '.join(known[:12]) or 'none'}",
         )
     if len(found) > 1:
-        judges = ", ".join(judge_without_places(score) for score in found)
+        judges = ", ".join(judge_without_places(score.judge) for score in found)
         raise ConfigError(
             f"{name} has several scores: {judges}",
             where=OPTION,
@@ -167,7 +168,7 @@ def _score(spec: EvalResultSpec, scores: Sequence[Score]) -> Score:
         raise ConfigError(
             f"{name} has the flag {wanting[0]}: its judge is untested, or was found wanting",
             where=OPTION,
-            hint=f"test it: kdharness judge check {judge_without_places(score)}",
+            hint=f"test it: kdharness judge check {judge_without_places(score.judge)}",
         )
     return score
 
@@ -183,7 +184,7 @@ def _entry(spec: EvalResultSpec, score: Score, repo: str, *, percent: bool) -> E
     parts = ["kdharness", f"n = {score.n}"]
     if score.ci_low is not None and score.ci_high is not None:
         parts.append(f"95 % interval {cell(score.ci_low * unit)} to {cell(score.ci_high * unit)}")
-    judge = judge_without_places(score)
+    judge = judge_without_places(score.judge)
     parts.append("scored by a program" if judge == "exact" else f"judge {judge}")
     parts += score.flags
     return EvalResultEntry(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import ntpath
-import posixpath
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +24,7 @@ from kdharness.harness.store.lineage import weight_ancestors
 from kdharness.harness.types import Checkpoint, Score
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.redact import redact
+from kdharness.harness.util.scrub import judge_without_places, without_places
 from kdharness.harness.util.tables import cell, format_rows
 from kdharness.harness.util.text import safe_text
 from kdharness.harness.util.untrusted import parse_yaml
@@ -35,14 +34,6 @@ FEW = 8
 OF_THE_REPOSITORY = ("license*", "language", "extra_gated_*", "thumbnail")
 """Metadata that are not about the weights."""
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_ENDPOINT = re.compile(r"@https?://\S+")
-_URL = re.compile(r"https?://\S+")
-_PATH_IN_PROSE = re.compile(
-    r"(?<![\w/\\.:~])(?:(?:~\w*|\.{1,2})?/[^\s/]+/\S*|[A-Za-z]:\\\S*)(?<![/\\])"
-)
-PROSE = ("prompt",)
-"""Fields whose slashes stand between words."""
-_PATH = re.compile(r"^(~|[A-Za-z]:)?[/\\]|^file:|^local:[/\\~.]|[/\\].*[/\\]")
 
 
 def hub_card(
@@ -76,7 +67,7 @@ def hub_card(
             # The metric's, not the dataset's: the hub has one entry for all scores of a dataset.
             metric_args={
                 "n": score.n,
-                "judge": judge_without_places(score),
+                "judge": judge_without_places(score.judge),
                 "flags": list(score.flags),
             },
         )
@@ -168,37 +159,6 @@ def _repository(checkpoint: Checkpoint, paths: Paths) -> str:
     return str(asset.hub.get("repo", "")) if asset is not None and not checkpoint.run else ""
 
 
-def without_places(value: object) -> object:
-    """Return plain data with the last part of every local path, and no address of an endpoint."""
-    if isinstance(value, Mapping):
-        return {
-            key: _prose(part) if key in PROSE and isinstance(part, str) else without_places(part)
-            for key, part in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [without_places(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    text = _ENDPOINT.sub("", value)
-    if re.match(r"^https?://", text):
-        return "(an endpoint)"
-    if "\n" in text:
-        return _prose(text)
-    if _PATH.search(text):
-        return _last_part(text)
-    return text
-
-
-def _prose(text: str) -> str:
-    """Return a text for people or models without the paths and addresses among its words."""
-    plain = _URL.sub("(an endpoint)", _ENDPOINT.sub("", text))
-    return _PATH_IN_PROSE.sub(lambda found: _last_part(found[0]), plain)
-
-
-def _last_part(path: str) -> str:
-    return ntpath.basename(posixpath.basename(path.rstrip("/\\")))
-
-
 def _is_told(score: Score) -> bool:
     """Return whether the table has a score: categories of few items would fill it."""
     if score.value is None or is_bookkeeping(score.metric):
@@ -210,14 +170,9 @@ def _number(value: float | None) -> float:
     return float(f"{value or 0.0:.6g}")
 
 
-def judge_without_places(score: Score) -> str:
-    """Return a score's judge without the address of its endpoint, and without local paths."""
-    return str(without_places(score.judge))
-
-
 def _metric_name(score: Score) -> str:
     """Return the metric with its interval and judge, which the hub's format has no field for."""
-    judge = "" if score.judge == "exact" else f", {judge_without_places(score)}"
+    judge = "" if score.judge == "exact" else f", {judge_without_places(score.judge)}"
     if score.ci_low is None or score.ci_high is None:
         return f"{score.metric} (n = {score.n}, no interval{judge})"
     interval = f"95 % {cell(score.ci_low)} to {cell(score.ci_high)}"
@@ -238,7 +193,7 @@ def _table(scores: Sequence[Score]) -> str:
                 else "–"
             ),
             "n": score.n,
-            "judge": judge_without_places(score),
+            "judge": judge_without_places(score.judge),
             "flags": " ".join(score.flags),
         }
         for score in scores

@@ -135,6 +135,49 @@ def test_a_tracker_that_comes_back_gets_every_point(
     assert list(tracker.troubles()) == ["track: wandb failed, and is tried again: restarting"]
 
 
+def test_one_refused_point_does_not_cost_those_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    got: list[int] = []
+
+    class Refuses(TrainerCallback):
+        def on_log(self, args: object, state: Any, control: object, **rest: Any) -> None:
+            if state.global_step == 1:
+                raise ValueError("no such name")
+            got.append(state.global_step)
+
+    use(monkeypatch, Refuses)
+    args = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    tracker = tracking.Tracker("wandb", args, None)
+    for step in range(5):
+        tracker.log(step, {"loss": 1.0})
+    tracker.close(20)
+    assert got == [0, 2, 3, 4]
+    assert list(tracker.troubles()) == [
+        "track: wandb failed, and is tried again: no such name",
+        "track: wandb refused 1 of the points: they are not there",
+    ]
+
+
+def test_scores_have_no_training_settings_and_are_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MLflow's callback sends later by default: what the server refuses is only logged there."""
+    seen: list[object] = []
+
+    class Later(TrainerCallback):
+        def on_train_begin(self, args: Any, *_: object, **__: object) -> None:
+            self._async_log = True
+            seen.append(args.to_dict())
+
+        def on_log(self, *_: object, **rest: Any) -> None:
+            seen.append(self._async_log)
+
+    use(monkeypatch, Later)
+    tracking.track_scores(["wandb"], {"a": {"shop/score": 0.5}}, tmp_path, Listener())
+    assert seen == [{}, False]
+
+
 class Hangs(TrainerCallback):
     def on_log(self, *_: object, **__: object) -> None:
         time.sleep(120)
@@ -188,6 +231,13 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_run(
         check_trackers(["mlflow"], "track")
     assert caught.value.hint == "run: pip install mlflow"
     check_trackers(["mlflow"], "track", here=False)
+    # A tracker's own folder in the working directory is no package.
+    monkeypatch.undo()
+    (tmp_path / "work" / "mlflow").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "work"))
+    with pytest.raises(ConfigError, match="mlflow is not installed"):
+        check_trackers(["mlflow"], "track")
+    monkeypatch.setattr("kdharness.harness.config.tracking.find_spec", lambda _: None)
     values = config_of(tiny_teacher, track="wandb").model_dump(mode="json", by_alias=True)
     code, _, err = kd("train", config_file(tmp_path, **{**values, "name": "run"}))
     assert code == 2 and "trainer.track: wandb is not installed" in err
@@ -209,15 +259,18 @@ def test_scores_follow_the_users_own_variables(
 ) -> None:
     """The folder that the user named was replaced by the run's."""
     seen: list[tuple[str | None, str]] = []
+    folders: list[str] = []
 
     class Notes(TrainerCallback):
         def on_train_begin(self, args: Any, *_: object, **__: object) -> None:
             seen.append((os.environ.get("WANDB_RUN_ID"), args.run_name))
+            folders.append(os.environ["WANDB_DIR"])
 
     use(monkeypatch, Notes)
     scores = {"a": {"shop/score": 0.5}, "org/b": {"shop/score": 0.25}}
     tracking.track_scores(["tensorboard", "wandb"], scores, tmp_path / "run", Listener())
     assert [name for _, name in seen] == ["a", "org/b"] and seen[0][0] != seen[1][0]
+    assert folders == [str(tmp_path / "run" / "scores" / name) for name in ("a", "org-b")]
     assert scalars(tmp_path / "run" / "scores" / "org-b") == {"train/shop/score": [(0, 0.25)]}
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "mine"))
     monkeypatch.setenv("WANDB_RUN_ID", "one")
@@ -237,7 +290,7 @@ def test_every_run_has_its_own_folder_and_id(
             seen.append(os.environ["WANDB_RUN_ID"])
 
     use(monkeypatch, Notes)
-    client = SimpleNamespace(finish=lambda: closed.append(len(seen)))
+    client = SimpleNamespace(finish=lambda: closed.append(len(seen)), teardown=lambda: None)
     monkeypatch.setitem(sys.modules, "wandb", client)
     args = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
     for name in ("a", "a", "b"):

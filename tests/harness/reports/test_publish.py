@@ -13,7 +13,7 @@ import yaml
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.paths import Paths
-from kdharness.harness.reports.hub_card import hub_card, without_places
+from kdharness.harness.reports.hub_card import hub_card
 from kdharness.harness.reports.publish import _base_on_hub, prepare
 from kdharness.harness.reports.upload import publish
 from kdharness.harness.store import Store
@@ -379,46 +379,6 @@ def test_a_key_is_not_published(
 def test_what_is_not_a_repository_is_refused(repo: str, model: str, paths: Paths) -> None:
     with pytest.raises(ConfigError, match="is not a hub id"):
         prepare(paths, model, repo)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("/home/me/data/rows.jsonl", "rows.jsonl"),
-        ("~/rows.jsonl", "rows.jsonl"),
-        (r"C:\Users\me\rows.jsonl", "rows.jsonl"),
-        ("local:/home/me/judge", "judge"),
-        ("a/b/rows.jsonl", "rows.jsonl"),
-        ("org/model", "org/model"),
-        ("hub:org/data", "hub:org/data"),
-        ("openai:gpt@http://10.0.0.5:8000/v1", "openai:gpt"),
-        ("http://10.0.0.5:8000/v1", "(an endpoint)"),
-        ("shop:train", "shop:train"),
-        ("domain subject to general >= 0.98 * reference", None),
-        ("{{ a }}/\n{{ b }}/{{ c }}", None),
-        ("{% if a // b %}\n{{ '\\n' + c + '\\n' }}", None),
-        ("read\n/home/me/data/rows.jsonl", "read\nrows.jsonl"),
-    ],
-)
-def test_places_of_this_machine_are_left_out(value: str, shown: str | None) -> None:
-    assert without_places({"x": [value]}) == {"x": [shown if shown is not None else value]}
-
-
-@pytest.mark.parametrize(
-    ("prompt", "shown"),
-    [
-        ("Answer in English/German/French, briefly.", None),
-        ("1/2/3", None),
-        ("<b>x</b> and/or y", None),
-        ("Read /home/me/notes.txt and (~/a/b.txt).", "Read notes.txt and (b.txt)."),
-        (r"Read C:\Users\me\notes.txt", "Read notes.txt"),
-        ("Ask http://10.0.0.5:8000/v1 first", "Ask (an endpoint) first"),
-    ],
-)
-def test_a_prompt_is_shown_as_it_is_but_for_places(prompt: str, shown: str | None) -> None:
-    """Slashes between its words are no path."""
-    found = without_places({"data": {"self_written": {"prompt": prompt}}})
-    assert found == {"data": {"self_written": {"prompt": shown if shown is not None else prompt}}}
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(model: str, paths: Paths) -> None:
