@@ -73,7 +73,7 @@ def drawing_of(job: Job) -> int:
     known = _resumed(job)
     if known is None:
         return DRAWING
-    return next((number for number in (2, DRAWING) if known.get("drawing") == number), 1)
+    return next((number for number in range(2, DRAWING + 1) if known.get("drawing") == number), 1)
 
 
 def _resumed(job: Job) -> dict[str, Any] | None:

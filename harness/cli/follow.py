@@ -14,16 +14,21 @@ from kdharness.harness.types import Run
 from kdharness.harness.util.text import safe_text
 
 
-def follow(paths: Paths, run_id: str) -> Run:
+def follow(paths: Paths, run_id: str, after: int = 0) -> Run:
     """Show a run's progress on stderr until it ends; see `runs.watch`.
 
     SIGTERM acts like Ctrl-C (`cli.main.sigterm_as_ctrl_c`).
+
+    Args:
+        paths: the home.
+        run_id: the run.
+        after: show its notes after this event: a resumed run has earlier ones.
 
     Raises:
         Interrupted: the user stopped it.
         RunError: it failed; the message is the run's error.
     """
-    with progress_view(run_id) as view:
+    with progress_view(run_id, after) as view:
         return watch(paths, run_id, view.show, view.say)
 
 

@@ -51,13 +51,13 @@ class View(Protocol):
         ...
 
 
-def progress_view(run_id: str) -> View:
-    """Return the view that the command line asks for."""
+def progress_view(run_id: str, after: int = 0) -> View:
+    """Return the view that the command line asks for, of events whose id is above `after`."""
     context = click.get_current_context(silent=True)
     kind = context.meta.get(PROGRESS, "auto") if context is not None else "auto"
     if kind == "json":
-        return JsonView(run_id)
-    return QuietView() if kind == "none" else ProgressView(run_id)
+        return JsonView(run_id, after)
+    return QuietView() if kind == "none" else ProgressView(run_id, after)
 
 
 class QuietView:
@@ -79,10 +79,9 @@ class QuietView:
 class JsonView(QuietView):
     """One JSON object a line: `progress` when something moved, `note`, `warning`, `ended`."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, after: int = 0) -> None:
+        self.run_id, self.seen = run_id, after
         self.last: dict[str, object] = {}
-        self.seen = 0
 
     def say(self, message: str) -> None:
         """Print a note."""
@@ -115,8 +114,8 @@ class JsonView(QuietView):
 class ProgressView:
     """Progress bars if stderr is a terminal, else a line per stage and at most one a minute."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, after: int = 0) -> None:
+        self.run_id, self.seen = run_id, after
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
         self.bars = Progress(
@@ -131,7 +130,6 @@ class ProgressView:
         )
         self.stage = ""
         self.task: TaskID | None = None
-        self.seen = 0
         self.printed = 0.0
         self.text = ""
 

@@ -210,7 +210,9 @@ def resume_command(paths: Paths, run: str, detach: bool, queue: bool) -> None:
         tell_queued(paths, run)
         click.echo(run)
         return
+    with Store(paths.store) as store:
+        earlier = store.last_events(run, 1)
     launch.resume(paths, run)
     if not detach:
-        follow(paths, run)
+        follow(paths, run, after=earlier[-1]["id"] if earlier else 0)
     click.echo(run)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -14,6 +15,7 @@ from pydantic import (
     JsonValue,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -59,6 +61,16 @@ class Settings(BaseModel):
     """Base of every config: unknown fields are errors, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="after")
+    def _numbers_are_finite(self) -> Self:
+        """Refuse `.inf`, which passes every lower bound; a stored config may have it."""
+        for name in type(self).model_fields if not is_stored() else ():
+            value = getattr(self, name)
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{name} must be a finite number, not {number}")
+        return self
 
 
 class RunConfig(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from kdharness.harness.analysis.board import (
@@ -72,9 +73,12 @@ def _cell(column: BoardColumn, name: str, reference: str | None) -> MatrixCell |
         return MatrixCell(number(score.value), mark=mark)
     known = [s for s in column.scores.values() if s.value is not None]
     ends = [end for s in known for end in (s.value, s.ci_low, s.ci_high) if end is not None]
+    ends = [end for end in ends if math.isfinite(end)] or [0.0]
     start, width = min(ends), (max(ends) - min(ends)) or 1.0
 
     def place(value: float) -> float:
+        if not math.isfinite(value):
+            return 100.0 if value > 0 else 0.0
         return 100 * (value - start) / width
 
     return MatrixCell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -284,7 +285,8 @@ def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
             )
         if len(categories) < 3:
             continue
-        values = [s.value for row in table.values() for s in row.values() if s.value is not None]
+        shown = [s.value for row in table.values() for s in row.values() if s.value is not None]
+        values = [value for value in shown if math.isfinite(value)]
         low, high = (1.0, 10.0) if bench == "mt-bench" else (min(0.0, *values), max(1.0, *values))
         entries = [
             (name, tuple(row[c].value if c in row else None for c in categories))

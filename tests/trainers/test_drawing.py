@@ -17,7 +17,11 @@ from support.reporters import Listener
 
 @pytest.mark.parametrize(
     ("note", "want"),
-    [({"drawing": DRAWING}, DRAWING), ({"drawing": 2}, 2), ({"groups": "step"}, 1), (None, 1)],
+    [
+        *(({"drawing": number}, number) for number in range(2, DRAWING + 1)),
+        ({"groups": "step"}, 1),
+        (None, 1),
+    ],
 )
 def test_only_a_run_of_an_older_version_is_drawn_as_it_was(
     note: dict[str, object] | None, want: int, paths: Paths

@@ -10,7 +10,8 @@ micro-batches of a step need only one teacher.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -89,10 +90,20 @@ def plan_batches(
     per_step = trainer.accumulation * world
     owed = dict.fromkeys(shares, 0.0)
     steps = _steps_wanted(rows, shares, data, trainer, per_step, drawing)
-    _refuse_endless(trainer, steps[0])
+    _refuse_endless(trainer, rows, per_step, steps)
+    kinds = Counter(row.kind for row in rows)
+    if data.domain_share is not None:
+        kinds = Counter(general=kinds["general"])
     batches: list[list[int]] = []
-    tokens = drawn = 0
-    while not _enough(trainer, len(batches) // per_step, tokens, drawn, steps):
+    tokens, drawn = 0, Counter[str]()
+
+    def are_drawn() -> bool:
+        """Return whether the epochs of a token budget are drawn, of each kind that they are of."""
+        least = {kind: math.ceil(trainer.epochs * count - 1e-6) for kind, count in kinds.items()}
+        whole = drawing < 4 or all(drawn[kind] >= count for kind, count in least.items())
+        return whole and drawn.total() >= steps[1]
+
+    while not _enough(trainer, len(batches) // per_step, tokens, are_drawn, steps[0]):
         if trainer.tokens_per_batch is not None:
             step = [
                 _budget_batch(streams, shares, owed, trainer.tokens_per_batch)
@@ -102,30 +113,48 @@ def plan_batches(
             step = _step_rows(streams, shares, owed, trainer, per_step)
         batches += step
         tokens += sum(len(rows[index]) for batch in step for index in batch)
-        drawn += sum(map(len, step))
+        drawn.update(rows[index].kind for batch in step for index in batch)
     return _measure(rows, batches, per_step, shares, packed=trainer.packing)
 
 
-def _refuse_endless(trainer: TrainerSpec, steps: int) -> None:
+def _refuse_endless(
+    trainer: TrainerSpec, rows: Sequence[TrainRow], per_step: int, wanted: tuple[int, int]
+) -> None:
     """Refuse more steps than can be planned before the first one, rather than plan for hours.
 
     Args:
         trainer: the config's trainer.
-        steps: of all its epochs.
+        rows: all rows.
+        per_step: micro-batches of a step.
+        wanted: steps and rows of all epochs.
 
     Raises:
         ConfigError: the field that asks for them.
     """
-    if trainer.max_tokens is not None or (trainer.tokens_per_batch and trainer.max_steps is None):
-        return
-    field = "epochs" if trainer.max_steps is None else "max_steps"
-    wanted = steps if trainer.max_steps is None else trainer.max_steps
-    if wanted > MOST_STEPS:
+    lengths = [len(row) for row in rows]
+    budget = trainer.tokens_per_batch
+    # Of a step; what is counted in tokens takes at least so many steps.
+    most_tokens = per_step * max(max(lengths), budget or trainer.batch_size * max(lengths))
+    steps = {
+        name: count
+        for name, count in (
+            ("max_steps", trainer.max_steps),
+            ("max_tokens", trainer.max_tokens and trainer.max_tokens // most_tokens),
+        )
+        if count is not None
+    } or {"epochs": wanted[1] * min(lengths) // most_tokens if budget else wanted[0]}
+    field, least = min(steps.items(), key=lambda item: item[1])
+    if least > MOST_STEPS:
         raise ConfigError(
-            f"{wanted:,} steps: a run has at most {MOST_STEPS:,}, all planned before the first",
+            f"{_count(least)} steps: a run has at most {MOST_STEPS:,}, all planned before the "
+            "first",
             where=f"trainer.{field}",
             hint="to train until early_stop ends the run, set max_steps to the most it may take",
         )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"{float(min(number, 10**300)):.0e}"
 
 
 def _steps_wanted(
@@ -150,7 +179,7 @@ def _steps_wanted(
 
 
 def _enough(
-    trainer: TrainerSpec, step: int, tokens: int, drawn: int, wanted: tuple[int, int]
+    trainer: TrainerSpec, step: int, tokens: int, are_drawn: Callable[[], bool], wanted: int
 ) -> bool:
     """Return whether the plan is long enough."""
     if trainer.max_steps is not None and step >= trainer.max_steps:
@@ -159,7 +188,7 @@ def _enough(
         return True
     if trainer.max_steps is not None or trainer.max_tokens is not None:
         return False
-    return drawn >= wanted[1] if trainer.tokens_per_batch is not None else step >= wanted[0]
+    return are_drawn() if trainer.tokens_per_batch is not None else step >= wanted
 
 
 def _step_rows(

@@ -13,12 +13,13 @@ from kdharness.harness.errors import ConfigError
 from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
-DRAWING = 3
+DRAWING = 4
 """How rows are drawn; a resumed run keeps the number with which it began.
 
 1: epochs were rounded to the nearest step, unequal weights were those of whole sources, the
 assistant's turns of a prompt were learnt, and an answer's own end of turn was kept. 2: an epoch is
 whole and a weight is that of a row; with unequal weights a micro-batch could have a row many times.
+3: with a token budget an epoch could leave out rows of one kind for more of another.
 """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.rendering import render
@@ -32,7 +32,8 @@ class NoTemplateError(Exception):
 class Pattern:
     """What a chat template writes around the turns of a chat.
 
-    `begin` opens a chat without a system prompt. `system` is around a system prompt; if it is part
+    `strips` says that the template drops white space around turns, which Ollama cannot. `begin`
+    opens a chat without a system prompt. `system` is around a system prompt; if it is part
     of a user turn, `folded` says which (`first` or `last`), and `system` what stands around it
     there. `reply` opens the answer to be generated, `replied` an answer in the chat.
     """
@@ -44,6 +45,7 @@ class Pattern:
     reply: str
     replied: str
     end: str
+    strips: bool = False
 
     def write(self, turns: Sequence[Turn]) -> str:
         """Return the prompt of a chat, as the Go template below writes it."""
@@ -125,7 +127,8 @@ def pattern(tokenizer: PreTrainedTokenizerBase, end_token: str) -> Pattern:
         end=between.removesuffix(user),
     )
     _compare(tokenizer, found)
-    return found
+    spaced: list[Turn] = [("user", f" {ASKED}\n")]
+    return replace(found, strips=found.write(spaced) != _rendered(tokenizer, spaced))
 
 
 def _system(
@@ -226,7 +229,8 @@ def modelfile(
     template = found.go(bos)
     if '"""' in template or any('"' in stop or "\n" in stop for stop in stops):
         raise NoTemplateError("it has quotes that a Modelfile cannot hold")
-    lines = [f"FROM ./{file}", f'TEMPLATE """{template}"""']
+    note = "# The model's chat template drops white space around each turn; Ollama keeps it.\n"
+    lines = [f"{note if found.strips else ''}FROM ./{file}", f'TEMPLATE """{template}"""']
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
     parameters = {**sampling(generation), "num_ctx": min(context, LONGEST)}
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]

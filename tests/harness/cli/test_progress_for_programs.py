@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from kdharness.harness.cli.progress import JsonView, ProgressView
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import find_run
+from kdharness.harness.store import Store
+from kdharness.harness.types import RunStatus
 from support.commands import CommandLine
 from support.configs import TRAINER, config_file
+from support.scored_store import add_run
 
 
 @pytest.fixture
@@ -50,3 +56,34 @@ def test_quiet_prints_results_and_errors_alone(kd: CommandLine, config: str) -> 
 def test_two_kinds_of_progress_are_refused(kd: CommandLine) -> None:
     code, _, err = kd("runs", "--quiet", "--json-progress")
     assert code == 2 and "give one of" in err
+
+
+def test_a_resumed_run_shows_what_is_new(
+    kd: CommandLine,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Notes of the first start came again, with the time of the second."""
+    followed: list[int] = []
+    monkeypatch.setattr(
+        "kdharness.harness.cli.runs.follow", lambda _, run, after: followed.append(after)
+    )
+    monkeypatch.setattr("kdharness.harness.cli.runs.launch.resume", lambda *_: None)
+    with Store(paths.store) as store:
+        add_run(store, "old")
+        add_run(store, "none")
+        store.update_run("old", status=RunStatus.RUNNING, pid=2**22 + 1, heartbeat=1.0)
+        store.add_event("old", "note", "of the first start")
+        kd.ok("resume", "old")
+        kd.ok("resume", "none")
+        store.add_event("old", "note", "resuming")
+        capsys.readouterr()
+        for view in (JsonView("old", followed[0]), ProgressView("old", followed[0])):
+            view.show(find_run(store, "old"), store)
+    assert followed[0] > 0 and followed[1] == 0
+    err = capsys.readouterr().err
+    assert err.count("resuming") == 2 and "first start" not in err
+    # Its process is gone: programs read that it ended.
+    ended = [json.loads(line) for line in err.splitlines() if line.startswith("{")][-1]
+    assert (ended["event"], ended["status"]) == ("ended", "interrupted")

@@ -264,3 +264,19 @@ def test_a_stored_config_of_an_older_version_is_read(values: dict[str, Any]) -> 
     for broken in ({"seed": -1}, {"seed": True}, {"trainer": {"epochs": -1}}):
         with pytest.raises(ConfigError):
             parse_stored({**KD, **broken})
+
+
+@pytest.mark.parametrize("field", ["epochs", "max_loss", "weight_decay", "max_grad_norm"])
+@pytest.mark.parametrize("value", [float("inf"), "inf", 1e999])
+def test_a_number_without_end_is_refused(field: str, value: object) -> None:
+    """An infinite number of epochs was a traceback; no limit is below infinity."""
+    values = {
+        "method": "sft",
+        "student": "m",
+        "data": {"train": "general:train"},
+        "trainer": {field: value},
+    }
+    with pytest.raises(ConfigError, match=f"{field} must be a finite number, not inf"):
+        parse_config(values)
+    if field == "max_loss":  # a run that began with it goes on
+        parse_stored(values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from kdharness.harness.reports.blocks import Matrix
@@ -36,3 +38,17 @@ def test_matrix_has_intervals_marks_and_doubtful_columns_last() -> None:
     assert new.ends == pytest.approx((75.0, 100.0))
     assert cells["new"][1] is None
     assert any(note.startswith("▲ better") for note in matrix.notes)
+
+
+def test_an_infinite_score_leaves_the_bars_of_the_others() -> None:
+    values = (("base", 0.2, 0.1, 0.3), ("new", math.inf, 0.3, math.inf), ("bad", *[-math.inf] * 3))
+    scores = [
+        Score(name, None, "sft", "shop", "score", value, low, high, 40, 0, "exact", ())
+        for name, value, low, high in values
+    ]
+    _, matrix = matrix_section(scores, "base", {})
+    assert isinstance(matrix, Matrix)
+    cells = {row.name: row.cells[0] for row in matrix.rows}
+    base, new, bad = (cells[name] for name in ("base", "new", "bad"))
+    assert base and base.ends == pytest.approx((0.0, 100.0)) and base.place == pytest.approx(50)
+    assert new and new.place == 100.0 and bad and bad.ends == (0.0, 0.0)

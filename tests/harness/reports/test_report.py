@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -355,6 +356,10 @@ EDGE_CASES: list[Any] = [
     IntervalPlot("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
     Radar("t", ("a", "b", "c"), (("m", (1.0, None, 20.0)), ("n", (None, None, None))), 0.0, 10.0),
     Radar("t", ("a", "b", "c"), (("m", (0.0, 0.0, 0.0)),), 0.0, 0.0),
+    # Infinite scores of a benchmark of one's own.
+    IntervalPlot("t", (("a", math.inf, -math.inf, math.inf), ("b", 0.0, 0.0, 1.0))),
+    Radar("t", ("a", "b", "c"), (("m", (math.inf, -math.inf, 0.0)),), 0.0, 1.0),
+    Scatter("t", "x", "y", (PlotPoint("a", -math.inf, math.inf, (0.0, math.inf)),)),
 ]
 
 
@@ -362,7 +367,7 @@ EDGE_CASES: list[Any] = [
 def test_plots_of_edge_cases_are_valid_svg(block: Any) -> None:
     svg = picture(block)
     ET.fromstring(svg)
-    assert "nan" not in svg and "<script" not in svg
+    assert "nan" not in svg and '"inf' not in svg and "<script" not in svg
     assert markdown("t", [block]).startswith("# t")
 
 

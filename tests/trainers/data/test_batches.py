@@ -193,6 +193,29 @@ def test_a_token_budget_ends_after_every_row() -> None:
     assert {index for batch in plan.batches for index in batch} == set(range(77))
 
 
+@settings(max_examples=60)
+@given(
+    general=st.integers(1, 60),
+    domain=st.integers(1, 40),
+    share=st.sampled_from([None, 0.3, 0.75]),
+    budget=st.sampled_from([None, 40, 200]),
+    epochs=st.sampled_from([1.0, 2.0]),
+)
+def test_an_epoch_leaves_no_row_out(
+    general: int, domain: int, share: float | None, budget: int | None, epochs: float
+) -> None:
+    """More rows of one kind were taken for all of the other: up to six were never seen."""
+    rows = make_rows(general, domain)
+    trainer = TrainerSpec(epochs=epochs, tokens_per_batch=budget, batch_size=3)
+    plan = plan_batches(rows, data_spec(True, domain_share=share), trainer, 5)
+    seen = Counter(index for batch in plan.batches for index in batch)
+    needed = range(general if share is not None else general + domain)
+    assert min(seen[index] for index in needed) >= epochs
+    # What began with the former rule goes on with it.
+    former = plan_batches(rows, data_spec(True, domain_share=share), trainer, 5, drawing=3)
+    assert plan.batches[: len(former.batches)] == former.batches
+
+
 def drawn_by_source(
     sizes: Sequence[int], weights: Sequence[float], drawing: int = DRAWING
 ) -> Counter[int]:
@@ -311,6 +334,10 @@ def test_collator_pads_labels_with_the_ignore_index(side: str) -> None:
         ({"max_steps": 10**9}, "max_steps"),
         ({"epochs": 10**6, "batch_size": 1}, "epochs"),
         ({"epochs": 10**6, "max_steps": 10**9}, "max_steps"),
+        ({"epochs": 1e300}, "epochs"),
+        ({"epochs": 1e9, "tokens_per_batch": 64}, "epochs"),
+        ({"max_tokens": 10**12}, "max_tokens"),
+        ({"max_tokens": 10**12, "max_steps": 10**8, "tokens_per_batch": 64}, "max_steps"),
     ],
 )
 def test_more_steps_than_can_be_planned_are_refused(settings: dict[str, Any], field: str) -> None:

@@ -147,6 +147,16 @@ def test_templates_that_do_more_have_none(base: Any, template: str) -> None:
         pattern(tokenizer_of(base, template), "")
 
 
+@pytest.mark.parametrize(
+    ("written", "strips"), [("m.content", False), ("(m.content | trim)", True)]
+)
+def test_white_space_that_ollama_keeps_is_said(base: Any, written: str, strips: bool) -> None:
+    found = pattern(tokenizer_of(base, CHATML.replace("m.content", written)), "")
+    assert found.strips == strips
+    text = modelfile("m.gguf", found, ["</s>"], None, bos="", context=512)
+    assert text.startswith("# The model's chat template drops white space" if strips else "FROM ")
+
+
 WORDS = st.text("ab{}\n\"'%", min_size=1, max_size=6)
 
 
