@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests and the demo start hundreds of processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo smoke test tests check lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
+.PHONY: demo smoke test tests check affected lint contracts types install bench gpu soak snapshots docs site dist lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -24,8 +24,13 @@ test: $(VENV)/.ready .typing
 tests: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
-check: $(VENV)/.ready lint types
-	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x
+check: $(VENV)/.ready .typing
+	$(MAKE) --no-print-directory --jobs 3 lint types affected
+
+# No test at all (5) is no failure: all of them may be slow.
+affected: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x $$($(BIN)/python tests/tools/affected.py) \
+		|| test $$? -eq 5
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -62,10 +62,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    unlimited: ClassVar[frozenset[str]] = frozenset()
+    """Fields of which `.inf` means that there is no limit."""
+
     @model_validator(mode="after")
     def _numbers_are_finite(self) -> Self:
         """Refuse `.inf`, which passes every lower bound; a stored config may have it."""
-        for name in type(self).model_fields if not is_stored() else ():
+        for name in type(self).model_fields.keys() - self.unlimited if not is_stored() else ():
             value = getattr(self, name)
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):

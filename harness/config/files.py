@@ -50,8 +50,8 @@ def parse_config(values: object, where: str = "config", written: object = None) 
             where=where,
             hint=f"one of: {', '.join(dict.fromkeys([*CONFIGS, *TRAINERS]))}",
         )
-    if errors := list(_booleans_as_numbers(values, model)):
-        raise ConfigError(_listed(errors), where=where)
+    if errors := list(booleans_as_numbers(values, model)):
+        raise ConfigError(listed(errors), where=where)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -67,11 +67,11 @@ def parse_stored(values: object, where: str = "config") -> AnyConfig:
         return parse_config(values, where)
 
 
-def _booleans_as_numbers(values: object, model: Any, parent: str = "") -> Iterator[str]:
+def booleans_as_numbers(values: object, model: Any, parent: str = "") -> Iterator[str]:
     """Yield a line per boolean in place of a number, which pydantic would read as 0 or 1."""
     if isinstance(values, list):
         for index, value in enumerate(values):
-            yield from _booleans_as_numbers(value, model, f"{parent}.{index}")
+            yield from booleans_as_numbers(value, model, f"{parent}.{index}")
         return
     if not isinstance(values, dict):
         return
@@ -80,7 +80,7 @@ def _booleans_as_numbers(values: object, model: Any, parent: str = "") -> Iterat
         kinds = _leaves(field.annotation)
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             yield f"{here}: must be a number, but {str(value).lower()} is a boolean"
-        yield from _booleans_as_numbers(value, _model_of(field.annotation), here)
+        yield from booleans_as_numbers(value, _model_of(field.annotation), here)
 
 
 def _leaves(annotation: object) -> set[Any]:
@@ -89,7 +89,8 @@ def _leaves(annotation: object) -> set[Any]:
     return {leaf for part in below for leaf in _leaves(part)} if below else {annotation}
 
 
-def _listed(lines: Sequence[str]) -> str:
+def listed(lines: Sequence[str]) -> str:
+    """Return errors as one text: several are a list below the place."""
     return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
 
 
@@ -122,7 +123,7 @@ def describe_errors(error: ValidationError, model: type[BaseModel], written: obj
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
             message += f" (got {_shown(detail.get('input'))})"
         lines.append(redact(f"{field_path}: {message}" if field_path else message, shapes=True))
-    return _listed(lines)
+    return listed(lines)
 
 
 _WANTED = {

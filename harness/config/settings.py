@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from kdharness.harness.config.alerts import parse_rule
 from kdharness.harness.config.base import Settings
-from kdharness.harness.config.files import describe_errors
+from kdharness.harness.config.files import booleans_as_numbers, describe_errors, listed
 from kdharness.harness.config.notifying import NotifySettings, as_notify
 from kdharness.harness.config.vllm_options import refusal
 from kdharness.harness.errors import ConfigError
@@ -185,6 +185,8 @@ def load_settings(paths: Paths) -> UserSettings:
         return UserSettings()
     if not isinstance(values, dict):
         raise ConfigError("settings must be a mapping", where=str(paths.settings))
+    if errors := list(booleans_as_numbers(values, UserSettings)):
+        raise ConfigError(listed(errors), where=str(paths.settings))
     try:
         return UserSettings.model_validate(values)
     except ValidationError as error:

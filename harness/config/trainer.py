@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ LengthGroups = Literal["auto", "micro-batch", "step", "none"]
 
 class TrainerSpec(Settings):
     """Optimisation settings shared by every method."""
+
+    unlimited: ClassVar[frozenset[str]] = frozenset({"max_loss"})
 
     learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
     schedule: Schedule = Field("cosine", title="Schedule")
@@ -203,7 +205,7 @@ class TrainerSpec(Settings):
         1e4,
         gt=0,
         title="Loss limit",
-        description=("A loss above this, or NaN, stops the run and reports the rows."),
+        description="A loss above this, or NaN, stops the run; .inf: no limit.",
     )
 
     @model_validator(mode="after")

@@ -103,7 +103,7 @@ def with_other_tasks(ours: str, former: str) -> str:
         theirs = parse_yaml(former, "the repository's file of results")
     except ConfigError:
         return ours
-    entries = yaml.safe_load(ours)
+    entries = parse_yaml(ours, "the new file of results")
     given = {_task_of(entry) for entry in entries}
     others = [
         entry

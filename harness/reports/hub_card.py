@@ -123,7 +123,7 @@ def with_kept_metadata(card: str, former: str, replaced: bool) -> str:
     block = _FRONT_MATTER.match(card)
     if not isinstance(theirs, Mapping) or block is None:
         return card
-    ours = yaml.safe_load(block[1])
+    ours = parse_yaml(block[1], "the metadata of the new card")
     kept = {
         key: value
         for key, value in theirs.items()

@@ -74,7 +74,14 @@ def test_documented_settings_are_accepted(text: str, paths: Paths) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [f"keep: {MOST_KEPT + 1}", "keep: -0.1", "group: [a]", "columns: [a]", "columns: {last: []}"],
+    [
+        f"keep: {MOST_KEPT + 1}",
+        "keep: -0.1",
+        "keep: true",
+        "group: [a]",
+        "columns: [a]",
+        "columns: {last: []}",
+    ],
 )
 def test_both_refuse_the_same_values(line: str, paths: Paths) -> None:
     paths.home.mkdir(parents=True, exist_ok=True)
