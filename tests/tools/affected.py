@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-MOST = 24
+MOST = 18
 """Test files that two cores run within the minute."""
 PAGES = {"docs": "tests/test_docs.py", "data": "tests/data"}
 """Folders without modules -> their tests."""
