@@ -21,13 +21,13 @@ CELL = (9, 19)
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SHOTS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "runs": ((80, 24), []),
-    "run": ((120, 34), ["slash", *"id", "colon", *"dae", "enter", "enter", "wait"]),
+    "run": ((120, 34), ["slash", *"method", "colon", *"dae", "enter", "enter", "wait"]),
     "leaderboard": ((120, 22), ["2", "wait"]),
     "tradeoff": ((120, 34), ["3", "wait"]),
     "compare": ((120, 26), ["4", "wait"]),
     "transcripts": ((120, 26), ["5", "wait", "d", "wait"]),
     "new-run": ((120, 36), ["n", "wait"]),
-    "claims": ((120, 34), ["w", "wait", "down", "wait", "c", "wait", "wait"]),
+    "claims": ((120, 34), ["w", "wait", "c", "wait", "wait"]),
 }
 """Name: (columns, rows), keys; `wait` lets threads finish."""
 

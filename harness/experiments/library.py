@@ -44,7 +44,7 @@ def experiment_text(file: Path) -> str:
 
 
 def experiments(paths: Paths) -> list[Experiment]:
-    """Return the shipped experiments, then those kept in the home.
+    """Return the experiments kept in the home, then the shipped ones.
 
     A kept file that is identical to the shipped one of the same name is listed once; otherwise
     both are listed.
@@ -56,7 +56,7 @@ def experiments(paths: Paths) -> list[Experiment]:
         for name in experiment_names()
     ]
     texts = {entry.file.name: _text(entry.file) for entry in shipped}
-    return [*shipped, *(entry for entry in kept if _text(entry.file) != texts.get(entry.file.name))]
+    return [*(one for one in kept if _text(one.file) != texts.get(one.file.name)), *shipped]
 
 
 def _text(file: Path) -> str | None:

@@ -129,7 +129,7 @@ def _is_result(name: str) -> bool:
 
 
 def _is_of_the_weights(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in (*WEIGHTS, "adapter_*"))
+    return "/" not in name and any(fnmatch(name, p) for p in (*WEIGHTS, "adapter_*"))
 
 
 def _text_of(api: HfApi, repo: str, entry: RepoFile, commit: str) -> str:

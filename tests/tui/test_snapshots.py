@@ -136,8 +136,7 @@ def test_screen(
 def test_experiments(
     snap_compare: Any, experiment_home: Paths, app_on: AppOn, size: Any, name: str
 ) -> None:
-    downs = ["down"] * (1 if name == "plan" else 2)
-    press = keys("w", *downs, *(["enter", "down"] if name == "plan" else []))
+    press = keys("w", *(["enter", "down"] if name == "plan" else ["down"]))
     assert snap_compare(app_on(experiment_home), terminal_size=size, run_before=press)
 
 
@@ -145,7 +144,7 @@ def test_experiments_without_colour(
     snap_compare: Any, experiment_home: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(app_on(experiment_home), terminal_size=SMALL, run_before=keys("w", "down"))
+    assert snap_compare(app_on(experiment_home), terminal_size=SMALL, run_before=keys("w"))
 
 
 @pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])

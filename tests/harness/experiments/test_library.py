@@ -50,7 +50,7 @@ def test_kept_copy_can_be_planned_from_its_folder(tmp_path: Path, paths: Paths) 
     keep_copy(paths, file, sweep)
     assert load_sweep(kept)[1] == planned and len(planned) == 8
     assert "claims" not in kept.read_text()
-    assert [experiment.origin for experiment in experiments(paths)][-1] == "kept"
+    assert next(experiment.origin for experiment in experiments(paths)) == "kept"
     assert read_experiment(kept, "kept").question == "Why?"
 
 

@@ -151,6 +151,19 @@ def test_a_card_without_metadata_is_replaced(
     assert metadata(found.card)["license"] == "apache-2.0"
 
 
+def test_a_repository_that_was_prepared_keeps_its_metadata(
+    hub: HubServer, model: str, paths: Paths
+) -> None:
+    """It has a card, and perhaps weights for another library, but not these."""
+    hub.push_files(
+        {"README.md": FORMER, "onnx/model.safetensors": b"", ".eval_results/a.yaml": b""}
+    )
+    publish(prepare(paths, model, REPO), force=True)
+    files = hub.commits[hub.refs["main"]]
+    assert {"widget", "license"} <= set(metadata(files["README.md"].decode()))
+    assert ".eval_results/a.yaml" in files
+
+
 @pytest.mark.parametrize("license", ["Apache 2.0", "my own", "https://x.y"])
 def test_a_license_is_written_as_the_hub_does(license: str, model: str, paths: Paths) -> None:
     with pytest.raises(ConfigError, match="is not a license of the hub"):

@@ -52,11 +52,11 @@ async def test_experiments_and_their_planned_runs_are_listed(
     async with app.run_test(size=size) as pilot:
         await press(pilot)
         assert "w Experiments" in shown(app)
-        await press(pilot, "w")
+        await press(pilot, "w", "end")
         text = shown(app)
         assert "baselines" in text and "24 runs: 24 to do" in text and "· to do" in text
         assert "s Start" in text and "▶ running 1/6" in text
-        await press(pilot, "down")
+        await press(pilot, "home")  # the home's own are the first
         text = shown(app)
         assert "Does the expert forget?" in text
         assert "6 runs: 1 finished, 1 running, 1 failed, 3 to do" in text
@@ -92,9 +92,9 @@ async def test_claims_without_scores_are_shown_as_undecided(
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     app = app_on(experiment_home)
     async with app.run_test(size=size) as pilot:
-        await press(pilot, "w", "c")
+        await press(pilot, "w", "end", "c")
         assert "this experiment has no claims" in notified(app)
-        await press(pilot, "down", "c")
+        await press(pilot, "home", "c")
         text = shown(app)
         assert "– no result: the expert beats [bold]x[/]" in text and "\x1b" not in text
         assert "small-expert-s2 does not exist yet" in " ".join(text.split())
@@ -111,7 +111,7 @@ async def test_store_updates_are_shown_and_unrelated_ones_do_not_repaint(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "w", "down")
+        await press(pilot, "w")
         with Store(experiment_home.store) as other:
             other.update_run("small-kd-s2", step=45, loss=0.625)
             other.update_run("sweep-small", step=2)
@@ -141,7 +141,7 @@ async def test_dead_process_is_shown_as_interrupted(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "w", "down")
+        await press(pilot, "w")
         monkeypatch.setattr("kdharness.harness.runs.status.process_started", lambda _: None)
         app.follow()
         await settled(pilot)
@@ -153,7 +153,7 @@ async def test_errors_are_shown_at_their_lines_until_fixed(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "end")
+        await press(pilot, "w", "down")
         lines = [line.strip() for line in shown(app).splitlines()]
         index = next(n for n, line in enumerate(lines) if "epochs: -1" in line)
         assert lines[index].startswith("10 ✗") and "greater than" in lines[index + 1]
@@ -236,7 +236,7 @@ async def test_experiments_screen_works_without_colour(
     monkeypatch.setenv("NO_COLOR", "1")
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "down", "enter", "down", "escape", "end")
+        await press(pilot, "w", "enter", "down", "escape", "down")
         assert "✗" in shown(app)
 
 
@@ -262,7 +262,7 @@ async def test_start_asks_for_confirmation_with_run_counts(
     monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "s")
+        await press(pilot, "w", "end", "s")
         assert isinstance(app.screen, Confirm)
         assert "24 runs: 24 to start" in shown(app) and "in a separate process" in shown(app)
         await press(pilot, "n")
@@ -272,7 +272,7 @@ async def test_start_asks_for_confirmation_with_run_counts(
         assert threads[0] is not threading.main_thread()
         assert "sweep-baselines has started" in notified(app)
         # A running experiment is not started again; a stopped one is resumed.
-        await press(pilot, "down", "s")
+        await press(pilot, "home", "s")
         assert "small is already running" in notified(app) and len(started) == 1
         with Store(experiment_home.store) as store:
             store.update_run("sweep-small", status="stopped")
@@ -295,7 +295,7 @@ async def test_start_errors_are_notified(
     monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "s", "y")
+        await press(pilot, "w", "end", "s", "y")
         assert "the file was changed" in notified(app)
 
 
@@ -304,9 +304,9 @@ async def test_stop_and_pause_address_the_experiment_run(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
-        await press(pilot, "w", "X")
+        await press(pilot, "w", "end", "X")
         assert "no run of this experiment is running" in notified(app)
-        await press(pilot, "p", "g", "down", "p", "X")
+        await press(pilot, "p", "g", "home", "p", "X")
         assert "Stop sweep-small?" in shown(app) and "Current runs save" in shown(app)
         await press(pilot, "y")
         with Store(experiment_home.store) as store:
@@ -323,7 +323,7 @@ async def test_enter_opens_an_existing_run(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "w", "down", "enter", "enter")
+        await press(pilot, "w", "enter", "enter")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "small-kd-s1"
         await press(pilot, "escape", "end", "enter")
         assert "small-scores-s2 has not been started" in notified(app)
