@@ -31,6 +31,8 @@ from kdharness.harness.util.untrusted import parse_yaml
 
 FEW = 8
 """Scores of fewer items are in the text alone, not in the metadata that the hub ranks by."""
+BEGIN, END = "<!-- kdharness: begin -->", "<!-- kdharness: end -->"
+"""Around what is written here, in a card that people may have added to."""
 OF_THE_REPOSITORY = ("license*", "language", "extra_gated_*", "thumbnail")
 """Metadata that are not about the weights."""
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -86,7 +88,7 @@ def hub_card(
         eval_results=results or None,
     )
     run = store.run(checkpoint.run) if checkpoint.run else None
-    parts = ["---", metadata.to_yaml(), "---", "", f"# {name}", "", _how(checkpoint), ""]
+    parts = ["---", metadata.to_yaml(), "---", "", BEGIN, f"# {name}", "", _how(checkpoint), ""]
     for role, key in sorted(checkpoint.parents.items()):
         parts.append(f"- {role}: {_shown(store.checkpoint(key), key, paths)}")
     if data := checkpoint.info.get("data"):
@@ -100,44 +102,57 @@ def hub_card(
     if run is not None:
         config = json.dumps(without_places(run.config), indent=2, ensure_ascii=False)
         parts += ["", "## Training config", "", "```json", config, "```"]
-    parts += ["", "Trained and scored with kdharness."]
+    parts += ["", "Trained and scored with kdharness.", END]
     return redact("\n".join(parts) + "\n", shapes=True)
 
 
-def with_kept_metadata(card: str, former: str, replaced: bool) -> str:
-    """Return a card with the metadata that people have added to the repository's former one.
+def with_additions(card: str, former: str, replaced: bool) -> str:
+    """Return a card with what people have added to the repository's former one.
 
-    Terms, language and access rules are the repository's; the other fields describe the former
-    model, and are kept if its weights are not replaced. Scores never are.
+    Text before and after the part that was written here stays. Of the metadata, terms, language
+    and access rules are the repository's; the other fields describe the former model, and are kept
+    if its weights are not replaced. Scores never are.
 
     Args:
         card: the new README.
         former: the README that it replaces.
         replaced: whether the weights are other ones.
     """
-    found = _FRONT_MATTER.match(former)
+    block, found = _FRONT_MATTER.match(card), _FRONT_MATTER.match(former)
+    assert block is not None
+    text = former[found.end() :] if found else former
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    body = card[block.end() :]
+    if begin and end:
+        body = f"{before}{body[body.index(BEGIN) : body.index(END)]}{END}{after}"
+    head = _merged_metadata(block[1], found[1] if found else "", replaced)
+    return f"---\n{head.rstrip()}\n---\n{body}"
+
+
+def _merged_metadata(card: str, former: str, replaced: bool) -> str:
+    """Return a card's metadata with what is kept of the former ones; see `with_additions`."""
     try:
-        theirs = parse_yaml(found[1], "the metadata of the repository's card") if found else None
+        theirs = parse_yaml(former, "the metadata of the repository's card")
     except ConfigError:
         theirs = None
-    block = _FRONT_MATTER.match(card)
-    if not isinstance(theirs, Mapping) or block is None:
+    if not isinstance(theirs, Mapping):
         return card
-    ours = parse_yaml(block[1], "the metadata of the new card")
+    ours = parse_yaml(card, "the metadata of the new card")
     kept = {
         key: value
         for key, value in theirs.items()
         if key not in ours
         and key != "model-index"
         and (not replaced or any(fnmatch(key, pattern) for pattern in OF_THE_REPOSITORY))
+        and not ("license" in ours and key.startswith("license"))
     }
     tags = theirs.get("tags")
     if isinstance(tags, list) and not replaced:
         kept["tags"] = list(dict.fromkeys([*ours["tags"], *map(str, tags)]))
-    if all(ours.get(k) == v for k, v in kept.items()):
+    if all(ours.get(key) == value for key, value in kept.items()):
         return card
-    text = yaml.safe_dump(ours | kept, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---\n{card[block.end() :]}"
+    return str(yaml.safe_dump(ours | kept, sort_keys=False, allow_unicode=True))
 
 
 def hub_source(checkpoint: Checkpoint) -> tuple[str, str | None] | None:

@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.reports.eval_results import check_registered, with_other_tasks
-from kdharness.harness.reports.hub_card import with_kept_metadata
+from kdharness.harness.reports.hub_card import with_additions
 from kdharness.harness.reports.publish import CARD, FILES, TEMPLATES, WEIGHTS, Publication
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import CONFIG_BYTES
@@ -50,7 +50,7 @@ def publish(
         for name in (n for n in changed if n in present):
             if name == CARD:
                 text = _text_of(api, repo, present[name], parent)
-                part = with_kept_metadata(publication.card, text, replaced).encode()
+                part = with_additions(publication.card, text, replaced).encode()
             elif _is_result(name) and not replaced:
                 text = _text_of(api, repo, present[name], parent)
                 part = with_other_tasks(publication.eval_results[name], text).encode()

@@ -13,7 +13,7 @@ import yaml
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.paths import Paths
-from kdharness.harness.reports.hub_card import hub_card
+from kdharness.harness.reports.hub_card import BEGIN, hub_card
 from kdharness.harness.reports.publish import _base_on_hub, prepare
 from kdharness.harness.reports.upload import publish
 from kdharness.harness.store import Store
@@ -132,10 +132,21 @@ def test_terms_and_access_rules_are_kept(hub: HubServer, model: str, paths: Path
     assert found["widget"] == [{"text": "Hello"}] and "shop" in found["tags"]
     assert ".eval_results/lab_a.yaml" in files
     assert publish(prepare(paths, model, REPO))[1] == 0
+    # So does text around what is written here.
+    mine = (
+        files["README.md"].replace(BEGIN.encode(), b"# Mine\n\n" + BEGIN.encode()) + b"\nNotes.\n"
+    )
+    hub.push_files({**files, "README.md": mine})
+    publish(prepare(paths, model, REPO), force=True)
+    assert hub.commits[hub.refs["main"]]["README.md"] == mine
     # What is given by hand replaces what there is.
+    mine = mine.replace(b"license: llama3.2", b"license: other\nlicense_name: ours")
+    hub.push_files({**files, "README.md": mine})
     publish(prepare(paths, model, REPO, license="mit"), force=True)
     files = hub.commits[hub.refs["main"]]
-    assert metadata(files["README.md"].decode())["license"] == "mit"
+    text = files["README.md"].decode()
+    assert metadata(text)["license"] == "mit" and "license_name" not in metadata(text)
+    assert text.count("# Mine") == text.count("## Scores") == 1 and text.endswith("\nNotes.\n")
 
 
 @pytest.mark.parametrize(
