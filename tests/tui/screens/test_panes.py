@@ -165,7 +165,7 @@ async def test_leaderboard_pane_has_the_interval_of_every_metric(
 async def test_enter_opens_the_same_details_at_80_columns(
     experiment_home: Paths, app_on: AppOn, press: Press, shown: Shown, place: str
 ) -> None:
-    keys = ("2",) if place == "leaderboard" else ("w", "down", "enter")
+    keys = ("2",) if place == "leaderboard" else ("w", "enter")
     name, run = ("kd", "kd") if place == "leaderboard" else ("small-kd-s1", "small-kd-s1")
     texts = []
     for size in (LARGE, SMALL):
@@ -192,7 +192,7 @@ async def test_a_step_that_was_not_started_tells_what_it_waits_for(
 ) -> None:
     app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
-        await press(pilot, "w", "down", "enter")
+        await press(pilot, "w", "enter")
         on_row(app, "small-scores-s1")
         await follow(pilot, lambda: pane_text(app).startswith("small-scores-s1"))
         text = pane_text(app)
@@ -201,7 +201,7 @@ async def test_a_step_that_was_not_started_tells_what_it_waits_for(
         assert "it waits for small-expert-s1" in text
 
 
-@pytest.mark.parametrize("keys", [("down", "down", "down"), ("2",), ("3",), ("w", "down")])
+@pytest.mark.parametrize("keys", [("down", "down", "down"), ("2",), ("3",), ("w",)])
 async def test_no_screen_leaves_half_of_120x40_empty(
     experiment_home: Paths, app_on: AppOn, press: Press, shown: Shown, keys: tuple[str, ...]
 ) -> None:
