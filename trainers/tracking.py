@@ -14,6 +14,7 @@ import secrets
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,15 @@ POINTS = 10_000
 """Points that may wait for a slow tracker; more are dropped."""
 RETRY_SECONDS = 30.0
 """How long a tracker that failed is left alone: a server that is restarted costs no points."""
-REFUSED = 2
-"""Points in a row that fail at the end of a run if the tracker is gone, not one point refused."""
+TRIES = 5
+"""How often a point is sent before later ones are tried."""
+PROBES = 5
+"""Points that are tried: if a tracker takes one of them, it is there and refuses those before."""
 PATIENCE = 20.0
 """Seconds that the end of a run waits for all trackers together."""
+
+
+Point = tuple[int, dict[str, float]]
 
 
 class _NoSettings(TrainingArguments):
@@ -56,7 +62,7 @@ class Tracker(threading.Thread):
         super().__init__(name=f"tracker-{name}", daemon=True)
         self.tracker, self.args, self.model = name, copy.copy(args), model
         self.trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.points: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(POINTS)
+        self.points: queue.Queue[Point | None] = queue.Queue(POINTS)
         self.dropped = 0
         self.closing = threading.Event()
         self._noted = False
@@ -102,16 +108,27 @@ class Tracker(threading.Thread):
         if hasattr(callback, "_async_log"):
             # MLflow would send later, and only log that the server refused. This thread may wait.
             callback._async_log = False
-        lost = in_a_row = 0
+        lost, tries, taken, waiting = 0, 0, False, deque[Point]()
         while (point := self.points.get()) is not None:
-            while not (sent := self._sent(callback, *point)) and not self.closing.is_set():
-                self.closing.wait(RETRY_SECONDS)
-            in_a_row = 0 if sent else in_a_row + 1
-            lost += not sent
-            if in_a_row == REFUSED:
-                lost += self._drain()
-                self.trouble.put(f"did not come back: its last {lost} points are not there")
-                return
+            waiting.append(point)
+            while waiting:
+                tries += 1
+                probes = PROBES if tries >= TRIES or self.closing.is_set() else 1
+                sent = self._first_sent(callback, waiting, probes)
+                if sent is not None:
+                    tries = 0
+                    taken, lost = True, lost + sent  # it is there, and refuses those before
+                    for _ in range(sent + 1):
+                        waiting.popleft()
+                elif self.closing.is_set() and taken and len(waiting) < PROBES:
+                    lost += len(waiting)
+                    waiting.clear()
+                elif self.closing.is_set():
+                    lost += len(waiting) + self._drain()
+                    self.trouble.put(f"did not come back: its last {lost} points are not there")
+                    return
+                else:
+                    self.closing.wait(RETRY_SECONDS)
         if lost:
             self.trouble.put(f"refused {lost} of the points: they are not there")
         callback.on_train_end(self.args, _state(0), control, model=self.model)
@@ -120,6 +137,24 @@ class Tracker(threading.Thread):
             # session would go on with this run's id and folder.
             client.finish()
             client.teardown()
+
+    def _first_sent(
+        self, callback: TrainerCallback, waiting: deque[Point], probes: int
+    ) -> int | None:
+        """Send the first of the next points that the tracker takes; return which."""
+        for number in range(probes):
+            if number == len(waiting):
+                try:
+                    point = self.points.get_nowait()
+                except queue.Empty:
+                    return None
+                if point is None:
+                    self.points.put(None)  # the end of the run, for the loop
+                    return None
+                waiting.append(point)
+            if self._sent(callback, *waiting[number]):
+                return number
+        return None
 
     def _drain(self) -> int:
         """Take the points until the end of the run, so that nobody waits for room; count them."""

@@ -51,7 +51,7 @@ class TrainerSpec(Settings):
     )
     max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 disables it.")
     epochs: float = Field(
-        2.0, gt=0, title="Epochs", description="The last step is filled up from the next epoch."
+        2.0, gt=0, le=1e9, title="Epochs", description="The last step is filled from the next one."
     )
     max_steps: int | None = Field(
         None, ge=1, title="Steps", description="Stop after this many steps, before the epochs end."

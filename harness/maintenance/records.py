@@ -24,6 +24,7 @@ from kdharness.harness.maintenance.upkeep import folder_bytes
 from kdharness.harness.paths import Paths, kept_experiments
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
+from kdharness.harness.store.checkpoints import BEST
 from kdharness.harness.store.lineage import descendants
 from kdharness.harness.types import Checkpoint, Method, Run, RunStatus
 from kdharness.harness.util.filesystem import exists
@@ -224,8 +225,10 @@ def _refuse_live(runs: Iterable[Run], why: str = "") -> None:
 
 def _users(store: Store, going: Iterable[str], checkpoints: Iterable[Checkpoint]) -> Iterator[str]:
     """Yield unfinished runs whose configs name a run or checkpoint; refuse if one is live."""
-    leaving = set(going)
-    names = leaving.union(*({c.name, c.path} - {""} for c in checkpoints))
+    leaving, known = set(going), list(checkpoints)
+    names = leaving.union(*({c.name, c.path} - {""} for c in known))
+    # One that is also the best has a second name.
+    names |= {f"{name}{BEST}" for c in known if c.is_best for name in (c.name, c.run)}
     for run in store.runs():
         if run.id in leaving or run.status is RunStatus.FINISHED:
             continue

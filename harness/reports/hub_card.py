@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
@@ -35,7 +36,7 @@ BEGIN, END = "<!-- kdharness: begin -->", "<!-- kdharness: end -->"
 """Around what is written here, in a card that people may have added to."""
 OF_THE_REPOSITORY = ("license*", "language", "extra_gated_*", "thumbnail")
 """Metadata that are not about the weights."""
-_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
 def hub_card(
@@ -117,42 +118,62 @@ def with_additions(card: str, former: str, replaced: bool) -> str:
         card: the new README.
         former: the README that it replaces.
         replaced: whether the weights are other ones.
+
+    Raises:
+        ConfigError: the former card's metadata cannot be read.
     """
     block, found = _FRONT_MATTER.match(card), _FRONT_MATTER.match(former)
     assert block is not None
-    text = former[found.end() :] if found else former
-    before, begin, rest = text.partition(BEGIN)
+    ours = parse_yaml(block[1], "the metadata of the new card")
+    theirs = _metadata_of(found[1]) if found else {}
+    merged = ours | _kept(ours, theirs, replaced)
+    head = card[: block.end()]
+    if found and merged == theirs:
+        head = former[: found.end()]
+    elif merged != ours:
+        text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
+        head = f"---\n{text}---\n"
+    before, begin, rest = (former[found.end() :] if found else former).partition(BEGIN)
     _, end, after = rest.partition(END)
     body = card[block.end() :]
     if begin and end:
         body = f"{before}{body[body.index(BEGIN) : body.index(END)]}{END}{after}"
-    head = _merged_metadata(block[1], found[1] if found else "", replaced)
-    return f"---\n{head.rstrip()}\n---\n{body}"
+    # An editor may have saved it with the line ends of another system.
+    is_same = "".join(f"{head}{body}".splitlines()) == "".join(former.splitlines())
+    return former if is_same else f"{head}{body}"
 
 
-def _merged_metadata(card: str, former: str, replaced: bool) -> str:
-    """Return a card's metadata with what is kept of the former ones; see `with_additions`."""
+def _metadata_of(text: str) -> Mapping[str, Any]:
+    """Return the metadata of a repository's card.
+
+    Raises:
+        ConfigError: they cannot be read: terms and access rules might be lost.
+    """
     try:
-        theirs = parse_yaml(former, "the metadata of the repository's card")
-    except ConfigError:
-        theirs = None
-    if not isinstance(theirs, Mapping):
-        return card
-    ours = parse_yaml(card, "the metadata of the new card")
+        found = parse_yaml(text, "README.md")
+    except ConfigError as error:
+        raise ConfigError(
+            f"the metadata of the repository's README.md cannot be read: {error.message}",
+            hint="correct them on the hub, or delete the file there: its license would be lost",
+        ) from error
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kept(ours: Mapping[str, Any], theirs: Mapping[str, Any], replaced: bool) -> dict[str, Any]:
+    """Return the fields of a former card's metadata that are kept; see `with_additions`."""
+    licensed = "license" in ours and ours["license"] != theirs.get("license")
     kept = {
         key: value
         for key, value in theirs.items()
         if key not in ours
         and key != "model-index"
         and (not replaced or any(fnmatch(key, pattern) for pattern in OF_THE_REPOSITORY))
-        and not ("license" in ours and key.startswith("license"))
+        and not (licensed and key.startswith("license"))
     }
     tags = theirs.get("tags")
     if isinstance(tags, list) and not replaced:
-        kept["tags"] = list(dict.fromkeys([*ours["tags"], *map(str, tags)]))
-    if all(ours.get(key) == value for key, value in kept.items()):
-        return card
-    return str(yaml.safe_dump(ours | kept, sort_keys=False, allow_unicode=True))
+        kept["tags"] = [*tags, *(tag for tag in ours["tags"] if tag not in tags)]
+    return kept
 
 
 def hub_source(checkpoint: Checkpoint) -> tuple[str, str | None] | None:

@@ -55,7 +55,9 @@ FILES = (
 """What is published of a folder. Optimizer states, notes and logs stay."""
 TERMS = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 """The terms of a model: published too, but never deleted from a repository."""
-MAPPED = ("config.json", "tokenizer_config.json", "processor_config.json")
+KINDS = frozenset({".json", ".jinja", ".model", ".py", ".safetensors", ".tiktoken", ".txt", ".v3"})
+"""What ends the names of such files: `tokenizer-notes.md` is none."""
+MAPPED = ("config.json", "tokenizer_config.json", "*processor_config.json")
 """Configs that may name code of a model's own."""
 TEMPLATES = "additional_chat_templates/*.jinja"
 """Further chat templates of a tokenizer."""
@@ -187,7 +189,7 @@ def published_files(folder: Path) -> list[Path]:
     found = {
         path
         for path in folder.iterdir()
-        if any(fnmatch(path.name, pattern) for pattern in (*FILES, *TERMS)) and path.is_file()
+        if (is_model_file(path.name) or _is_of_terms(path.name)) and path.is_file()
     }
     found |= {path for path in folder.glob(TEMPLATES) if path.is_file()}
     found |= {path for path in map(folder.joinpath, _own_code(folder)) if path.is_file()}
@@ -202,10 +204,19 @@ def published_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def is_model_file(name: str) -> bool:
+    """Return whether a file of a model folder is published with it, by its name."""
+    return Path(name).suffix in KINDS and any(fnmatch(name, pattern) for pattern in FILES)
+
+
+def _is_of_terms(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in TERMS)
+
+
 def _own_code(folder: Path) -> set[str]:
     """Return the files of a model's own code that its configs name in `auto_map`."""
     names: set[str] = set()
-    for config in (path for name in MAPPED if (path := folder / name).is_file()):
+    for config in (path for pattern in MAPPED for path in folder.glob(pattern)):
         classes = read_json_object(config, config.name, ModelError).get("auto_map")
         for value in classes.values() if isinstance(classes, Mapping) else ():
             # A tokenizer has two classes: the slow and the fast one.
@@ -224,10 +235,11 @@ def _cleaned(path: Path, paths: Paths) -> Path | bytes:
     """
     if path.suffix == ".safetensors":
         return path
-    if path.suffix not in (".json", ".jinja", ".txt", ".py"):
+    terms = _is_of_terms(path.name)
+    if path.suffix not in (".json", ".jinja", ".txt", ".py") and not terms:
         return path
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8", errors="replace" if terms else None)
     except UnicodeDecodeError as error:
         raise ModelError(
             "this file is not UTF-8, so it cannot be searched for keys",

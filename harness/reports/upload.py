@@ -15,9 +15,19 @@ from huggingface_hub.hf_api import RepoFile
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.reports.eval_results import check_registered, with_other_tasks
 from kdharness.harness.reports.hub_card import with_additions
-from kdharness.harness.reports.publish import CARD, FILES, TEMPLATES, WEIGHTS, Publication
+from kdharness.harness.reports.publish import (
+    CARD,
+    TEMPLATES,
+    WEIGHTS,
+    Publication,
+    is_model_file,
+)
 from kdharness.harness.util.redact import redact
-from kdharness.harness.util.untrusted import CONFIG_BYTES
+
+PICKLED = ("pytorch_model*.bin", "pytorch_model*.bin.index.json", "adapter_model.bin")
+"""Weights as other tools save them: never published, but a former model may have them."""
+LARGEST_TEXT = 5_000_000
+"""Bytes of a model card that is merged with a new one."""
 
 
 def publish(
@@ -120,7 +130,7 @@ def _is_of_the_model(name: str) -> bool:
     """Return whether a file of a repository belongs to its model: libraries load it unasked."""
     if "/" in name:
         return fnmatch(name, TEMPLATES)
-    return any(fnmatch(name, pattern) for pattern in (*FILES, "adapter_model.bin"))
+    return is_model_file(name) or any(fnmatch(name, pattern) for pattern in PICKLED)
 
 
 def _is_result(name: str) -> bool:
@@ -129,18 +139,22 @@ def _is_result(name: str) -> bool:
 
 
 def _is_of_the_weights(name: str) -> bool:
-    return "/" not in name and any(fnmatch(name, p) for p in (*WEIGHTS, "adapter_*"))
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in (*WEIGHTS, *PICKLED))
 
 
 def _text_of(api: HfApi, repo: str, entry: RepoFile, commit: str) -> str:
-    """Return a small text file of a repository; empty if it is no text that one could have written.
+    """Return a text file of a repository.
 
-    Raises the hub client's errors.
+    Raises:
+        ConfigError: it is too large. The hub client's errors besides.
     """
-    if entry.size > CONFIG_BYTES:
-        return ""
+    if entry.size > LARGEST_TEXT:
+        raise ConfigError(
+            f"{entry.path} of {repo} is too large to be merged with the new one",
+            hint="shorten it on the hub, or delete it there",
+        )
     path = Path(api.hf_hub_download(repo, entry.path, revision=commit))
-    return path.read_bytes().decode("utf-8", "replace")
+    return path.read_bytes().decode("utf-8-sig", "replace")
 
 
 def _explain(error: Exception, repo: str) -> ModelError:

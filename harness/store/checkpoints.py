@@ -11,6 +11,8 @@ from kdharness.harness.store.rows import encode, unanswered_id
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.filesystem import exists
 
+BEST = "@best"
+"""Ends the name of the best checkpoint of a run."""
 REMOVED = " (removed)"
 """Ends the name of a checkpoint that was removed, and stays as the parent of others."""
 
@@ -129,13 +131,9 @@ class CheckpointRows(StoreBase):
             "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?2 DESC, created DESC LIMIT 1",
             [key, self.places.stored(self.places.here(key))],
         )
-        if not rows and key.endswith("@best"):
-            rows = self._rows(
-                Checkpoint,
-                "SELECT * FROM checkpoints WHERE name = ?1 AND run = ?1 "
-                "AND json_extract(info, '$.best_step') = step",
-                [key.removesuffix("@best")],
-            )
+        if not rows and key.endswith(BEST):
+            last = self.checkpoint(key.removesuffix(BEST))
+            return last if last is not None and last.is_best else None
         return rows[0] if rows else None
 
     def checkpoints(self, run: str | None = None) -> list[Checkpoint]:

@@ -97,6 +97,11 @@ class Checkpoint:
         """The identity of the model: equal for checkpoints with the same weights."""
         return self.weights or self.id
 
+    @property
+    def is_best(self) -> bool:
+        """Whether these last weights of a run are also its best, and so `RUN@best`."""
+        return bool(self.run) and self.info.get("best_step") == self.step and "@" not in self.name
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -14,10 +14,13 @@ import yaml
 from kdharness.harness import cli
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.maintenance.records import plan_removal
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.types import RunStatus
 from kdharness.trainers.best import rule_value
 from kdharness.trainers.loop import out_of_memory
+from support.scored_store import add_run
 
 CURVES = {"general_loss": 2.0, "domain_loss": 4.0}
 
@@ -104,6 +107,14 @@ def test_best_checkpoint_is_kept_with_a_model_card(
         run = store.checkpoint("short")
         assert run is not None and store.checkpoint("short@best") == run
         assert Path(run.path).name == "final" and run.info["best_step"] == run.step == 2
+        assert not (Path(run.path).parent / "best").exists()
+        # Who needs it by that name is asked for, and a run with the same weights has it too.
+        add_run(store, "next", config={"student": {"from": "short@best"}})
+        store.update_run("next", status=RunStatus.STOPPED)
+        assert plan_removal(paths, store, ["short"]).users == ("next",)
+        add_run(store, "again")
+        store.update_run("again", checkpoint="short")
+        assert store.checkpoint("again@best") == run
         # A point that no condition let be the best has no such name.
         assert store.checkpoint("tiny-teacher@best") is None
     capsys.readouterr()

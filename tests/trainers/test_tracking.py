@@ -135,27 +135,36 @@ def test_a_tracker_that_comes_back_gets_every_point(
     assert list(tracker.troubles()) == ["track: wandb failed, and is tried again: restarting"]
 
 
-def test_one_refused_point_does_not_cost_those_after_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("refused", [(1,), (2, 3), (0, 1, 5), (6,)])
+def test_a_refused_point_does_not_cost_those_after_it(
+    refused: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     got: list[int] = []
 
     class Refuses(TrainerCallback):
         def on_log(self, args: object, state: Any, control: object, **rest: Any) -> None:
-            if state.global_step == 1:
+            if state.global_step in refused:
                 raise ValueError("no such name")
             got.append(state.global_step)
 
+        def on_train_end(self, *_: object, **__: object) -> None:
+            got.append(-1)
+
     use(monkeypatch, Refuses)
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
     args = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
     tracker = tracking.Tracker("wandb", args, None)
-    for step in range(5):
+    for step in range(7):
         tracker.log(step, {"loss": 1.0})
+    # While the run goes on, too.
+    deadline = time.monotonic() + 30
+    while len(got) < 7 - len(refused) and time.monotonic() < deadline and 6 not in refused:
+        time.sleep(0.01)
     tracker.close(20)
-    assert got == [0, 2, 3, 4]
+    assert got == [*(step for step in range(7) if step not in refused), -1]
     assert list(tracker.troubles()) == [
         "track: wandb failed, and is tried again: no such name",
-        "track: wandb refused 1 of the points: they are not there",
+        f"track: wandb refused {len(refused)} of the points: they are not there",
     ]
 
 

@@ -112,6 +112,9 @@ def plan_batches(
         else:
             step = _step_rows(streams, shares, owed, trainer, per_step)
         batches += step
+        if len(batches) > per_step * MOST_STEPS:
+            field = "epochs" if trainer.max_tokens is None else "max_tokens"
+            raise _too_many(field, MOST_STEPS + 1)
         tokens += sum(len(rows[index]) for batch in step for index in batch)
         drawn.update(rows[index].kind for batch in step for index in batch)
     return _measure(rows, batches, per_step, shares, packed=trainer.packing)
@@ -145,16 +148,15 @@ def _refuse_endless(
     } or {"epochs": wanted[1] * min(lengths) // most_tokens if budget else wanted[0]}
     field, least = min(steps.items(), key=lambda item: item[1])
     if least > MOST_STEPS:
-        raise ConfigError(
-            f"{_count(least)} steps: a run has at most {MOST_STEPS:,}, all planned before the "
-            "first",
-            where=f"trainer.{field}",
-            hint="to train until early_stop ends the run, set max_steps to the most it may take",
-        )
+        raise _too_many(field, least)
 
 
-def _count(number: int) -> str:
-    return f"{number:,}" if number < 10**15 else f"{float(min(number, 10**300)):.0e}"
+def _too_many(field: str, steps: int) -> ConfigError:
+    return ConfigError(
+        f"{steps:,} or more steps: a run has at most {MOST_STEPS:,}, all planned before the first",
+        where=f"trainer.{field}",
+        hint="to train until early_stop ends the run, set max_steps to the most it may take",
+    )
 
 
 def _steps_wanted(

@@ -127,7 +127,8 @@ def pattern(tokenizer: PreTrainedTokenizerBase, end_token: str) -> Pattern:
         end=between.removesuffix(user),
     )
     _compare(tokenizer, found)
-    spaced: list[Turn] = [("user", f" {ASKED}\n")]
+    system_turn: list[Turn] = [] if found.system is None else [("system", f" {SYSTEM}\n")]
+    spaced = [*system_turn, *((role, f" {text}\n") for role, text in chat)]
     return replace(found, strips=found.write(spaced) != _rendered(tokenizer, spaced))
 
 

@@ -125,13 +125,15 @@ def test_terms_and_access_rules_are_kept(hub: HubServer, model: str, paths: Path
     assert b"# Mine" not in files["README.md"]
     # Of these weights: what people have added since stays, and needs no --force.
     mine = files["README.md"].replace(b"tags:\n", b"widget: [{text: Hello}]\ntags:\n- shop\n")
+    # In any order, saved by an editor of another system.
+    mine = mine.replace(b"license: llama3.2\n", b"")
+    mine = mine.replace(b"---\n", b"---\nlicense: 'llama3.2'\n", 1).replace(b"\n", b"\r\n")
     hub.push_files({**files, "README.md": mine, ".eval_results/lab_a.yaml": b"[]"})
-    publish(prepare(paths, model, REPO), force=True)
+    assert publish(prepare(paths, model, REPO))[1] == 0
     files = hub.commits[hub.refs["main"]]
     found = metadata(files["README.md"].decode())
     assert found["widget"] == [{"text": "Hello"}] and "shop" in found["tags"]
     assert ".eval_results/lab_a.yaml" in files
-    assert publish(prepare(paths, model, REPO))[1] == 0
     # So does text around what is written here.
     mine = (
         files["README.md"].replace(BEGIN.encode(), b"# Mine\n\n" + BEGIN.encode()) + b"\nNotes.\n"
@@ -149,9 +151,64 @@ def test_terms_and_access_rules_are_kept(hub: HubServer, model: str, paths: Path
     assert text.count("# Mine") == text.count("## Scores") == 1 and text.endswith("\nNotes.\n")
 
 
+@pytest.mark.parametrize("head", [b"\n", b"\xef\xbb\xbf", b"\r\n\r\n"])
+def test_what_an_editor_puts_before_the_metadata_hides_none(
+    head: bytes, hub: HubServer, model: str, paths: Paths
+) -> None:
+    hub.push_files({"README.md": head + FORMER})
+    publish(prepare(paths, model, REPO), force=True)
+    text = hub.commits[hub.refs["main"]]["README.md"].decode()
+    assert metadata(text)["license"] == "llama3.2" and text.count("llama3.2") == 1
+
+
 @pytest.mark.parametrize(
-    "former", [b"", b"# Mine", b"---\n- 1\n---\n", b"---\na: [\n---\n", b"\xff"]
+    ("former", "message"),
+    [
+        (b"---\nlicense: mit\nlicense: x\n---\n", "cannot be read"),
+        (b"---\na: [\n---", "cannot be read"),
+        (b"---\nlicense: mit\n---\n" + b"x" * 5_000_000, "too large"),
+    ],
+    ids=["twice", "broken", "large"],
 )
+def test_a_card_that_cannot_be_merged_is_not_replaced(
+    former: bytes, message: str, hub: HubServer, model: str, paths: Paths
+) -> None:
+    first = hub.push_files({"README.md": former})
+    with pytest.raises(ConfigError, match=message) as caught:
+        publish(prepare(paths, model, REPO), force=True)
+    assert "on the hub" in str(caught.value.hint) and hub.refs["main"] == first
+
+
+def test_a_license_keeps_its_own_name_and_link(hub: HubServer, model: str, paths: Paths) -> None:
+    card = b"---\nlicense: other\nlicense_name: ours\nlicense_link: LICENSE\n---\n"
+    hub.push_files({"README.md": card})
+    publish(prepare(paths, model, REPO, license="other"), force=True)
+    text = hub.commits[hub.refs["main"]]["README.md"].decode()
+    assert metadata(text)["license_name"] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("present", "kept"),
+    [
+        ({"pytorch_model.bin": b"old", "pytorch_model.bin.index.json": b"{}"}, False),
+        ({"adapter_model.bin": b"old"}, False),
+        ({"adapter_config.json": b"{}"}, True),
+        ({"tokenizer_notes.md": b"mine", "vocab_growth.png": b""}, True),
+    ],
+    ids=["pickled", "adapter", "config", "notes"],
+)
+def test_scores_go_with_the_weights_that_they_are_of(
+    present: dict[str, bytes], kept: bool, hub: HubServer, model: str, paths: Paths
+) -> None:
+    hub.push_files({**present, ".eval_results/a.yaml": b"[]"})
+    publish(prepare(paths, model, REPO), force=True)
+    files = hub.commits[hub.refs["main"]]
+    assert (".eval_results/a.yaml" in files) == kept
+    people = {name for name in present if name.endswith((".md", ".png"))}
+    assert {name for name in present if name in files} == people
+
+
+@pytest.mark.parametrize("former", [b"", b"# Mine", b"---\n- 1\n---\n", b"\xff"])
 def test_a_card_without_metadata_is_replaced(
     former: bytes, hub: HubServer, model: str, paths: Paths
 ) -> None:

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdharness.harness.errors import ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.older_readers import (
     older_config,
@@ -206,13 +207,17 @@ def test_code_is_published_under_any_name_that_a_config_gives_it(tmp_path: Path)
     ):
         path = tmp_path / "m" / name
         path.write_text(json.dumps(contents(path) | {"auto_map": added}), "utf-8")
-    names = ("settings", "words", "elsewhere", "train")
+    processor = {"auto_map": {"AutoProcessor": "processing_own.Own"}}
+    (tmp_path / "m" / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    names = ("settings", "words", "elsewhere", "train", "processing_own")
     for path in (tmp_path / "outside.py", *(tmp_path / "m" / f"{name}.py" for name in names)):
         path.write_text("", "utf-8")
-    for name in ("preprocessor_config.json", "NOTICE", "USE_POLICY.md", "COPYING"):
+    for name in ("NOTICE", "USE_POLICY.md", "COPYING", "tokenizer-notes.md"):
         (tmp_path / "m" / name).write_text("{}", "utf-8")
     found = {path.name for path in published_files(tmp_path / "m")}
-    assert {"settings.py", "words.py"} == {name for name in found if name.endswith(".py")}
+    assert "tokenizer-notes.md" not in found
+    code = {name for name in found if name.endswith(".py")}
+    assert code == {"settings.py", "words.py", "processing_own.py"}
     assert {"preprocessor_config.json", "NOTICE", "USE_POLICY.md", "COPYING"} <= found
 
 
@@ -245,3 +250,17 @@ def test_scores_that_are_no_numbers_are_not_in_the_metadata(
     text = json.dumps(metadata)
     assert "Infinity" not in text and "NaN" not in text
     assert "| shop | score |" in card
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE.md", "LICENSE.txt"])
+def test_terms_are_searched_for_keys_in_any_encoding(
+    name: str, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_llama(tmp_path / "m")
+    known = model_checkpoint(paths, str(tmp_path / "m"))
+    (tmp_path / "m" / name).write_bytes(b"\xa9 me")
+    assert name in prepare(paths, known.name, REPO).files
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret-0123456789")
+    (tmp_path / "m" / name).write_bytes(b"\xa9 me sk-verysecret-0123456789")
+    with pytest.raises(ModelError, match="holds a key"):
+        prepare(paths, known.name, REPO)

@@ -334,15 +334,15 @@ def test_collator_pads_labels_with_the_ignore_index(side: str) -> None:
         ({"max_steps": 10**9}, "max_steps"),
         ({"epochs": 10**6, "batch_size": 1}, "epochs"),
         ({"epochs": 10**6, "max_steps": 10**9}, "max_steps"),
-        ({"epochs": 1e300}, "epochs"),
         ({"epochs": 1e9, "tokens_per_batch": 64}, "epochs"),
+        ({"epochs": 1e9, "batch_size": 4096}, "epochs"),
         ({"max_tokens": 10**12}, "max_tokens"),
         ({"max_tokens": 10**12, "max_steps": 10**8, "tokens_per_batch": 64}, "max_steps"),
     ],
 )
 def test_more_steps_than_can_be_planned_are_refused(settings: dict[str, Any], field: str) -> None:
     """A run until early_stop ends it never began: every step was planned first."""
-    with pytest.raises(ConfigError, match="steps: a run has at most 1,000,000") as caught:
+    with pytest.raises(ConfigError, match="or more steps: a run has at most 1,000,000") as caught:
         plan_batches(make_rows(8), data_spec(), TrainerSpec(**settings), 1)
     assert caught.value.where == f"trainer.{field}"
 
@@ -350,3 +350,12 @@ def test_more_steps_than_can_be_planned_are_refused(settings: dict[str, Any], fi
 def test_few_steps_of_many_epochs_are_planned() -> None:
     plan = plan_batches(make_rows(8), data_spec(), TrainerSpec(epochs=10**6, max_steps=3), 1)
     assert plan.steps == 3
+
+
+def test_planning_ends_where_the_bound_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short row makes the number of steps that a budget takes at least a low one."""
+    monkeypatch.setattr("kdharness.trainers.data.batches.MOST_STEPS", 50)
+    trainer = TrainerSpec(epochs=20, tokens_per_batch=64)
+    with pytest.raises(ConfigError, match="51 or more steps: a run has at most 50") as caught:
+        plan_batches(make_rows(40), data_spec(), trainer, 1)
+    assert caught.value.where == "trainer.epochs"
