@@ -157,10 +157,8 @@ def train(
     points: dict[str, tuple[Path, int, Mapping[str, float]]] = {}
     points[""] = (folder, step, watcher.final)
     best = watcher.best
-    if best.step == step and job.is_main:
-        # The last weights are the best: they are not stored twice, RUN@best is RUN.
-        shutil.rmtree(job.folder / "best", ignore_errors=True)
-    elif best.value is not None and best.step != step:
+    # If the last weights are the best, both are one checkpoint: RUN@best is RUN.
+    if best.value is not None and best.step != step:
         points["best"] = (job.folder / "best", best.step, best.curves)
     facts = {"data": begun["train"], **({"best_step": best.step} if best.value is not None else {})}
     made = {

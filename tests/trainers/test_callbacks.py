@@ -107,7 +107,7 @@ def test_best_checkpoint_is_kept_with_a_model_card(
         run = store.checkpoint("short")
         assert run is not None and store.checkpoint("short@best") == run
         assert Path(run.path).name == "final" and run.info["best_step"] == run.step == 2
-        assert not (Path(run.path).parent / "best").exists()
+        assert (Path(run.path).parent / "best" / "best.json").exists()
         # Who needs it by that name is asked for, and a run with the same weights has it too.
         add_run(store, "next", config={"student": {"from": "short@best"}})
         store.update_run("next", status=RunStatus.STOPPED)
