@@ -24,6 +24,7 @@ from kdharness.harness.reports.blocks import (
     number,
 )
 from kdharness.harness.types import Score
+from kdharness.harness.util.ticks import share_of_axis
 
 
 def matrix_section(
@@ -74,12 +75,9 @@ def _cell(column: BoardColumn, name: str, reference: str | None) -> MatrixCell |
     known = [s for s in column.scores.values() if s.value is not None]
     ends = [end for s in known for end in (s.value, s.ci_low, s.ci_high) if end is not None]
     ends = [end for end in ends if math.isfinite(end)] or [0.0]
-    start, width = min(ends), (max(ends) - min(ends)) or 1.0
 
     def place(value: float) -> float:
-        if not math.isfinite(value):
-            return 100.0 if value > 0 else 0.0
-        return 100 * (value - start) / width
+        return 100 * share_of_axis(value, min(ends), max(ends))
 
     return MatrixCell(
         number(score.value),

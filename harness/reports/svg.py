@@ -18,7 +18,7 @@ from kdharness.harness.reports.blocks import (
     Scatter,
 )
 from kdharness.harness.util.text import safe_text
-from kdharness.harness.util.ticks import log_ticks, ticks
+from kdharness.harness.util.ticks import log_ticks, share_of_axis, ticks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4", "4 4")
@@ -72,13 +72,13 @@ class Frame:
 
     def x(self, value: float) -> float:
         """Return the horizontal coordinate of a value."""
-        share = _share(value, self.x0, self.x1)
+        share = share_of_axis(value, self.x0, self.x1)
         share = 1 - share if self.reverse[0] else share
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         """Return the vertical coordinate of a value, which is above 0 on a logarithmic axis."""
-        share = _share(math.log10(value) if self.log else value, self.y0, self.y1)
+        share = share_of_axis(math.log10(value) if self.log else value, self.y0, self.y1)
         share = 1 - share if self.reverse[1] else share
         return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
 
@@ -111,13 +111,6 @@ def _tick(value: float) -> str:
     """Return a tick's label: counts of tokens and steps in full."""
     whole = value == round(value) and 1e4 <= abs(value) < 1e7
     return f"{value:,.0f}" if whole else f"{value:z.4g}"
-
-
-def _share(value: float, low: float, high: float) -> float:
-    """Return where a value is between the ends of an axis; an infinite one is at an end."""
-    if not math.isfinite(value):
-        return 1.0 if value > 0 else 0.0
-    return (value - low) / (high - low)
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
@@ -236,7 +229,7 @@ def whiskers(block: IntervalPlot) -> str:
     height = TOP + row * len(block.rows) + 26
 
     def at(value: float) -> float:
-        return left + _share(value, low_end, high_end) * (WIDTH - left - RIGHT)
+        return left + share_of_axis(value, low_end, high_end) * (WIDTH - left - RIGHT)
 
     parts = []
     for tick in ticks(low_end, high_end):
@@ -257,7 +250,7 @@ def radar(block: Radar) -> str:
     count = len(block.categories)
 
     def at(index: int, value: float) -> tuple[float, float]:
-        share = _share(value, block.low, block.high) if block.high > block.low else 0.0
+        share = share_of_axis(value, block.low, block.high)
         angle = 2 * math.pi * index / count - math.pi / 2
         share = max(0.0, min(1.0, share))
         return middle + reach * share * math.cos(angle), centre + reach * share * math.sin(angle)

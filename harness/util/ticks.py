@@ -1,4 +1,4 @@
-"""Round numbers for the ticks of an axis."""
+"""The ticks of an axis, which are round numbers, and places along it."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def log_ticks(low: float, high: float) -> list[float]:
     parts = (1,) if last - first > 3 else (1, 2, 5)
     values = [m * 10.0**e for e in range(first, last + 1) for m in parts]
     return [value for value in values if low * 0.999 <= value <= high * 1.001]
+
+
+def share_of_axis(value: float, low: float, high: float) -> float:
+    """Return where a value is between the ends of an axis, 0 to 1 within them.
+
+    An infinite value is at an end; on an axis without length every value is at the start.
+    """
+    if not math.isfinite(value):
+        return 1.0 if value > 0 else 0.0
+    return (value - low) / (high - low) if high > low else 0.0

@@ -169,7 +169,7 @@ def fields_of(
 
 
 def _first(model: type[BaseModel]) -> str:
-    """Return the field that a model's short form stands for: the first that is required."""
+    """Return the field that a model's short form sets: the first required one."""
     return next(
         info.alias or name for name, info in model.model_fields.items() if info.is_required()
     )

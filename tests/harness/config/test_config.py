@@ -278,7 +278,7 @@ def test_a_number_without_end_is_refused(field: str, value: object) -> None:
     }
     with pytest.raises(ConfigError, match=f"{field}.*(finite number, not inf|less than)"):
         parse_config(values)
-    if field == "max_grad_norm":  # a run that began with it goes on
+    if field == "max_grad_norm":  # a stored run keeps it
         parse_stored(values)
     with pytest.raises(ConfigError, match="epochs"):
         parse_config({**values, "trainer": {"epochs": 1e307}})

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 async def test_any_text_may_be_typed_as_a_path(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
 ) -> None:
-    """A home folder of nobody ended the app, as did a name that is too long."""
+    """An unknown user's home folder crashed the app, as did a name that is too long."""
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "a.jsonl").write_text("{}", "utf-8")
     (tmp_path / "rows" / "b.txt").write_text("", "utf-8")
@@ -31,7 +31,7 @@ async def test_any_text_may_be_typed_as_a_path(
         return found
 
     async with app.run_test(size=LARGE) as pilot:
-        for text in ("~nobody-of-this-name/x.jsonl", "a" * 5000, "nosuch/b\0c.jsonl"):
+        for text in ("~no-such-user/x.jsonl", "a" * 5000, "nosuch/b\0c.jsonl"):
             dialog(text)
             await pilot.pause()
             await press(pilot, "slash")
