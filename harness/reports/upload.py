@@ -57,18 +57,12 @@ def publish(
         if replaced:  # scores of the former weights
             stale += [n for n in present if _is_result(n) and n not in files]
         new = {name: files[name] for name in changed}
-        for name in (n for n in changed if n in present):
-            if name == CARD:
-                text = _text_of(api, repo, present[name], parent)
-                part = with_additions(publication.card, text, replaced).encode()
-            elif _is_result(name) and not replaced:
-                text = _text_of(api, repo, present[name], parent)
-                part = with_other_tasks(publication.eval_results[name], text).encode()
-            else:
-                continue
-            new[name] = part
-            if _same(part, present[name]):
-                del new[name]
+        for name in set(changed) & present.keys():
+            if name == CARD or (_is_result(name) and not replaced):
+                former = _text_of(api, repo, present[name], parent)
+                new[name] = _merged(publication, name, former, replaced)
+                if _same(new[name], present[name]):
+                    del new[name]
         taken = sorted([n for n in new if n in present] + stale)
         if taken and not force:
             raise ConfigError(
@@ -140,6 +134,13 @@ def _is_result(name: str) -> bool:
 
 def _is_of_the_weights(name: str) -> bool:
     return "/" not in name and any(fnmatch(name, pattern) for pattern in (*WEIGHTS, *PICKLED))
+
+
+def _merged(publication: Publication, name: str, former: str, replaced: bool) -> bytes:
+    """Return the card, or a file of results, with what is kept of the one that it replaces."""
+    if name == CARD:
+        return with_additions(publication.card, former, replaced).encode()
+    return with_other_tasks(publication.eval_results[name], former).encode()
 
 
 def _text_of(api: HfApi, repo: str, entry: RepoFile, commit: str) -> str:
